@@ -1,0 +1,1 @@
+"""Backplane backend: GGUF models through llama.cpp."""

@@ -1,0 +1,1 @@
+"""The contract between Backplane's server and its hardware backends."""

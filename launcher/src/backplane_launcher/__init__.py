@@ -1,0 +1,1 @@
+"""Backplane command line: finds the model, starts and supervises servers and workers."""

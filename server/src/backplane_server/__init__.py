@@ -1,0 +1,1 @@
+"""Backplane HTTP server: TGI and OpenAI APIs over any backend."""
