@@ -1,0 +1,29 @@
+# The door: every target installs what it needs and stays thin; the work is in scripts/.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+MANIFESTS := uv.lock pyproject.toml $(wildcard core/pyproject.toml server/pyproject.toml \
+  launcher/pyproject.toml backends/*/pyproject.toml)
+
+# What `make serve ARGS="..."` and `make test ARGS="..."` pass on.
+ARGS ?=
+PORT ?= 3000
+
+.PHONY: help install serve
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
+
+install: $(STAMP) ## make .venv with every member, the development tools and the compiled llama.cpp
+
+$(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py
+	@scripts/install.sh
+	@touch $@
+
+serve: $(STAMP) ## serve the demo model on port $(PORT); ARGS="--model-id …" serves another
+	@exec $(BIN)/backplane --port $(PORT) $(ARGS)

@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# Makes .venv from uv.lock: bootstraps a pinned uv, syncs every member, adds the compiled llama.cpp.
+# Safe to run again and from two shells at once.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+readonly UV_VERSION=0.13.8
+readonly TOOLS=.tools
+
+say() { printf '== %s\n' "$*" >&2; }
+
+# Prints the first interpreter that is new enough; 3.11 first, because it is the one tests run on.
+find_python() {
+  local candidate
+  for candidate in "${PYTHON:-}" python3.11 python3.12 python3.13 python3.14 python3; do
+    [[ -n "$candidate" ]] || continue
+    if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      "$candidate" -c 'import sys; print(sys.executable)'
+      return
+    fi
+  done
+  return 1
+}
+
+missing=()
+python=$(find_python) || missing+=(python3)
+if [[ -z "$python" ]] || ! "$python" -c 'import ensurepip, venv' 2>/dev/null; then
+  missing+=(python3-venv)
+fi
+command -v git >/dev/null || missing+=(git)
+command -v c++ >/dev/null && command -v cc >/dev/null || missing+=(build-essential)
+if ((${#missing[@]})); then
+  echo "Backplane needs these first (Python 3.11 or newer):" >&2
+  echo "    sudo apt-get install -y ${missing[*]}" >&2
+  exit 1
+fi
+
+mkdir -p "$TOOLS"
+exec 9>"$TOOLS/.lock"
+flock -n 9 || { say "another installation is running here; waiting for it"; flock 9; }
+
+uv=$TOOLS/bin/uv
+if [[ "$("$uv" --version 2>/dev/null)" != "uv $UV_VERSION"* ]]; then
+  say "bootstrapping uv $UV_VERSION into $TOOLS"
+  "$python" -m venv --clear "$TOOLS/venv"
+  "$TOOLS/venv/bin/python" -m pip install --quiet --disable-pip-version-check "uv==$UV_VERSION"
+  mkdir -p "$TOOLS/bin"
+  ln -sf ../venv/bin/uv "$uv"
+fi
+
+# The lock decides what is installed; an index set up for other projects must not.
+unset UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS
+export UV_PYTHON_DOWNLOADS=never
+
+say "syncing .venv from uv.lock ($("$python" --version))"
+"$uv" sync --frozen --all-packages --python "$python" --no-install-package llama-cpp-python
+
+say "llama.cpp bindings"
+wheel=$("$TOOLS/venv/bin/python" scripts/llama_cpp_wheel.py)
+"$uv" pip install --python .venv/bin/python --no-deps "$wheel"
+say "ready: .venv/bin/backplane"
