@@ -52,10 +52,12 @@ fi
 unset UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS
 export UV_PYTHON_DOWNLOADS=never
 
-say "syncing .venv from uv.lock ($("$python" --version))"
-"$uv" sync --frozen --all-packages --python "$python" --no-install-package llama-cpp-python
-
+# Compiled before the sync, because an exact sync removes what the lock does not place: the bindings
+# are then gone for a moment, not for the minutes of a build.
 say "llama.cpp bindings"
 wheel=$("$TOOLS/venv/bin/python" scripts/llama_cpp_wheel.py)
+
+say "syncing .venv from uv.lock ($("$python" --version))"
+"$uv" sync --frozen --all-packages --python "$python" --no-install-package llama-cpp-python
 "$uv" pip install --python .venv/bin/python --no-deps "$wheel"
 say "ready: .venv/bin/backplane"
