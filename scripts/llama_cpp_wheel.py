@@ -42,7 +42,7 @@ CMAKE_ARGS = (
     "-DLLAMA_OPENSSL=OFF",  # downloading is the launcher's business
 )
 # Debian's build-essential has neither cmake nor ninja; pip puts these beside the build.
-BUILD_REQUIREMENTS = ("scikit-build-core==1.1.2", "cmake==4.4.4", "ninja==1.13.0")
+BUILD_REQUIREMENTS = ("scikit-build-core==1.1.2", "cmake==4.4.4", "ninja==1.13.2")
 
 BYTES_PER_JOB = 1 << 30  # what the fattest translation units need while they are compiled
 SECONDS_BETWEEN_LINES = 15.0  # when the output is a file or a CI log
