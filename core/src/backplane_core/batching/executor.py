@@ -1,0 +1,144 @@
+"""`Executor`: the device half of a `BatchingRunner`. It computes; it decides nothing.
+
+The scheduler hands it a `ScheduledBatch` per step and tells it, by the memory verbs, which
+sequence's keys and values live, are shared, or die.
+"""
+
+from abc import ABC, abstractmethod
+from enum import Enum
+
+import msgspec
+
+from backplane_core.batching.sequence import Sequence
+from backplane_core.errors import BackplaneError
+
+
+class MemoryLayout(Enum):
+    """How an executor keeps keys and values.
+
+    PAGED: blocks of `block_size` tokens, any block in any sequence; sharing is by block.
+    CELLS: one pool of cells, a cell per token and position, that several sequences may share
+        (llama.cpp's unified cache); sharing is by `share_prefix`.
+    SLOTS: `max_sequences` fixed slots of `slot_tokens` each; nothing is shared.
+    """
+
+    PAGED = "paged"
+    CELLS = "cells"
+    SLOTS = "slots"
+
+
+class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
+    """What the scheduler must respect.
+
+    Attributes:
+        layout: see `MemoryLayout`.
+        max_sequences: sequence ids are 0 … max_sequences-1; running and retained together.
+        cache_tokens: capacity in tokens; for PAGED a multiple of `block_size`.
+        block_size: tokens per block (PAGED); 1 otherwise.
+        slot_tokens: tokens per slot (SLOTS); otherwise the longest sequence.
+        max_batch_tokens: most tokens in one `execute`.
+        mixed_prefill: prefill chunks and decodes may share a batch.
+        trimmable: the tail of a sequence can be dropped; needed to reuse a longer one's prefix.
+        shareable: `share_prefix` works; without it forks and reuse compute the prompt again.
+        adapters_per_batch: how many distinct adapters one batch may mix; 0 is no adapters.
+    """
+
+    layout: MemoryLayout
+    max_sequences: int
+    cache_tokens: int
+    max_batch_tokens: int
+    slot_tokens: int
+    block_size: int = 1
+    mixed_prefill: bool = True
+    trimmable: bool = True
+    shareable: bool = True
+    adapters_per_batch: int = 0
+
+
+class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
+    """One sequence's share of a batch.
+
+    Attributes:
+        seq_id: the executor's handle, 0 … max_sequences-1, held until `release(seq_id)`.
+        sequence: the live sequence, to read sampling parameters and tokens from, never to
+            write. Native sampler state may be kept per `seq_id` and is void after `release`.
+        start: position of the first of `token_ids`; what lies before is in the cache.
+        token_ids: the tokens to compute: a prefill chunk, or the one newest token.
+        sample: whether to sample the token that follows the last of these.
+        block_table: physical blocks of positions 0 … start+len(token_ids)-1 (PAGED only).
+    """
+
+    seq_id: int
+    sequence: Sequence
+    start: int
+    token_ids: list[int]
+    sample: bool
+    block_table: list[int] = []
+
+
+class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True):
+    """One engine step: decodes first, then prefill chunks."""
+
+    sequences: list[ScheduledSequence]
+    adapters: tuple[str, ...] = ()
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens computed in this step."""
+        return sum(len(scheduled.token_ids) for scheduled in self.sequences)
+
+
+class SampledTokens(msgspec.Struct, frozen=True):
+    """What one sequence gained: one token, or several where draft tokens were accepted.
+
+    `logprobs` and `top_logprobs` are there, one entry per token, where the request asked.
+    """
+
+    token_ids: list[int]
+    logprobs: list[float] | None = None
+    top_logprobs: list[list[tuple[int, float]]] | None = None
+
+
+class StepResult(msgspec.Struct, frozen=True):
+    """Results in the order of `ScheduledBatch.sequences`.
+
+    None where nothing was sampled; a `BackplaneError` fails that request alone.
+    """
+
+    results: list[SampledTokens | BackplaneError | None]
+
+
+class Executor(ABC):
+    """Computes batches. Called from one thread only."""
+
+    @property
+    @abstractmethod
+    def traits(self) -> ExecutorTraits:
+        """Constant."""
+
+    @abstractmethod
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        """Compute a batch: write keys and values at the positions given, sample where asked.
+
+        Raises:
+            OutOfMemoryError: nothing was computed; the scheduler retries with less.
+            Exception: anything else means the engine is broken.
+        """
+
+    @abstractmethod
+    def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
+        """Let fresh sequence id `target` own the first `num_tokens` of `source`, uncopied.
+
+        PAGED executors need do nothing: the block tables say it all.
+        """
+
+    @abstractmethod
+    def trim(self, seq_id: int, num_tokens: int) -> None:
+        """Keep only the first `num_tokens` of a sequence."""
+
+    @abstractmethod
+    def release(self, seq_id: int) -> None:
+        """Forget a sequence: its cache share and any sampler state. The id may be reused."""
+
+    def close(self) -> None:  # noqa: B027 - most executors have nothing to free
+        """Free device memory."""

@@ -1,0 +1,70 @@
+"""`Sequence`: one continuation of one prompt, and where it is in its life."""
+
+import dataclasses
+from enum import Enum
+
+from backplane_core.messages import FinishReason, Submit
+from backplane_core.sampling import SamplingParams, StoppingParams, sequence_seed
+
+
+class SequenceState(Enum):
+    """WAITING → PREFILL → DECODE → FINISHED; preemption goes back to WAITING."""
+
+    WAITING = "waiting"
+    PREFILL = "prefill"
+    DECODE = "decode"
+    FINISHED = "finished"
+
+
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class Sequence:
+    """One continuation of one prompt. The scheduler writes it, executors read it.
+
+    Attributes:
+        request: the request it answers; `index` says which of its continuations it is.
+        token_ids: prompt and output together; position i of the cache holds `token_ids[i]`.
+        num_prompt_tokens: how many of these are the prompt.
+        num_computed_tokens: how many have keys and values in the cache.
+        seq_id: the executor's handle while it holds cache; None while waiting.
+        arrival_s, start_s, first_token_s: monotonic seconds.
+    """
+
+    request: Submit
+    index: int
+    token_ids: list[int]
+    num_prompt_tokens: int
+    eos_token_ids: frozenset[int]
+    state: SequenceState = SequenceState.WAITING
+    seq_id: int | None = None
+    num_computed_tokens: int = 0
+    num_cached_tokens: int = 0
+    block_table: list[int] = dataclasses.field(default_factory=list[int])
+    finish_reason: FinishReason | None = None
+    arrival_s: float = 0.0
+    start_s: float | None = None
+    first_token_s: float | None = None
+
+    @property
+    def sampling(self) -> SamplingParams:
+        """The request's sampling parameters; use `seed` below, not theirs."""
+        return self.request.sampling
+
+    @property
+    def stopping(self) -> StoppingParams:
+        """The request's stopping parameters."""
+        return self.request.stopping
+
+    @property
+    def seed(self) -> int:
+        """This continuation's own seed."""
+        return sequence_seed(self.request.sampling.seed, self.index)
+
+    @property
+    def num_output_tokens(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) - self.num_prompt_tokens
+
+    @property
+    def num_uncomputed_tokens(self) -> int:
+        """Tokens whose keys and values are not in the cache yet; 1 in steady decode."""
+        return len(self.token_ids) - self.num_computed_tokens

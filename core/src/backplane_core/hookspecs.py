@@ -1,0 +1,20 @@
+"""The hooks a plugin may implement. pluggy finds backends at start-up; nothing hot is a hook."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+
+from backplane_core.backend import Backend
+
+PROJECT = "backplane"
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+
+RegisterBackend = Callable[[type[Backend]], Any]
+
+
+@hookspec
+def backplane_register_backends(register: RegisterBackend) -> None:
+    """Call `register` with each `Backend` class the plugin provides."""

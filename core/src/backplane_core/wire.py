@@ -1,0 +1,118 @@
+"""Framing: a 4-byte big-endian length, then one msgpack-encoded tagged struct.
+
+No pickle, no code, no unbounded read: a frame over the cap or of an unknown type is a
+`ProtocolError`, and the connection that sent it is closed.
+"""
+
+import asyncio
+import socket
+import struct
+from collections.abc import Iterable
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+
+from backplane_core.errors import ProtocolError
+
+LENGTH: Final = struct.Struct(">I")
+MAX_FRAME_BYTES: Final = 64 * 1024 * 1024
+
+MessageT = TypeVar("MessageT")
+
+_encoder = msgspec.msgpack.Encoder()
+
+
+def encode(message: msgspec.Struct) -> bytes:
+    """One frame, length included.
+
+    Raises:
+        ProtocolError: the message is over the cap; nothing was sent.
+    """
+    body = _encoder.encode(message)
+    if len(body) > MAX_FRAME_BYTES:
+        raise ProtocolError(
+            f"a {type(message).__name__} of {len(body)} bytes is over the {MAX_FRAME_BYTES} byte cap"
+        )
+    return LENGTH.pack(len(body)) + body
+
+
+class FrameDecoder(Generic[MessageT]):
+    """Turns bytes as they arrive into messages of one union; holds at most one frame."""
+
+    def __init__(self, union: Any, *, max_bytes: int = MAX_FRAME_BYTES) -> None:
+        self._decoder: msgspec.msgpack.Decoder[MessageT] = msgspec.msgpack.Decoder(union)
+        self._max_bytes = max_bytes
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterable[MessageT]:
+        """The messages completed by `data`.
+
+        Raises:
+            ProtocolError: a frame is over the cap, malformed or of an unknown type.
+        """
+        self._buffer += data
+        offset = 0
+        view = memoryview(bytes(self._buffer)) if len(self._buffer) >= LENGTH.size else None
+        messages: list[MessageT] = []
+        while view is not None and len(view) - offset >= LENGTH.size:
+            (size,) = LENGTH.unpack_from(view, offset)
+            if size > self._max_bytes:
+                raise ProtocolError(f"a frame of {size} bytes is over the {self._max_bytes} cap")
+            end = offset + LENGTH.size + size
+            if end > len(view):
+                break
+            messages.append(self._decode(view[offset + LENGTH.size : end]))
+            offset = end
+        if offset:
+            del self._buffer[:offset]
+        return messages
+
+    def _decode(self, body: memoryview) -> MessageT:
+        try:
+            return self._decoder.decode(body)
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+            raise ProtocolError(f"a frame of {len(body)} bytes cannot be read: {error}") from error
+
+
+class BlockingChannel(Generic[MessageT]):
+    """Blocking send and receive over a connected socket, for threads and tests."""
+
+    def __init__(self, sock: socket.socket, union: Any) -> None:
+        self.socket = sock
+        self._frames: FrameDecoder[MessageT] = FrameDecoder(union)
+        self._ready: list[MessageT] = []
+
+    def send(self, message: msgspec.Struct) -> None:
+        """Send one message, waiting for room in the socket's buffer."""
+        self.socket.sendall(encode(message))
+
+    def receive(self, timeout: float | None = None) -> MessageT | None:
+        """The next message; None at end of file.
+
+        Raises:
+            TimeoutError: nothing complete arrived within `timeout` seconds.
+        """
+        self.socket.settimeout(timeout)
+        while not self._ready:
+            data = self.socket.recv(1 << 16)
+            if not data:
+                return None
+            self._ready.extend(self._frames.feed(data))
+        return self._ready.pop(0)
+
+    def close(self) -> None:
+        """Close the socket."""
+        self.socket.close()
+
+
+async def read_messages(
+    reader: asyncio.StreamReader, frames: FrameDecoder[MessageT]
+) -> list[MessageT] | None:
+    """The next message or messages from a stream; None at end of file."""
+    while True:
+        data = await reader.read(1 << 16)
+        if not data:
+            return None
+        messages = list(frames.feed(data))
+        if messages:
+            return messages
