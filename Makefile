@@ -14,7 +14,7 @@ MANIFESTS := uv.lock pyproject.toml $(wildcard core/pyproject.toml server/pyproj
 ARGS ?=
 PORT ?= 3000
 
-.PHONY: help install serve
+.PHONY: help install serve test check format lock demo-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
@@ -27,3 +27,19 @@ $(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py
 
 serve: $(STAMP) ## serve the demo model on port $(PORT); ARGS="--model-id …" serves another
 	@exec $(BIN)/backplane --port $(PORT) $(ARGS)
+
+test: $(STAMP) ## run every test; ARGS="tests/core -k scheduler" runs some
+	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+check: $(STAMP) ## formatting, lint, types, import contracts, pickle and tree lints, lock
+	@$(BIN)/python scripts/check.py
+
+format: $(STAMP) ## let ruff mend what it can
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+
+lock: $(STAMP) ## make uv.lock anew from the pyproject files
+	@env -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS .tools/bin/uv lock --python $(BIN)/python
+
+demo-model: $(STAMP) ## train the demo model anew (about an hour on two cores)
+	@demo-model/build.sh

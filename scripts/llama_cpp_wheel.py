@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Generator, Mapping
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "llama-cpp-python"
@@ -154,7 +154,7 @@ def cached(directory: Path) -> Path | None:
 
 
 @contextmanager
-def locked(path: Path, out: TextIO) -> Iterator[None]:
+def locked(path: Path, out: TextIO) -> Generator[None]:
     """Holds the lock file `path`; says so, and again at intervals, while another build holds it."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as handle:
