@@ -146,7 +146,12 @@ class SettingField(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     flags: tuple[str, ...] = ()
 
 
-def setting(default: Any, help: str, *, flags: tuple[str, ...] = ()) -> Any:  # noqa: A002 - the word users of argparse and click know
+def setting(
+    default: Any,
+    help: str,  # noqa: A002 - the word users of argparse and click know
+    *,
+    flags: tuple[str, ...] = (),
+) -> Any:
     """A dataclass field of a backend's settings: its default, help text and further flags."""
     return dataclasses.field(default=default, metadata={"help": help, "flags": flags})
 

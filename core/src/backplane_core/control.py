@@ -1,4 +1,4 @@
-"""What launcher, servers and workers say on the launcher's control socket, and what a child is told.
+"""What launcher, servers and workers say on the control socket, and what a child is told.
 
 Children connect, say `Join`, and treat end-of-file as the launcher's death. Nothing secret is
 ever on a command line: a child gets the path of a launch document in a 0700 directory.
@@ -12,7 +12,7 @@ from backplane_core.messages import Message
 # ── child → launcher ─────────────────────────────────────────────────────────────────────
 
 
-class Join(Message):
+class Join(Message, frozen=True):
     """First message of a child: who it is. `role` is "server" or "worker"."""
 
     role: str
@@ -21,14 +21,14 @@ class Join(Message):
     protocol: tuple[int, int]
 
 
-class ServerUp(Message):
+class ServerUp(Message, frozen=True):
     """The server accepts connections at `address` ("http://127.0.0.1:3000")."""
 
     server_id: str
     address: str
 
 
-class Heartbeat(Message):
+class Heartbeat(Message, frozen=True):
     """A worker lives. Sent every second by its I/O thread.
 
     A worker whose heartbeats stop, or whose `num_steps` stands still while `busy`, is hung.
@@ -42,7 +42,7 @@ class Heartbeat(Message):
 # ── both ways: from a worker to the launcher, from there to every server ─────────────────
 
 
-class Progress(Message):
+class Progress(Message, frozen=True):
     """What a worker is doing before it is up. `fraction` is 0…1 where known."""
 
     worker_id: str
@@ -51,14 +51,14 @@ class Progress(Message):
     detail: str = ""
 
 
-class WorkerUp(Message):
+class WorkerUp(Message, frozen=True):
     """A worker serves at `socket_path`."""
 
     worker_id: str
     socket_path: str
 
 
-class WorkerDown(Message):
+class WorkerDown(Message, frozen=True):
     """A worker is gone or could not start; `reason` is for people.
 
     `final` says that the launcher will not try again.
@@ -72,7 +72,7 @@ class WorkerDown(Message):
 # ── launcher → child ─────────────────────────────────────────────────────────────────────
 
 
-class Shutdown(Message):
+class Shutdown(Message, frozen=True):
     """Take nothing new, finish what is in flight within `grace_s` seconds, then exit 0."""
 
     grace_s: float
@@ -95,7 +95,6 @@ class WorkerLaunch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     backend: str
     spec: RunnerSpec
     control_path: str = ""
-    max_waiting_requests: int | None = None
     log_level: str = "info"
     log_json: bool = False
 

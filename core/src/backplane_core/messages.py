@@ -21,7 +21,7 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, tag
 # ── handshake ────────────────────────────────────────────────────────────────────────────
 
 
-class Hello(Message):
+class Hello(Message, frozen=True):
     """First message on a connection, from the server.
 
     `server_id` prefixes every request id of that server: "<server_id>-<n>".
@@ -61,7 +61,7 @@ class RunnerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     chat_templates: dict[str, str] = {}
 
 
-class Ready(Message):
+class Ready(Message, frozen=True):
     """The worker's answer to `Hello`."""
 
     protocol: tuple[int, int]
@@ -96,7 +96,7 @@ class Grammar(msgspec.Struct, frozen=True, kw_only=True):
     source: str
 
 
-class Submit(Message):
+class Submit(Message, frozen=True):
     """Ask for `num_sequences` continuations (or an embedding) of one prompt.
 
     Attributes:
@@ -134,14 +134,14 @@ class Submit(Message):
         ]
 
 
-class Cancel(Message):
+class Cancel(Message, frozen=True):
     """Stop a request; `index` stops one of its sequences. Unknown ids are ignored."""
 
     request_id: str
     index: int | None = None
 
 
-class Tokenize(Message):
+class Tokenize(Message, frozen=True):
     """Encode texts. `parse_special` turns a special token's literal text into its id."""
 
     request_id: str
@@ -150,7 +150,7 @@ class Tokenize(Message):
     parse_special: bool = False
 
 
-class LoadAdapter(Message):
+class LoadAdapter(Message, frozen=True):
     """Make an adapter available under a name."""
 
     request_id: str
@@ -158,20 +158,20 @@ class LoadAdapter(Message):
     path: str
 
 
-class UnloadAdapter(Message):
+class UnloadAdapter(Message, frozen=True):
     """Forget an adapter."""
 
     request_id: str
     name: str
 
 
-class GetStats(Message):
+class GetStats(Message, frozen=True):
     """Ask for `Stats`."""
 
     request_id: str
 
 
-class Drain(Message):
+class Drain(Message, frozen=True):
     """Take no new requests; `Drained` follows when the last one is done."""
 
 
@@ -180,13 +180,13 @@ ToWorker = Hello | Submit | Cancel | Tokenize | LoadAdapter | UnloadAdapter | Ge
 # ── worker → server ──────────────────────────────────────────────────────────────────────
 
 
-class Accepted(Message):
+class Accepted(Message, frozen=True):
     """The request is queued or running."""
 
     request_id: str
 
 
-class Rejected(Message):
+class Rejected(Message, frozen=True):
     """The request was not taken."""
 
     request_id: str
@@ -225,7 +225,7 @@ class SequenceDelta(msgspec.Struct, frozen=True, array_like=True):
     timing: SequenceTiming | None = None
 
 
-class PromptLogprobs(Message):
+class PromptLogprobs(Message, frozen=True):
     """Logprobs of prompt tokens `start…`, a chunk at a time; the first token's is None."""
 
     request_id: str
@@ -235,14 +235,14 @@ class PromptLogprobs(Message):
     top_logprobs: list[list[tuple[int, float]]] = []
 
 
-class Failed(Message):
+class Failed(Message, frozen=True):
     """A request ended by an error after it was accepted; all its sequences are gone."""
 
     request_id: str
     error: ErrorInfo
 
 
-class StepOutput(Message):
+class StepOutput(Message, frozen=True):
     """What one engine step produced for one connection (or, inside a worker, for all)."""
 
     deltas: list[SequenceDelta] = []
@@ -250,20 +250,20 @@ class StepOutput(Message):
     prompt_logprobs: list[PromptLogprobs] = []
 
 
-class Tokenized(Message):
+class Tokenized(Message, frozen=True):
     """Answer to `Tokenize`, text by text."""
 
     request_id: str
     token_ids: list[list[int]]
 
 
-class Done(Message):
+class Done(Message, frozen=True):
     """A command (`LoadAdapter`, `UnloadAdapter`) is carried out."""
 
     request_id: str
 
 
-class CommandFailed(Message):
+class CommandFailed(Message, frozen=True):
     """A command (`Tokenize`, `LoadAdapter`, `UnloadAdapter`, `GetStats`) failed."""
 
     request_id: str
@@ -302,14 +302,14 @@ class RunnerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     decode_seconds: float = 0.0
 
 
-class Stats(Message):
+class Stats(Message, frozen=True):
     """Answer to `GetStats`."""
 
     request_id: str
     stats: RunnerStats
 
 
-class Drained(Message):
+class Drained(Message, frozen=True):
     """Nothing is in flight any more."""
 
 

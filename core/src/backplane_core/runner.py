@@ -31,8 +31,10 @@ class ModelRunner(ABC):
 
     @abstractmethod
     def cancel(self, request_id: str, index: int | None = None) -> None:
-        """Forget a request, or one of its sequences, and free what it held before returning
-        or at the next `poll`. Unknown ids are ignored."""
+        """Forget a request, or one of its sequences; unknown ids are ignored.
+
+        What it held is free when this returns, or after the next `poll` at the latest.
+        """
 
     @abstractmethod
     def poll(self, timeout: float) -> StepOutput:

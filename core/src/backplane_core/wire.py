@@ -7,7 +7,6 @@ No pickle, no code, no unbounded read: a frame over the cap or of an unknown typ
 import asyncio
 import socket
 import struct
-from collections.abc import Iterable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -31,7 +30,8 @@ def encode(message: msgspec.Struct) -> bytes:
     body = _encoder.encode(message)
     if len(body) > MAX_FRAME_BYTES:
         raise ProtocolError(
-            f"a {type(message).__name__} of {len(body)} bytes is over the {MAX_FRAME_BYTES} byte cap"
+            f"a {type(message).__name__} of {len(body)} bytes is over "
+            f"the {MAX_FRAME_BYTES} byte cap"
         )
     return LENGTH.pack(len(body)) + body
 
@@ -44,28 +44,33 @@ class FrameDecoder(Generic[MessageT]):
         self._max_bytes = max_bytes
         self._buffer = bytearray()
 
-    def feed(self, data: bytes) -> Iterable[MessageT]:
+    def feed(self, data: bytes) -> list[MessageT]:
         """The messages completed by `data`.
 
         Raises:
             ProtocolError: a frame is over the cap, malformed or of an unknown type.
         """
         self._buffer += data
-        offset = 0
-        view = memoryview(bytes(self._buffer)) if len(self._buffer) >= LENGTH.size else None
         messages: list[MessageT] = []
-        while view is not None and len(view) - offset >= LENGTH.size:
-            (size,) = LENGTH.unpack_from(view, offset)
-            if size > self._max_bytes:
-                raise ProtocolError(f"a frame of {size} bytes is over the {self._max_bytes} cap")
-            end = offset + LENGTH.size + size
-            if end > len(view):
-                break
-            messages.append(self._decode(view[offset + LENGTH.size : end]))
-            offset = end
+        offset = 0
+        # A view over the buffer would forbid resizing it, so it is released before the cut.
+        with memoryview(self._buffer) as view:
+            while (end := self._frame_end(offset)) is not None:
+                with view[offset + LENGTH.size : end] as body:
+                    messages.append(self._decode(body))
+                offset = end
         if offset:
             del self._buffer[:offset]
         return messages
+
+    def _frame_end(self, offset: int) -> int | None:
+        if len(self._buffer) - offset < LENGTH.size:
+            return None
+        (size,) = LENGTH.unpack_from(self._buffer, offset)
+        if size > self._max_bytes:
+            raise ProtocolError(f"a frame of {size} bytes is over the {self._max_bytes} byte cap")
+        end = offset + LENGTH.size + size
+        return end if end <= len(self._buffer) else None
 
     def _decode(self, body: memoryview) -> MessageT:
         try:
@@ -113,6 +118,6 @@ async def read_messages(
         data = await reader.read(1 << 16)
         if not data:
             return None
-        messages = list(frames.feed(data))
+        messages = frames.feed(data)
         if messages:
             return messages
