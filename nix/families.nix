@@ -1,0 +1,13 @@
+# Hardware families, as data: how nixpkgs is configured for one, which backends its server carries,
+# best first, and on which systems it can be had. The name is the package's: `nix run .#cpu`.
+{
+  cpu = {
+    config = { };
+    backends = [ "llamacpp" ];
+    systems = [
+      "x86_64-linux"
+      "aarch64-linux"
+      "aarch64-darwin"
+    ];
+  };
+}

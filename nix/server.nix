@@ -1,0 +1,51 @@
+# One Python environment with launcher, server, backends and plugins, of which only our commands are
+# exposed. Discovery stays that of entry points: what is in the environment is what is installed.
+{
+  lib,
+  python,
+  runCommand,
+  makeWrapper,
+  backends ? (import ./families.nix).cpu.backends,
+}:
+let
+  commands = [
+    "backplane"
+    "text-generation-launcher"
+  ];
+
+  withPlugins =
+    plugins:
+    let
+      environment = python.withPackages (
+        py:
+        [
+          py.backplane-launcher
+          py.backplane-server
+        ]
+        ++ map (name: py."backplane-${name}") backends
+        ++ lib.concatMap (plugin: plugin py) plugins
+      );
+    in
+    runCommand "backplane"
+      {
+        nativeBuildInputs = [ makeWrapper ];
+        passthru = {
+          inherit environment;
+          # server.withPlugins (py: [ py.mine ]) is a server too, to which more can be added.
+          withPlugins = plugin: withPlugins (plugins ++ [ plugin ]);
+        };
+        meta = {
+          description = "One LLM server, any accelerator";
+          license = lib.licenses.asl20;
+          mainProgram = "backplane";
+        };
+      }
+      ''
+        mkdir -p $out/bin
+        for command in ${lib.concatStringsSep " " commands}; do
+          makeWrapper ${environment}/bin/$command $out/bin/$command \
+            --set-default BACKPLANE_DEMO_MODEL ${../demo-model}
+        done
+      '';
+in
+withPlugins [ ]
