@@ -1,0 +1,250 @@
+"""The worker's I/O thread: servers' connections, admission, routing of the engine's output.
+
+Everything here runs on one asyncio loop. The engine thread hands its products over by
+`call_soon_threadsafe`, one call a step.
+"""
+
+import asyncio
+import contextlib
+import logging
+import os
+import time
+from collections import defaultdict
+
+from backplane_core.errors import (
+    BackplaneError,
+    DeadlineExceededError,
+    ErrorInfo,
+    ProtocolError,
+    UnavailableError,
+    ValidationError,
+)
+from backplane_core.messages import (
+    Accepted,
+    Cancel,
+    CommandFailed,
+    Drain,
+    Drained,
+    Failed,
+    GetStats,
+    Hello,
+    LoadAdapter,
+    Message,
+    Ready,
+    Rejected,
+    StepOutput,
+    Submit,
+    Tokenize,
+    Tokenized,
+    ToWorker,
+    UnloadAdapter,
+)
+from backplane_core.runner import ModelRunner
+from backplane_core.version import PROTOCOL, Protocol
+from backplane_core.worker.admission import check_request
+from backplane_core.worker.connection import ServerConnection
+from backplane_core.worker.engine import EngineLoop
+from backplane_core.worker.in_flight import InFlight
+
+_log = logging.getLogger(__name__)
+
+_DEADLINE_CHECK_S = 0.25
+
+
+def _empty_step() -> StepOutput:
+    return StepOutput(deltas=[], failures=[], prompt_logprobs=[])
+
+
+class WorkerService:
+    """Serves one runner to any number of servers."""
+
+    def __init__(self, worker_id: str, runner: ModelRunner, max_concurrent_sequences: int) -> None:
+        self._worker_id = worker_id
+        self._runner = runner
+        self._info = runner.info
+        limits = self._info.limits
+        self._in_flight: InFlight[ServerConnection] = InFlight(
+            min(max_concurrent_sequences, limits.max_sequences + limits.max_waiting_requests)
+        )
+        self._loop = asyncio.get_running_loop()
+        self.engine = EngineLoop(runner, self)
+        self._connections: set[ServerConnection] = set()
+        # Commands in flight: whom to answer.
+        self._commands: dict[str, ServerConnection] = {}
+        self._drain_watchers: list[ServerConnection] = []
+        self._draining = False
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def busy(self) -> bool:
+        """Whether a request is in flight."""
+        return len(self._in_flight) > 0
+
+    async def start(self, socket_path: str) -> None:
+        """Listen. A stale socket file of a dead worker is replaced."""
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(socket_path)  # noqa: PTH108 - pathlib's would be taken for blocking I/O
+        self._server = await asyncio.start_unix_server(self._serve, socket_path)
+        task = asyncio.create_task(self._watch_deadlines())
+        self._tasks.add(task)
+
+    async def drain(self, grace_s: float) -> None:
+        """Take nothing new; return when all is done or after `grace_s` seconds."""
+        self._draining = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        if self.busy:
+            _log.warning("%d requests are cut off: the grace period is over", len(self._in_flight))
+
+    async def close(self) -> None:
+        """Close every connection."""
+        for task in self._tasks:
+            task.cancel()
+        if self._server is not None:
+            self._server.close()
+        for connection in list(self._connections):
+            connection.close()
+
+    # ── what servers say ─────────────────────────────────────────────────────────────────
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = ServerConnection(reader, writer)
+        self._connections.add(connection)
+        try:
+            while (messages := await connection.receive()) is not None:
+                for message in messages:
+                    self._handle(connection, message)
+        except ProtocolError as error:
+            _log.error("closing the connection of %s: %s", connection.server_id or "?", error)
+            connection.send(Rejected(request_id="", error=ErrorInfo.of(error)))
+        except ConnectionError as error:
+            _log.warning("connection of %s broke: %s", connection.server_id or "?", error)
+        finally:
+            self._disconnect(connection)
+
+    def _disconnect(self, connection: ServerConnection) -> None:
+        connection.close()
+        self._connections.discard(connection)
+        self._commands = {k: v for k, v in self._commands.items() if v is not connection}
+        for request_id in self._in_flight.of(connection):
+            self._cancel(request_id, None)
+
+    def _handle(self, connection: ServerConnection, message: ToWorker) -> None:
+        if isinstance(message, Hello):
+            self._greet(connection, message)
+            return
+        if not connection.server_id:
+            raise ProtocolError(f"{type(message).__name__} before Hello")
+        match message:
+            case Submit():
+                self._submit(connection, message)
+            case Cancel(request_id=request_id, index=index):
+                if self._in_flight.owner(request_id) is connection:
+                    self._cancel(request_id, index)
+            case Tokenize():
+                self._tokenize(connection, message)
+            case GetStats() | LoadAdapter() | UnloadAdapter():
+                self._commands[message.request_id] = connection
+                self.engine.post(message)
+            case Drain():
+                self._draining = True
+                self._drain_watchers.append(connection)
+                self._check_idle()
+
+    def _greet(self, connection: ServerConnection, hello: Hello) -> None:
+        theirs = Protocol(*hello.protocol)
+        if not PROTOCOL.accepts(theirs):
+            raise ProtocolError(f"the server speaks {theirs}, this worker {PROTOCOL}")
+        connection.server_id = hello.server_id
+        connection.send(Ready(protocol=PROTOCOL, info=self._info, worker_id=self._worker_id))
+
+    def _submit(self, connection: ServerConnection, request: Submit) -> None:
+        try:
+            if not request.request_id.startswith(f"{connection.server_id}-"):
+                raise ValidationError(f"request id {request.request_id} is not this server's")
+            if self._draining:
+                raise UnavailableError("the worker is shutting down", retry_after_s=1.0)
+            check_request(request, self._info)
+            self._in_flight.add(request, connection)
+        except BackplaneError as error:
+            connection.send(Rejected(request_id=request.request_id, error=ErrorInfo.of(error)))
+            return
+        self._idle.clear()
+        connection.send(Accepted(request_id=request.request_id))
+        self.engine.post(request)
+
+    def _cancel(self, request_id: str, index: int | None) -> None:
+        if self._in_flight.finish(request_id, index):
+            self.engine.post(Cancel(request_id=request_id, index=index))
+            self._check_idle()
+
+    def _tokenize(self, connection: ServerConnection, message: Tokenize) -> None:
+        try:
+            token_ids = self._runner.tokenize(
+                message.texts,
+                add_special=message.add_special,
+                parse_special=message.parse_special,
+            )
+        except BackplaneError as error:
+            info = ErrorInfo.of(error)
+            connection.send(CommandFailed(request_id=message.request_id, error=info))
+        else:
+            connection.send(Tokenized(request_id=message.request_id, token_ids=token_ids))
+
+    # ── what the engine says (on the engine thread) ──────────────────────────────────────
+
+    def step(self, output: StepOutput) -> None:
+        """Hand a step's output to the I/O thread."""
+        self._loop.call_soon_threadsafe(self._route, output)
+
+    def answer(self, request_id: str, message: Message) -> None:
+        """Hand a command's answer to the I/O thread."""
+        self._loop.call_soon_threadsafe(self._answer, request_id, message)
+
+    # ── and back on the I/O thread ───────────────────────────────────────────────────────
+
+    def _answer(self, request_id: str, message: Message) -> None:
+        if connection := self._commands.pop(request_id, None):
+            connection.send(message)
+
+    def _route(self, output: StepOutput) -> None:
+        shares: defaultdict[ServerConnection, StepOutput] = defaultdict(_empty_step)
+        for chunk in output.prompt_logprobs:
+            if owner := self._in_flight.owner(chunk.request_id):
+                shares[owner].prompt_logprobs.append(chunk)
+        for delta in output.deltas:
+            # Late tokens of a cancelled sequence find it closed and are dropped.
+            if owner := self._in_flight.owner(delta.request_id, delta.index):
+                shares[owner].deltas.append(delta)
+                if delta.finish_reason is not None:
+                    self._in_flight.finish(delta.request_id, delta.index)
+        for failed in output.failures:
+            if owner := self._in_flight.owner(failed.request_id):
+                shares[owner].failures.append(failed)
+                self._in_flight.finish(failed.request_id)
+        for owner, message in shares.items():
+            owner.send(message)
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if self.busy:
+            return
+        self._idle.set()
+        if self._draining:
+            for watcher in self._drain_watchers:
+                watcher.send(Drained())
+            self._drain_watchers.clear()
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            await asyncio.sleep(_DEADLINE_CHECK_S)
+            for request_id in self._in_flight.overdue(time.time()):
+                owner = self._in_flight.owner(request_id)
+                error = DeadlineExceededError("the request's deadline passed")
+                if owner is not None:
+                    owner.send(Failed(request_id=request_id, error=ErrorInfo.of(error)))
+                self._cancel(request_id, None)
