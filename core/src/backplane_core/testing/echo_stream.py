@@ -1,0 +1,149 @@
+"""One request inside the echo runner: its sequences, their tokens, and how each goes on."""
+
+import time
+
+from backplane_core.messages import (
+    FinishReason,
+    PromptLogprobs,
+    SequenceDelta,
+    SequenceTiming,
+    Submit,
+)
+from backplane_core.sampling import sequence_seed
+from backplane_core.testing import echo_model, sampling_reference
+from backplane_core.testing.echo_model import EOS, Alternatives
+
+
+class EchoRequest:
+    """A request from `submit` to its last sequence's end."""
+
+    def __init__(self, request: Submit, rotation: int) -> None:
+        self.request = request
+        self.prompt = request.prompt_token_ids
+        self.alternatives = Alternatives(request.grammar) if request.grammar else None
+        self.cycle = echo_model.expected_cycle(
+            self.prompt, ignore_eos=request.stopping.ignore_eos, rotation=rotation
+        )
+        self.sequences = [EchoSequence(self, index) for index in range(request.num_sequences)]
+        self.num_cached = 0
+        self.num_prefilled = 0
+        self.arrival_s = time.monotonic()
+        self.start_s = 0.0
+
+    @property
+    def num_reserved(self) -> int:
+        """Tokens owned on behalf of the prompt and of the sequences still there."""
+        return len(self.prompt) + len(self.sequences) * self.request.stopping.max_new_tokens
+
+    @property
+    def num_uncomputed(self) -> int:
+        """Prompt tokens still to be prefilled."""
+        return len(self.prompt) - self.num_cached - self.num_prefilled
+
+    def timing(self) -> SequenceTiming:
+        """What goes with the first token."""
+        return SequenceTiming(
+            self.start_s - self.arrival_s,
+            time.monotonic() - self.start_s,
+            len(self.prompt),
+            self.num_cached,
+        )
+
+    def prompt_logprobs(self, start: int, stop: int) -> PromptLogprobs:
+        """The made-up model expects every prompt token: each is the highest of its window."""
+        count = self.request.prompt_logprobs or 0
+        logprobs: list[float | None] = []
+        top: list[list[tuple[int, float]]] = []
+        for position in range(start, stop):
+            token_id = self.prompt[position]
+            logits = echo_model.logits_around(token_id, {}, None)
+            values = sampling_reference.log_softmax(logits)
+            logprobs.append(values[token_id] if position else None)
+            top.append(_top_pairs(values, count) if position else [])
+        return PromptLogprobs(
+            request_id=self.request.request_id,
+            start=start,
+            token_ids=self.prompt[start:stop],
+            logprobs=logprobs,
+            top_logprobs=top if count else [],
+        )
+
+
+class EchoSequence:
+    """One continuation. `advance` is the decode step."""
+
+    __slots__ = ("cycle", "index", "num_output", "output", "owner", "plain", "request_id", "seed")
+
+    def __init__(self, owner: EchoRequest, index: int) -> None:
+        request = owner.request
+        sampling = request.sampling
+        self.owner = owner
+        self.index = index
+        self.cycle = owner.cycle
+        self.request_id = request.request_id
+        self.num_output = 0
+        self.output: list[int] = []
+        self.seed = sequence_seed(sampling.seed, index)
+        # Nothing but the cycle decides: the road for thousands of streams in a benchmark.
+        self.plain = (
+            sampling.greedy
+            and not sampling.logit_bias
+            and sampling.repetition_penalty == 1.0
+            and sampling.frequency_penalty == sampling.presence_penalty == 0.0
+            and request.top_logprobs is None
+            and owner.alternatives is None
+            and request.stopping.min_new_tokens == 0
+        )
+
+    def advance(self) -> SequenceDelta:
+        """The next token; the delta's `finish_reason` says whether it was the last."""
+        timing = None if self.num_output else self.owner.timing()
+        expected = self.cycle[self.num_output % len(self.cycle)]
+        self.num_output += 1
+        if self.plain:
+            reason = self._finish_reason(expected)
+            return SequenceDelta(
+                self.request_id, self.index, [expected], None, None, reason, timing
+            )
+        token_id, logprobs, top = self._sample(expected)
+        self.output.append(token_id)
+        reason = self._finish_reason(token_id)
+        return SequenceDelta(self.request_id, self.index, [token_id], logprobs, top, reason, timing)
+
+    def _finish_reason(self, token_id: int) -> FinishReason | None:
+        stopping = self.owner.request.stopping
+        if token_id == EOS and not stopping.ignore_eos:
+            return "eos"
+        if token_id in stopping.stop_token_ids:
+            return "stop_token"
+        return "length" if self.num_output >= stopping.max_new_tokens else None
+
+    def _sample(
+        self, expected: int
+    ) -> tuple[int, list[float] | None, list[list[tuple[int, float]]] | None]:
+        request = self.owner.request
+        alternatives = self.owner.alternatives
+        allowed = alternatives.allowed(self.output) if alternatives else None
+        masked: set[int] = set()
+        if len(self.output) < request.stopping.min_new_tokens and allowed != {EOS}:
+            masked = {EOS, *request.stopping.stop_token_ids}
+        logits = echo_model.logits_around(expected, request.sampling.logit_bias, allowed)
+        token_id = sampling_reference.sample(
+            logits,
+            request.sampling,
+            self.owner.prompt + self.output,
+            seed=self.seed,
+            masked=masked,
+            allowed=allowed,
+        )
+        if request.top_logprobs is None:
+            return token_id, None, None
+        logprobs = sampling_reference.log_softmax(logits)
+        top = _top_pairs(logprobs, request.top_logprobs)
+        return token_id, [logprobs[token_id]], [top] if request.top_logprobs else None
+
+
+def _top_pairs(logprobs: dict[int, float], count: int) -> list[tuple[int, float]]:
+    """The `count` highest, best first, lower ids first among equals."""
+    order = sorted(logprobs, key=lambda token_id: (-logprobs[token_id], token_id))
+    return [(token_id, logprobs[token_id]) for token_id in order[:count]]
