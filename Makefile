@@ -38,8 +38,8 @@ format: $(STAMP) ## let ruff mend what it can
 	@$(BIN)/ruff check --fix --quiet . || true
 	@$(BIN)/ruff format .
 
-lock: $(STAMP) ## make uv.lock anew from the pyproject files
-	@env -u UV_INDEX -u UV_INDEX_URL -u UV_EXTRA_INDEX_URL -u UV_FIND_LINKS .tools/bin/uv lock --python $(BIN)/python
+lock: ## make uv.lock anew from the pyproject files
+	@scripts/install.sh lock
 
 demo-model: $(STAMP) ## train the demo model anew (about an hour on two cores)
 	@demo-model/build.sh

@@ -19,9 +19,9 @@
   # A stranger's plugin, added with withPlugins, is discovered like one of ours.
   third-party = runCommand "backplane-third-party" { } ''
     ${
-      lib.getExe (server.withPlugins (py: [ (py.callPackage ../tests/nix/plugin/package.nix { }) ]))
+      lib.getExe (server.withPlugins (py: [ (py.callPackage ../docs/examples/alphabet/package.nix { }) ]))
     } backends --json > $out
-    grep -q '"visiting"' $out
+    grep -q '"alphabet"' $out
     grep -q '"llamacpp"' $out
   '';
 }

@@ -43,8 +43,7 @@ let
       ''
         mkdir -p $out/bin
         for command in ${lib.concatStringsSep " " commands}; do
-          makeWrapper ${environment}/bin/$command $out/bin/$command \
-            --set-default BACKPLANE_DEMO_MODEL ${../demo-model}
+          makeWrapper ${environment}/bin/$command $out/bin/$command
         done
       '';
 in

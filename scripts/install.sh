@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Makes .venv from uv.lock: bootstraps a pinned uv, syncs every member, adds the compiled llama.cpp.
-# Safe to run again and from two shells at once.
+# With the argument `lock` it makes uv.lock anew instead. Safe to run again and from two shells.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -51,6 +51,10 @@ fi
 # The lock decides what is installed; an index set up for other projects must not.
 unset UV_INDEX UV_INDEX_URL UV_EXTRA_INDEX_URL UV_FIND_LINKS
 export UV_PYTHON_DOWNLOADS=never
+
+if [[ "${1:-}" == lock ]]; then
+  exec "$uv" lock --python "$python"
+fi
 
 # Compiled before the sync, because an exact sync removes what the lock does not place: the bindings
 # are then gone for a moment, not for the minutes of a build.

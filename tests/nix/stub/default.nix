@@ -79,14 +79,8 @@ let
           makeWrapper() {
             program=$1 target=$2
             shift 2
-            echo '#!/bin/sh' > $target
-            while [ $# -gt 0 ]; do
-              case $1 in
-                --set-default) echo "export $2=\"\''${$2-$3}\"" >> $target; shift 3 ;;
-                *) echo "makeWrapper: no option $1" >&2; exit 1 ;;
-              esac
-            done
-            echo "exec $program \"\$@\"" >> $target
+            if [ $# -gt 0 ]; then echo "makeWrapper: no option $1" >&2; exit 1; fi
+            printf '#!/bin/sh\nexec %s "$@"\n' "$program" > $target
             chmod +x $target
           }
           ${script}

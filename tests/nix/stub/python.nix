@@ -94,30 +94,34 @@ let
     in
     builtins.foldl' (previous: extension: previous // extension packages previous) start extensions;
 in
-{
-  pkgs = packages;
+derive {
+  name = "python313";
+  script = "mkdir -p $out/bin; ln -s ${host.python} $out/bin/python3";
+  extra = {
+    pkgs = packages;
 
-  # bin/ of every package, each command seeing the whole environment; its children inherit that.
-  withPackages =
-    select:
-    derive {
-      name = "python-environment";
-      attributes = {
-        members = built (select packages);
-        searchPath = searchPath (select packages);
-      };
-      script = ''
-        mkdir -p $out/bin
-        wrap() {
-          printf '#!/bin/sh\nexport PYTHONPATH=%s\nexec %s "$@"\n' "$searchPath" "$1" > $out/bin/$2
-          chmod +x $out/bin/$2
-        }
-        wrap ${host.python} python
-        for member in $members; do
-          for program in $member/bin/*; do
-            if [ -e "$program" ]; then wrap "$program" "$(basename "$program")"; fi
+    # bin/ of every package, each command seeing the whole environment; its children inherit that.
+    withPackages =
+      select:
+      derive {
+        name = "python-environment";
+        attributes = {
+          members = built (select packages);
+          searchPath = searchPath (select packages);
+        };
+        script = ''
+          mkdir -p $out/bin
+          wrap() {
+            printf '#!/bin/sh\nexport PYTHONPATH=%s\nexec %s "$@"\n' "$searchPath" "$1" > $out/bin/$2
+            chmod +x $out/bin/$2
+          }
+          wrap ${host.python} python
+          for member in $members; do
+            for program in $member/bin/*; do
+              if [ -e "$program" ]; then wrap "$program" "$(basename "$program")"; fi
+            done
           done
-        done
-      '';
-    };
+        '';
+      };
+  };
 }

@@ -1,4 +1,4 @@
-"""What nixpkgs checks after a build: the wheel's requirements are its Nix dependencies, no others."""
+"""As nixpkgs does after a build: the wheel's requirements are its Nix dependencies, no others."""
 
 import re
 import sys

@@ -1,0 +1,171 @@
+"""The flake, really evaluated, built and run by nix, on a nixpkgs of our own and offline."""
+
+import json
+import shutil
+
+import pytest
+from backplane_core.version import __version__
+
+SYSTEMS = {"x86_64-linux", "aarch64-linux", "aarch64-darwin"}
+
+pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module")
+def system(nix):
+    return nix.json(
+        "eval", "--json", "--impure", "--expr", "builtins.currentSystem", override=False
+    )
+
+
+@pytest.fixture
+def changed(nix, tmp_path):
+    """Another copy of the source, to break or extend."""
+    copy = tmp_path / "source"
+    shutil.copytree(nix.source, copy)
+    return type(nix)(copy, nix.stub, nix.environment)
+
+
+def test_the_lock_agrees_with_the_inputs(nix):
+    metadata = nix.json(
+        "flake", "metadata", "--json", "--no-update-lock-file", nix.flake(), override=False
+    )
+    nodes = metadata["locks"]["nodes"]
+    assert set(nodes) == {"root", "nixpkgs"}
+    assert nodes["nixpkgs"]["original"]["ref"] == "nixos-26.05"
+
+
+def test_a_lock_that_disagrees_is_seen(changed):
+    flake = changed.source / "flake.nix"
+    flake.write_text(flake.read_text().replace("nixos-26.05", "nixos-25.11"))
+    result = changed(
+        "flake", "metadata", "--no-update-lock-file", changed.flake(), override=False, check=False
+    )
+    assert result.returncode != 0
+
+
+def test_the_outputs(nix):
+    outputs = nix.json("flake", "show", "--json", nix.flake())
+    for kind, names in {
+        "packages": {"default", "cpu"},
+        "apps": {"default", "cpu"},
+        "devShells": {"default"},
+        "checks": {"starts", "third-party"},
+    }.items():
+        assert {name: set(found) for name, found in outputs[kind].items()} == dict.fromkeys(
+            SYSTEMS, names
+        ), kind
+    assert set(outputs["overlays"]) == set(outputs["nixosModules"]) == {"default"}
+
+
+def test_run_help(nix):
+    shown = nix("run", nix.flake(), "--", "--help").stdout
+    assert "--model-id" in shown
+    assert "--backend" in shown
+
+
+def test_version_comes_from_the_manifests(nix, system):
+    name = nix.json("eval", "--json", nix.flake(f"packages.{system}.cpu.environment.name"))
+    assert name
+    version = nix("run", nix.flake("cpu"), "--", "--version").stdout
+    assert __version__ in version
+
+
+def test_flake_check(nix):
+    nix("flake", "check", nix.flake())
+
+
+def test_the_backend_comes_from_the_store(nix):
+    listing = nix.json("run", nix.flake("cpu"), "--", "backends", "--json")
+    names = {backend["name"] for backend in listing["backends"]}
+    assert "llamacpp" in names
+
+
+def test_a_backend_of_another_family_is_run_from_its_own_package(changed):
+    """`--backend alphabet` lives in a family that the default package does not carry."""
+    families = changed.source / "nix" / "families.nix"
+    other = """
+  letters = {
+    config = { };
+    backends = [ "alphabet" ];
+    systems = [ "x86_64-linux" "aarch64-linux" "aarch64-darwin" ];
+  };
+}
+"""
+    families.write_text(families.read_text().rstrip().removesuffix("}") + other)
+    shutil.copytree(
+        changed.source / "docs" / "examples" / "alphabet",
+        changed.source / "backends" / "alphabet",
+    )
+    # The nested `nix run` knows of no override: the copy's own input is the stub.
+    flake = changed.source / "flake.nix"
+    flake.write_text(
+        flake.read_text().replace("github:NixOS/nixpkgs/nixos-26.05", f"path:{changed.stub}")
+    )
+    (changed.source / "flake.lock").unlink()
+    changed("flake", "lock", changed.flake(), override=False)
+
+    def listed(*flags):
+        shown = changed("run", changed.flake(), "--", *flags, override=False).stdout
+        return {backend["name"] for backend in json.loads(shown)["backends"]}
+
+    assert "alphabet" not in listed("backends", "--json")
+    assert "alphabet" in listed("backends", "--json", "--backend", "alphabet")
+    assert "alphabet" in listed("backends", "--json", "--backend=alphabet")
+
+
+def test_a_dependency_that_nixpkgs_lacks_is_named(changed):
+    manifest = changed.source / "core" / "pyproject.toml"
+    text = manifest.read_text()
+    manifest.write_text(text.replace('"pluggy>=1.5"', '"pluggy>=1.5",\n  "no-such-thing>=1"'))
+    result = changed("build", "--no-link", changed.flake("cpu"), check=False)
+    assert result.returncode != 0
+    assert "no-such-thing" in result.stderr
+
+
+def test_a_module_that_does_not_import_fails_the_build(changed):
+    module = changed.source / "core" / "src" / "backplane_core" / "__init__.py"
+    module.write_text("import backplane_server_of_yesterday\n")
+    result = changed("build", "-L", "--no-link", changed.flake("cpu"), check=False)
+    assert result.returncode != 0
+    assert "backplane_server_of_yesterday" in result.stderr
+
+
+def test_the_nixos_module_writes_a_service(nix, system):
+    settings = """
+      module: let
+        lib = (import STUB/lib.nix);
+        made = module {
+          inherit lib;
+          pkgs.stdenv.hostPlatform.system = "SYSTEM";
+          config.services.backplane = {
+            enable = true;
+            package.withPlugins = _: {
+              outPath = "/the/package";
+              meta.mainProgram = "backplane";
+            };
+            plugins = _: [ ];
+            modelId = "owner/it's a model";
+            backend = null;
+            host = "127.0.0.1";
+            port = 3001;
+            openFirewall = true;
+            extraFlags = [ "--max-total-tokens" "512" ];
+            environmentFile = null;
+          };
+        };
+      in {
+        start = made.config.systemd.services.backplane.serviceConfig.ExecStart;
+        ports = made.config.networking.firewall.allowedTCPPorts;
+        options = builtins.attrNames made.options.services.backplane;
+      }
+    """.replace("STUB", str(nix.stub)).replace("SYSTEM", system)
+    made = nix.json(
+        "eval", "--json", "--impure", nix.flake("nixosModules.default"), "--apply", settings
+    )
+    assert made["start"] == (
+        "/the/package/bin/backplane '--hostname' '127.0.0.1' '--port' '3001' "
+        "'--model-id' 'owner/it'\\''s a model' '--max-total-tokens' '512'"
+    )
+    assert made["ports"] == [3001]
+    assert "environmentFile" in made["options"]
