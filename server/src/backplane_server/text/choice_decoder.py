@@ -1,0 +1,156 @@
+"""One generated sequence: token deltas in, tokens with the text that may be shown out.
+
+Joins detokenizer and stop matcher. Knows nothing of dialects, JSON or the network.
+"""
+
+from collections import deque
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from backplane_core.messages import SequenceDelta, SequenceTiming
+
+from backplane_server.text.detokenizer import IncrementalDetokenizer, TokenTable
+from backplane_server.text.stop_matcher import StopMatcher
+
+
+class Finish(Enum):
+    """Why a sequence ended, before a dialect names it."""
+
+    LENGTH = "length"
+    EOS = "eos"
+    STOP_TOKEN = "stop_token"  # noqa: S105 - the name of a reason
+    STOP_STRING = "stop_string"
+    CANCELLED = "cancelled"
+
+
+@dataclass(slots=True)
+class TokenOut:
+    """A token and its share of the visible text.
+
+    Attributes:
+        text: what this token adds to the visible text; empty inside a character.
+        silent: special, or the token that ended the sequence: it never has visible text.
+        top_logprobs: `(token id, logprob)`, best first, where asked for.
+    """
+
+    token_id: int
+    text: str
+    silent: bool
+    logprob: float | None = None
+    top_logprobs: list[tuple[int, float]] | None = None
+
+
+@dataclass(slots=True)
+class ChoiceEvent:
+    """News of one sequence. `finish` is set on the last one.
+
+    Attributes:
+        tail: visible text at the very end that no token completes: U+FFFD where the sequence
+            ended inside a character.
+    """
+
+    index: int
+    tokens: list[TokenOut] = field(default_factory=list[TokenOut])
+    tail: str = ""
+    finish: Finish | None = None
+
+
+class ChoiceDecoder:
+    """Decodes the deltas of one sequence.
+
+    Args:
+        table: the model's vocabulary.
+        index: which of the request's sequences.
+        stops: stop strings.
+        keep_stop: whether a stop string stays in the text. If not, tokens are held back while
+            they may be part of one, and a stop token's own text is not shown either.
+
+    Attributes:
+        num_tokens: tokens up to the one that ended the sequence, that one included.
+        finish: why it ended; None while it runs.
+        timing: from the first delta that has it.
+    """
+
+    def __init__(
+        self, table: TokenTable, index: int, stops: tuple[str, ...], *, keep_stop: bool
+    ) -> None:
+        self.index: Final = index
+        self.num_tokens = 0
+        self.finish: Finish | None = None
+        self.timing: SequenceTiming | None = None
+        self._table = table
+        self._keep_stop = keep_stop
+        self._detokenizer = IncrementalDetokenizer(table)
+        self._matcher = StopMatcher(stops, keep=keep_stop)
+        self._num_visible = 0
+        self._held: deque[TokenOut] = deque()
+        self._held_start = 0  # where the first held token's text begins in the whole text
+        self._pieces: list[str] = []
+
+    @property
+    def text(self) -> str:
+        """All visible text so far."""
+        return "".join(self._pieces)
+
+    def push(self, delta: SequenceDelta) -> ChoiceEvent:
+        """Take a delta; what lies past a stop string is neither returned nor counted."""
+        event = ChoiceEvent(self.index)
+        if self.finish is not None:
+            return event
+        if delta.timing is not None:
+            self.timing = delta.timing
+        for position, token_id in enumerate(delta.token_ids):
+            self._push_token(event, self._token(delta, position, token_id))
+            if self.finish is not None:
+                break
+        if self.finish is None and delta.finish_reason is not None:
+            self.finish = Finish(delta.finish_reason)
+            self._release(event, self._matcher.finish().num_visible)
+            event.tail = self._detokenizer.finish()
+        event.finish = self.finish
+        self._pieces.extend(token.text for token in event.tokens)
+        self._pieces.append(event.tail)
+        return event
+
+    def _token(self, delta: SequenceDelta, position: int, token_id: int) -> TokenOut:
+        is_last = position == len(delta.token_ids) - 1
+        hidden = is_last and (
+            delta.finish_reason == "eos"
+            or (delta.finish_reason == "stop_token" and not self._keep_stop)
+        )
+        return TokenOut(
+            token_id,
+            "" if hidden else self._detokenizer.push(token_id),
+            silent=hidden or self._table.is_special(token_id),
+            logprob=delta.logprobs[position] if delta.logprobs else None,
+            top_logprobs=delta.top_logprobs[position] if delta.top_logprobs else None,
+        )
+
+    def _push_token(self, event: ChoiceEvent, token: TokenOut) -> None:
+        self.num_tokens += 1
+        self._held.append(token)
+        if token.text:
+            step = self._matcher.push(token.text)
+            self._num_visible = step.num_visible
+        self._release(event, self._num_visible)
+        if self._matcher.matched:
+            self._cut(event)
+
+    def _release(self, event: ChoiceEvent, num_visible: int) -> None:
+        """Move held tokens whose text is wholly visible to the event."""
+        while self._held:
+            end = self._held_start + len(self._held[0].text)
+            if end > num_visible:
+                return
+            event.tokens.append(self._held.popleft())
+            self._held_start = end
+
+    def _cut(self, event: ChoiceEvent) -> None:
+        """A stop string ends the visible text: of the next token its part before that stays."""
+        self.finish = Finish.STOP_STRING
+        if self._held and self._num_visible > self._held_start:
+            token = self._held.popleft()
+            token.text = token.text[: self._num_visible - self._held_start]
+            event.tokens.append(token)
+        self._held.clear()

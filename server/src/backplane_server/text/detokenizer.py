@@ -1,0 +1,62 @@
+"""Token ids to text from a vocabulary's bytes table, a token at a time.
+
+Knows nothing of stop strings or of any model's tokenizer library.
+"""
+
+import codecs
+from typing import Final
+
+from backplane_core.vocabulary import Vocabulary
+
+_utf8_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class TokenTable:
+    """A vocabulary prepared for looking up. Shared by all requests; never changes."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary: Final = vocabulary
+        self.special_token_ids: Final = frozenset(vocabulary.special_token_ids)
+        self.eos_token_ids: Final = frozenset(vocabulary.eos_token_ids)
+        self._tokens = vocabulary.tokens
+
+    def __len__(self) -> int:
+        return len(self._tokens)
+
+    def token_bytes(self, token_id: int) -> bytes:
+        """The bytes of a token; none for an id outside the table (padding rows of a model)."""
+        return self._tokens[token_id] if 0 <= token_id < len(self._tokens) else b""
+
+    def literal(self, token_id: int) -> str:
+        """A token's own text, with U+FFFD where its bytes are not whole characters."""
+        return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def is_special(self, token_id: int) -> bool:
+        """Whether the token is a control token, which generated text leaves out."""
+        return token_id in self.special_token_ids
+
+    def text_of(self, token_id: int | None) -> str:
+        """Like `literal`, for an id a model may not have: then empty."""
+        return "" if token_id is None else self.literal(token_id)
+
+
+class IncrementalDetokenizer:
+    """Decodes one sequence. Text of an unfinished character comes with the token that ends it.
+
+    The pieces, joined and finished, are the decoding of all bytes joined: cutting changes
+    nothing. A continuation keeps its leading space, as it follows a prompt.
+    """
+
+    def __init__(self, table: TokenTable) -> None:
+        self._table = table
+        self._decoder = _utf8_decoder("replace")
+
+    def push(self, token_id: int) -> str:
+        """The characters that this token completes; none for a special token."""
+        if self._table.is_special(token_id):
+            return ""
+        return self._decoder.decode(self._table.token_bytes(token_id))
+
+    def finish(self) -> str:
+        """U+FFFD if the sequence ended inside a character, else nothing."""
+        return self._decoder.decode(b"", final=True)
