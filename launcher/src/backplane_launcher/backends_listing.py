@@ -1,0 +1,82 @@
+"""`backplane backends`: every backend with what it needs to run, for people or as JSON."""
+
+from collections.abc import Sequence
+from typing import TextIO
+
+import msgspec
+from backplane_core.backend import Available, Device, Unavailable
+from backplane_core.describe import BackendDescription
+
+from backplane_launcher.cli import BackendsCommand
+
+
+class ListedBackend(msgspec.Struct, frozen=True, kw_only=True):
+    """One row of the listing; `version` is the package's, `engine_version` its engine's."""
+
+    name: str
+    version: str | None
+    available: bool
+    engine_version: str | None
+    devices: tuple[Device, ...]
+    reason: str | None
+    remedy: str | None
+    error: str | None
+    summary: str
+    python: str
+
+
+def print_backends(command: BackendsCommand, output: TextIO) -> int:
+    """Ask all backends and print the list; the exit code is 0 whatever they answer."""
+    catalogue = command.catalogue
+    rows = [
+        _row(description, catalogue.python_of(facts.name))
+        # The launcher's own facts name a plugin's failure better than a second failure does.
+        for facts, description in zip(catalogue.facts, catalogue.ask(None), strict=True)
+    ]
+    if command.as_json:
+        output.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
+    else:
+        output.write(_table(rows))
+    return 0
+
+
+def _row(description: BackendDescription, python: str) -> ListedBackend:
+    facts, availability = description.facts, description.availability
+    here = availability if isinstance(availability, Available) else None
+    missing = availability if isinstance(availability, Unavailable) else None
+    return ListedBackend(
+        name=facts.name,
+        version=facts.version,
+        available=here is not None,
+        engine_version=here.version if here else None,
+        devices=here.devices if here else (),
+        reason=missing.reason if missing else None,
+        remedy=missing.remedy if missing else None,
+        error=facts.error,
+        summary=facts.summary,
+        python=python,
+    )
+
+
+def _table(rows: Sequence[ListedBackend]) -> str:
+    if not rows:
+        return "no backend is installed; install one, for example backplane-llamacpp\n"
+    lines: list[str] = []
+    for row in rows:
+        version = f" {row.version}" if row.version else ""
+        state = f"available, engine {row.engine_version}" if row.available else "not available"
+        lines.append(f"{row.name}{version}: {state}")
+        details = [
+            row.summary,
+            *(f"device: {_device(device)}" for device in row.devices),
+            f"why: {row.reason}" if row.reason else "",
+            f"remedy: {row.remedy}" if row.remedy else "",
+        ]
+        lines += [f"    {detail}" for detail in details if detail]
+    return "\n".join(lines) + "\n"
+
+
+def _device(device: Device) -> str:
+    if device.memory_bytes is None:
+        return device.name
+    return f"{device.name}, {device.memory_bytes / 2**30:.1f} GiB"

@@ -1,0 +1,93 @@
+"""Which backends there are and in whose Python each lives; asks them all side by side.
+
+Static facts come from this interpreter's plugins, or by `describe` from another's.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from backplane_core.backend import BackendFacts, ModelSource
+from backplane_core.describe import BackendDescription, Question, ask, ask_one
+from backplane_core.registry import discover
+
+from backplane_launcher.usage import UsageError
+
+STATIC_TIMEOUT_S = 30.0
+LIVE_TIMEOUT_S = 60.0
+_FLAG = "--backend-python"
+
+
+def interpreters(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, str]:
+    """Backend name to Python, from the command line or else the environment.
+
+    Read before the parser is built, since the backends found there have flags of their own.
+
+    Raises:
+        UsageError: a value is not NAME=PATH.
+    """
+    values: list[str] = []
+    for index, token in enumerate(argv):
+        if token == _FLAG and index + 1 < len(argv):
+            values.append(argv[index + 1])
+        elif token.startswith(f"{_FLAG}="):
+            values.append(token.removeprefix(f"{_FLAG}="))
+    if not values:
+        values = environ.get("BACKPLANE_BACKEND_PYTHON", "").split(",")
+    pairs = [value.strip().partition("=") for value in values if value.strip()]
+    if bad := [name for name, _, path in pairs if not name.isidentifier() or not path]:
+        raise UsageError(
+            f"{_FLAG} {bad[0]} is not NAME=PATH", remedy="for example vllm=/venv/bin/python"
+        )
+    return {name: path for name, _, path in pairs}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Catalogue:
+    """Static facts of every backend, by name, and the Pythons of those that live elsewhere."""
+
+    facts: tuple[BackendFacts, ...]
+    pythons: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    @classmethod
+    def load(cls, pythons: Mapping[str, str]) -> "Catalogue":
+        """Look at this interpreter's plugins and at those of `pythons`.
+
+        Raises:
+            BackendError: such a Python cannot be started or has no Backplane, or two plugins
+                register one name.
+        """
+        found = {facts.name: facts for facts in discover().facts()}
+        for name, python in pythons.items():
+            question = Question(backends=(name,), live=False)
+            found[name] = ask(python, question, STATIC_TIMEOUT_S)[0].facts
+        return cls(facts=tuple(found[name] for name in sorted(found)), pythons=pythons)
+
+    def python_of(self, backend: str) -> str:
+        """The interpreter that runs this backend's workers."""
+        return self.pythons.get(backend, sys.executable)
+
+    def names(self) -> list[str]:
+        """Every backend, failed ones included."""
+        return [facts.name for facts in self.facts]
+
+    def ask(
+        self,
+        model: ModelSource | None,
+        names: Sequence[str] | None = None,
+        *,
+        timeout_s: float = LIVE_TIMEOUT_S,
+    ) -> list[BackendDescription]:
+        """Ask backends live, each in a process of its own, so that a hung one delays no other."""
+        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - lazy for --help
+
+        wanted = self.names() if names is None else list(names)
+        question = Question(model=model)
+
+        def ask_about(name: str) -> BackendDescription:
+            return ask_one(self.python_of(name), name, question, timeout_s)
+
+        if not wanted:
+            return []
+        with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
+            return list(pool.map(ask_about, wanted))

@@ -1,0 +1,117 @@
+"""Which backend serves a model, from what the backends answered about themselves and it."""
+
+from collections.abc import Sequence
+
+from backplane_core.backend import Available, BackendFacts, BestEffort, Native, Unsupported
+from backplane_core.describe import BackendDescription
+from backplane_core.errors import BackendError, BackplaneError, ModelError, SetupError
+
+AUTO = "auto"
+
+
+def check_name(name: str, facts: Sequence[BackendFacts]) -> None:
+    """Refuse a backend that is not installed or whose plugin is broken, before anything starts.
+
+    Raises:
+        BackendError: with the names there are, or the plugin's error.
+    """
+    if name == AUTO:
+        return
+    known = {known.name: known for known in facts}
+    if name not in known:
+        working = [known.name for known in facts if known.error is None]
+        raise BackendError(
+            f"no backend is called {name}", remedy=f"installed: {', '.join(working) or 'none'}"
+        )
+    if error := known[name].error:
+        raise BackendError(
+            f"backend {name} failed to load: {error}",
+            remedy="reinstall its package, or choose another --backend",
+        )
+
+
+def choose(
+    wanted: str, descriptions: Sequence[BackendDescription]
+) -> tuple[BackendDescription, list[str]]:
+    """The backend to use, and a sentence for it and for each that was not taken.
+
+    A named backend is taken or refused, never exchanged for another. Among those that can,
+    `auto` prefers Native to BestEffort, then the higher priority, then the name.
+
+    Raises:
+        BackendError: the named backend, or every backend, is unavailable.
+        ModelError: no backend that can run supports the model.
+    """
+    if wanted != AUTO:
+        description = next(each for each in descriptions if each.facts.name == wanted)
+        if (obstacle := _obstacle(description)) is not None:
+            raise obstacle
+        return description, [f"backend {wanted}: as asked, {_ability(description)}"]
+    able = sorted((each for each in descriptions if _obstacle(each) is None), key=_rank)
+    if not able:
+        raise _nobody(descriptions)
+    best = able[0]
+    sentences = [f"backend {best.facts.name}: {_ability(best)}"]
+    sentences += [
+        f"not {other.facts.name}: {_ability(other)}, but {_why_behind(other, best)}"
+        for other in able[1:]
+    ]
+    sentences += [
+        f"not {each.facts.name}: {obstacle.message}"
+        for each in descriptions
+        if (obstacle := _obstacle(each)) is not None
+    ]
+    return best, sentences
+
+
+def _obstacle(description: BackendDescription) -> BackplaneError | None:
+    name = description.facts.name
+    availability, support = description.availability, description.support
+    if not isinstance(availability, Available):
+        reason = availability.reason if availability else "it gave no answer"
+        remedy = availability.remedy if availability else None
+        return BackendError(f"backend {name} cannot run here: {reason}", remedy=remedy or None)
+    if isinstance(support, Unsupported):
+        return ModelError(f"backend {name} cannot serve this model: {support.reason}")
+    if description.files_error is not None:
+        return description.files_error.restore()
+    return None
+
+
+def _rank(description: BackendDescription) -> tuple[bool, int, str]:
+    facts = description.facts
+    return not isinstance(description.support, Native), -facts.priority, facts.name
+
+
+def _ability(description: BackendDescription) -> str:
+    available = description.availability
+    devices = available.devices if isinstance(available, Available) else ()
+    where = ", ".join(device.name for device in devices) or "this machine"
+    if isinstance(description.support, BestEffort):
+        return f"serves this model on {where} as best it can ({description.support.reason})"
+    return f"made for this model, on {where}"
+
+
+def _why_behind(other: BackendDescription, best: BackendDescription) -> str:
+    if _rank(other)[0] != _rank(best)[0]:
+        return f"{best.facts.name} is made for it"
+    if other.facts.priority != best.facts.priority:
+        return f"{best.facts.name} has priority ({best.facts.priority}, {other.facts.priority})"
+    return f"{best.facts.name} comes first by name"
+
+
+def _nobody(descriptions: Sequence[BackendDescription]) -> SetupError:
+    """The most telling of the obstacles: about the model's files, else the model, else devices."""
+    runnable = [each for each in descriptions if isinstance(each.availability, Available)]
+    for each in runnable:
+        if each.files_error is not None and (error := _obstacle(each)):
+            return ModelError(error.message, remedy=error.remedy)
+    obstacles = [obstacle for each in descriptions if (obstacle := _obstacle(each)) is not None]
+    reasons = "; ".join(obstacle.message for obstacle in obstacles) or "none is installed"
+    if runnable:
+        return ModelError(f"no backend can serve this model: {reasons}")
+    remedies = "; ".join(obstacle.remedy for obstacle in obstacles if obstacle.remedy)
+    return BackendError(
+        f"no backend can run here: {reasons}",
+        remedy=remedies or "install one, for example backplane-llamacpp",
+    )
