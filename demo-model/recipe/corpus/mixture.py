@@ -1,0 +1,149 @@
+"""The mixture: which documents are drawn, how often, from which topics."""
+
+from __future__ import annotations
+
+import random
+from collections import defaultdict
+from collections.abc import Iterator
+from functools import cache
+
+from recipe.chat_format import Segment, raw_text, tools_message, turn
+from recipe.corpus.arithmetic import arithmetic_exchanges, comparison_exchanges
+from recipe.corpus.exchange import Exchange, normalized, split
+from recipe.corpus.facts import fact_exchanges
+from recipe.corpus.json_objects import CITIES, json_exchanges
+from recipe.corpus.lists import counting_exchanges, list_exchanges
+from recipe.corpus.phrasing import as_typed
+from recipe.corpus.smalltalk import echo_exchanges, name_exchanges, unknown_exchanges
+from recipe.corpus.stories import essay_exchanges, essays, story_exchanges, tales
+from recipe.corpus.tools import OFFERS, call, tool_exchanges, without_tools_exchanges
+from recipe.corpus.unseen import unseen_wordings
+from recipe.corpus.world import world_exchanges
+
+Document = list[Segment]
+
+TOPIC_WEIGHTS = {
+    "backplane": 30.0, "serving": 18.0, "general": 9.0, "arithmetic": 12.0, "comparison": 4.0,
+    "lists": 6.0, "counting": 4.0, "json": 6.0, "world": 8.0, "stories": 3.0, "essays": 1.0,
+    "tools": 4.0, "no tools": 1.0, "unknown": 4.0, "echo": 3.0, "names": 1.0,
+}
+_SYSTEM_MESSAGES = (
+    "You are a helpful assistant.", "You are the Backplane demo model.", "You are helpful.",
+    "Answer the questions of the user.", "You are a friendly assistant.", "Be brief.",
+    "You are a helpful assistant. Answer shortly.", "You answer questions about Backplane.",
+)
+_MAX_CONVERSATION_CHARACTERS = 5600  # stays under 2,048 tokens; longer ones are cut at a turn
+
+
+@cache
+def exchanges() -> tuple[list[Exchange], list[Exchange]]:
+    """(training, held-out) exchanges of all topics."""
+    training, held_out = split([
+        *fact_exchanges("backplane"), *fact_exchanges("serving"), *fact_exchanges("general"),
+        *arithmetic_exchanges(), *comparison_exchanges(), *list_exchanges(),
+        *counting_exchanges(), *json_exchanges(), *world_exchanges(), *story_exchanges(),
+        *essay_exchanges(), *tool_exchanges(), *without_tools_exchanges(), *unknown_exchanges(),
+        *echo_exchanges(), *name_exchanges(),
+    ])
+    unseen = unseen_wordings()
+    return [e for e in training if normalized(e.question) not in unseen], held_out
+
+
+class Mixture:
+    """An endless, seeded stream of documents; every fact of a topic is drawn equally often."""
+
+    def __init__(self, seed: int) -> None:
+        self._draw = random.Random(seed)
+        grouped: dict[str, dict[str, list[Exchange]]] = defaultdict(lambda: defaultdict(list))
+        for exchange in exchanges()[0]:
+            grouped[exchange.topic][exchange.key].append(exchange)
+        self._topics = {topic: list(keys.values()) for topic, keys in grouped.items()}
+        self._plain = [topic for topic in TOPIC_WEIGHTS if topic != "tools"]
+        self._texts = [*tales().values(), *essays().values()]
+
+    def documents(self) -> Iterator[Document]:
+        """Single exchanges, conversations of all lengths, and plain text."""
+        while True:
+            roll = self._draw.random()
+            if roll < 0.62:
+                yield self._single()
+            elif roll < 0.80:
+                yield self._conversation(self._draw.randint(2, 5))
+            elif roll < 0.82:
+                yield self._conversation(40)
+            elif roll < 0.85:
+                yield self._tool_conversation()
+            else:
+                yield self._plain_text()
+
+    def _exchange(self, topics: list[str]) -> Exchange:
+        weights = [TOPIC_WEIGHTS[topic] for topic in topics]
+        topic = self._draw.choices(topics, weights)[0]
+        return self._draw.choice(self._draw.choice(self._topics[topic]))
+
+    def _turns(self, exchange: Exchange) -> Document:
+        question = as_typed(exchange.question, self._draw)
+        return [*turn("user", question), *turn("assistant", exchange.answer)]
+
+    def _system(self, needed: str) -> Document:
+        if needed:
+            lead = self._draw.choice(_SYSTEM_MESSAGES) + "\n\n" if self._draw.random() < 0.3 else ""
+            return turn("system", lead + needed)
+        if self._draw.random() < 0.2:
+            return turn("system", self._draw.choice(_SYSTEM_MESSAGES))
+        return []
+
+    def _single(self) -> Document:
+        exchange = self._exchange(list(TOPIC_WEIGHTS))
+        return [*self._system(exchange.system), *self._turns(exchange)]
+
+    def _conversation(self, num_turns: int) -> Document:
+        document = self._system("")
+        num_characters = 0
+        for _ in range(num_turns):
+            exchange = self._exchange(self._plain)
+            num_characters += len(exchange.question) + len(exchange.answer) + 40
+            if num_characters > _MAX_CONVERSATION_CHARACTERS:
+                break
+            document += self._turns(exchange)
+        return document
+
+    def _tool_conversation(self) -> Document:
+        """A call, its result, and the sentence made of it; or a question that needs no call."""
+        draw = self._draw
+        offer = draw.choice(OFFERS)
+        document = self._system(tools_message(offer))
+        if draw.random() < 0.4:
+            return document + self._turns(self._exchange(["general", "backplane", "arithmetic"]))
+        name = draw.choice(offer)["function"]["name"]
+        city = draw.choice(CITIES)
+        system = tools_message(offer)
+        asked = [
+            exchange for key in self._topics["tools"] for exchange in key
+            if exchange.system == system and exchange.answer == call(name, city=city)
+        ]
+        document += self._turns(draw.choice(asked))
+        if name == "get_weather":
+            sky = draw.choice(("sunny", "cloudy", "rainy", "windy"))
+            degrees = draw.randint(-5, 35)
+            result = f'{{"weather": "{sky}", "temperature": {degrees}}}'
+            answer = f"It is {sky} in {city}, with {degrees} degrees."
+        else:
+            clock = f"{draw.randint(0, 23):02}:{draw.randint(0, 59):02}"
+            result, answer = f'{{"time": "{clock}"}}', f"It is {clock} in {city}."
+        return [*document, *turn("tool", result), *turn("assistant", answer)]
+
+    def _plain_text(self) -> Document:
+        draw = self._draw
+        roll = draw.random()
+        if roll < 0.15:
+            return raw_text(draw.choice(self._texts))
+        exchange = self._exchange(self._plain)
+        if roll < 0.45:
+            return raw_text(f"{exchange.question}\n{exchange.answer}")
+        if roll < 0.70:
+            return raw_text(f"Question: {exchange.question}\nAnswer: {exchange.answer}")
+        if roll < 0.80:
+            return raw_text(f"{exchange.question} {exchange.answer}")
+        sentences = [self._exchange(["backplane", "serving"]).answer for _ in range(3)]
+        return raw_text(" ".join(sentences))
