@@ -1,0 +1,84 @@
+"""What README and CONTRIBUTING promise exists: targets, flags, backends, snippets that parse."""
+
+import ast
+import json
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+PAGES = {name: (ROOT / name).read_text() for name in ("README.md", "CONTRIBUTING.md")}
+PAGES |= {f"docs/{path.name}": path.read_text() for path in sorted((ROOT / "docs").glob("*.md"))}
+
+
+def blocks(language):
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+
+
+def commands():
+    """Each command line of the README's shell blocks, as words."""
+    for block in blocks("bash"):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words:
+                yield words
+
+
+def make_targets():
+    makefile = (ROOT / "Makefile").read_text()
+    return set(re.findall(r"^([a-z-]+):", makefile, re.MULTILINE))
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_every_make_target_named_exists(page):
+    named = set(re.findall(r"\bmake ([a-z-]+)", "\n".join(re.findall(r"`([^`]*)`", PAGES[page]))))
+    if page == "README.md":
+        named |= {words[1] for words in commands() if words[0] == "make"}
+        assert {"serve", "test"} <= named
+    assert named <= make_targets()
+
+
+@pytest.mark.parametrize("page", sorted(PAGES))
+def test_relative_links_lead_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:|#)([^)#]+)", PAGES[page]):
+        assert (ROOT / page).parent.joinpath(target).exists(), target
+
+
+def test_the_curl_command_sends_json_to_a_local_chat_endpoint():
+    (curl,) = [words for words in commands() if words[0] == "curl"]
+    assert curl[1] == "http://localhost:3000/v1/chat/completions"
+    body = json.loads(curl[curl.index("-d") + 1])
+    assert body["messages"][0]["role"] == "user"
+    assert body["max_tokens"] > 0
+
+
+def test_the_python_snippets_are_python():
+    snippets = blocks("python")
+    assert len(snippets) == 2
+    for snippet in snippets:
+        ast.parse(snippet)
+
+
+def test_every_flag_named_exists():
+    help_page = subprocess.run(
+        [Path(sys.executable).with_name("backplane"), "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    text = re.sub(r"```bash\n(nix|curl).*?```", "", README, flags=re.DOTALL)
+    flags = set(re.findall(r"(?<![\w-])--[a-z][a-z-]+", text)) - {"--help"}
+    assert flags
+    assert {flag for flag in flags if flag not in help_page} == set()
+
+
+def test_the_backends_table_says_what_is_here():
+    rows = dict(re.findall(r"^\| `(\w+)` \|.*\| (\w+) \|$", README, re.MULTILINE))
+    here = {path.parent.name for path in (ROOT / "backends").glob("*/pyproject.toml")}
+    assert {name for name, status in rows.items() if status == "here"} == here
+    assert set(rows.values()) == {"here", "planned"}
