@@ -40,7 +40,9 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
         mixed_prefill: prefill chunks and decodes may share a batch.
         trimmable: the tail of a sequence can be dropped; needed to reuse a longer one's prefix.
         shareable: `share_prefix` works; without it forks and reuse compute the prompt again.
-        adapters_per_batch: how many distinct adapters one batch may mix; 0 is no adapters.
+        adapters_per_batch: how many distinct adapters one batch may mix, the bare model counted
+            as one; 0 is no adapters.
+        max_draft_tokens: draft tokens a decode may write and accept beyond its one token.
     """
 
     layout: MemoryLayout
@@ -53,6 +55,7 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     trimmable: bool = True
     shareable: bool = True
     adapters_per_batch: int = 0
+    max_draft_tokens: int = 0
 
 
 class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
@@ -65,7 +68,11 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
         start: position of the first of `token_ids`; what lies before is in the cache.
         token_ids: the tokens to compute: a prefill chunk, or the one newest token.
         sample: whether to sample the token that follows the last of these.
-        block_table: physical blocks of positions 0 … start+len(token_ids)-1 (PAGED only).
+        block_table: physical blocks of positions 0 … start+len(token_ids)+num_draft_tokens-1, or
+            more (PAGED only); valid until `execute` returns.
+        num_draft_tokens: for how many draft tokens beyond `token_ids` there is room. With k
+            tokens returned, those of the first k-1 stay in the cache and the executor has
+            dropped what it rejected.
     """
 
     seq_id: int
@@ -74,6 +81,7 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
     token_ids: list[int]
     sample: bool
     block_table: list[int] = []
+    num_draft_tokens: int = 0
 
 
 class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -139,6 +147,15 @@ class Executor(ABC):
     @abstractmethod
     def release(self, seq_id: int) -> None:
         """Forget a sequence: its cache share and any sampler state. The id may be reused."""
+
+    def hand_over(self, seq_id: int, num_tokens: int) -> None:
+        """Give an id to another sequence, which keeps the first `num_tokens` in the cache.
+
+        Only SLOTS and executors that are not shareable are asked this. `num_tokens` is the whole
+        length where they are not trimmable. Override it to void sampler state of `seq_id`.
+        """
+        if self.traits.trimmable:
+            self.trim(seq_id, num_tokens)
 
     def close(self) -> None:  # noqa: B027 - most executors have nothing to free
         """Free device memory."""

@@ -26,6 +26,12 @@ class Sequence:
         num_prompt_tokens: how many of these are the prompt.
         num_computed_tokens: how many have keys and values in the cache.
         seq_id: the executor's handle while it holds cache; None while waiting.
+        num_cached_tokens: of its prompt, those found in the cache when it first started.
+        num_matched_tokens: those found in the cache at its present stay there.
+        block_table: physical blocks (paged memory only).
+        block_hashes: of the leading full blocks, as far as they were needed (paged memory only).
+        prefix_salt: sequences share cached prefixes only under equal salts.
+        rank: place in the queue, lower first: aged arrival, number of the request, index.
         arrival_s, start_s, first_token_s: monotonic seconds.
     """
 
@@ -38,7 +44,11 @@ class Sequence:
     seq_id: int | None = None
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
+    num_matched_tokens: int = 0
     block_table: list[int] = dataclasses.field(default_factory=list[int])
+    block_hashes: list[bytes] = dataclasses.field(default_factory=list[bytes])
+    prefix_salt: bytes = b""
+    rank: tuple[float, int, int] = (0.0, 0, 0)
     finish_reason: FinishReason | None = None
     arrival_s: float = 0.0
     start_s: float | None = None

@@ -58,7 +58,7 @@ class Worker:
             _log.error("%s", error)
             self._report_down(str(error), final=True)
             return SETUP_STATUS
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - an engine can raise anything; it is logged whole
             _log.exception("the worker failed")
             self._report_down(f"{type(error).__name__}: {error}", final=False)
             return 1

@@ -39,12 +39,10 @@ def _check_capabilities(request: Submit, can: Capabilities, backend: str) -> Non
 
 def _unsupported(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
     """Parameters outside the capabilities, each with what the backend lacks."""
-    for name in SamplingParams.__struct_fields__:
-        asked = getattr(request.sampling, name) != getattr(_DEFAULT_SAMPLING, name)
-        if asked and name not in can.sampling:
-            yield name, "does not have it"
-    for name in _OPTIONAL_STOPPING:
-        if getattr(request.stopping, name) and name not in can.stopping:
+    asked = _changed(request.sampling, SamplingParams.__struct_fields__, _DEFAULT_SAMPLING)
+    asked += [name for name in _OPTIONAL_STOPPING if getattr(request.stopping, name)]
+    for name in asked:
+        if name not in can.sampling and name not in can.stopping:
             yield name, "does not have it"
     yield from _unsupported_logprobs(request, can)
     if request.num_sequences > 1 and not can.multiple_sequences:
@@ -58,6 +56,10 @@ def _unsupported(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]
     for segment in request.prompt:
         if isinstance(segment, MediaSegment) and segment.modality not in can.modalities:
             yield "prompt", f"takes no {segment.modality}"
+
+
+def _changed(params: SamplingParams, names: tuple[str, ...], default: SamplingParams) -> list[str]:
+    return [name for name in names if getattr(params, name) != getattr(default, name)]
 
 
 def _unsupported_logprobs(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
