@@ -37,8 +37,16 @@ def gates() -> list[Gate]:
     python = sys.executable
     tools = str(BIN)
     return [
-        Gate("format", (f"{tools}/ruff", "format", "--check", "."), "make format"),
-        Gate("lint", (f"{tools}/ruff", "check", "."), "make format, then the rest by hand"),
+        Gate(
+            "format",
+            (f"{tools}/ruff", "format", "--check", "--output-format=concise", "."),
+            "make format",
+        ),
+        Gate(
+            "lint",
+            (f"{tools}/ruff", "check", "--output-format=concise", "."),
+            "make format, then the rest by hand",
+        ),
         Gate(
             "pickle",
             (python, "scripts/lint_pickle.py"),

@@ -23,7 +23,7 @@ _SUPPRESSION = re.compile(
     r"#\s*(?:noqa:\s*[A-Z]+[0-9]+(?:,\s*[A-Z]+[0-9]+)*"
     r"|(?:type|pyright):\s*ignore(?:\[[\w\s,-]*\])?)(?P<reason>.*)$"
 )
-_MIN_REASON = 8  # characters: room for a word or two
+_MIN_REASON = 4  # characters: room for a word
 
 
 def lint_names_and_sizes(path: PurePath, text: str) -> list[Finding]:

@@ -1,0 +1,1 @@
+"""A Backplane backend that recites the alphabet."""
