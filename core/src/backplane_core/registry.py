@@ -96,7 +96,7 @@ def discover(*, only: Collection[str] | None = None) -> Registry:
             _register(registry, name, entry_point)
         except BackendError:
             raise
-        except Exception as error:  # noqa: BLE001 - importing a plugin can raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
             registry.failures[name] = _one_line(error)
     return registry
 
