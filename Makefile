@@ -42,4 +42,4 @@ lock: ## make uv.lock anew from the pyproject files
 	@scripts/install.sh lock
 
 demo-model: $(STAMP) ## train the demo model anew (about an hour on two cores)
-	@demo-model/build.sh
+	@$(BIN)/python demo-model/build.py $(ARGS)
