@@ -9,6 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
+from backplane_core.backend import Available, BestEffort, ModelSource, Unsupported
+from backplane_core.registry import discover
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
@@ -82,3 +84,17 @@ def test_the_backends_table_says_what_is_here():
     here = {path.parent.name for path in (ROOT / "backends").glob("*/pyproject.toml")}
     assert {name for name, status in rows.items() if status == "here"} == here
     assert set(rows.values()) == {"here", "planned"}
+
+
+def test_the_plugin_snippet_is_discovered(tmp_path, monkeypatch):
+    """The README's backend is a plugin as it stands: saved as a module, it is found and asked."""
+    snippet = blocks("python")[1]
+    (tmp_path / "readme_backend.py").write_text(snippet)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("BACKPLANE_EXTRA_PLUGINS", "readme_backend")
+    registry = discover(only=["readme_backend"])
+    assert registry.failures == {}
+    backend = registry.create("alphabet")
+    assert isinstance(backend.probe(), Available)
+    assert isinstance(backend.supports(ModelSource(model_id="alphabet:latin")), BestEffort)
+    assert isinstance(backend.supports(ModelSource(model_id="other")), Unsupported)
