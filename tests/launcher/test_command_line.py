@@ -1,0 +1,276 @@
+import subprocess
+import sys
+
+import pytest
+from backplane_core.backend import BackendFacts, SettingField
+from backplane_launcher import cli
+from backplane_launcher.catalogue import Catalogue, interpreters
+from backplane_launcher.environment import EnvironmentFlags
+from backplane_launcher.not_yet import NOT_YET
+from backplane_launcher.usage import UsageError
+
+FACTS = (
+    BackendFacts(
+        name="alpha",
+        settings=(
+            SettingField(name="ctx_size", type="int", help="context", flags=("--ctx-size",)),
+            SettingField(name="mmap", type="bool", help="map files", default=True),
+            SettingField(name="mode", type="str", help="mode", choices=("fast", "small")),
+            SettingField(name="numa", type="str", help="numa", flags=("--numa",)),
+            SettingField(name="graphs", type="str", help="graphs", flags=("--cuda-graphs",)),
+            SettingField(name="door", type="int", help="door", flags=("--port",)),
+        ),
+    ),
+    BackendFacts(
+        name="beta",
+        settings=(SettingField(name="numa", type="str", help="numa", flags=("--numa",)),),
+    ),
+    BackendFacts(name="broken", error="ImportError: no"),
+)
+
+
+@pytest.fixture(autouse=True)
+def catalogue(monkeypatch):
+    monkeypatch.setattr(
+        Catalogue, "load", classmethod(lambda cls, pythons: cls(facts=FACTS, pythons=pythons))
+    )
+
+
+def settings_of(argv="", environ=None):
+    command = cli.parse(argv.split(), environ or {})
+    assert isinstance(command, cli.ServeCommand)
+    return command.settings
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        ("--model-id a/b", "model_id", "a/b"),
+        ("--model-id=a/b:Q4", "model_id", "a/b:Q4"),
+        ("-p 8080", "port", 8080),
+        ("--port 0", "port", 0),
+        ("--trust-remote-code", "trust_remote_code", True),
+        ("--trust-remote-code=false", "trust_remote_code", False),
+        ("--json-output", "json_output", True),
+        ("--api-key a --api-key b", "api_key", ("a", "b")),
+        ("--cors-allow-origin http://a", "cors_allow_origin", ("http://a",)),
+        ("--max-input-length 7", "max_input_tokens", 7),
+        ("--max-input-tokens 7", "max_input_tokens", 7),
+        ("--max-model-len 9", "max_total_tokens", 9),
+        ("-g 3", "graceful_termination_timeout", 3.0),
+        ("--quantize bitsandbytes-nf4", "quantize", "bitsandbytes-nf4"),
+        ("--backend-python x=/p --backend-python y=/q", "backend_python", ("x=/p", "y=/q")),
+        ("", "model_id", None),
+        ("", "port", 3000),
+        ("", "hostname", "0.0.0.0"),  # noqa: S104
+        ("", "max_concurrent_requests", 128),
+        ("", "max_best_of", 2),
+        ("", "max_stop_sequences", 4),
+        ("", "max_top_n_tokens", 5),
+        ("", "max_client_batch_size", 4),
+        ("", "payload_limit", 2_000_000),
+        ("", "validation_workers", 2),
+        ("", "graceful_termination_timeout", 90.0),
+    ],
+)
+def test_flags(argv, name, value):
+    assert getattr(settings_of(argv), name) == value
+
+
+@pytest.mark.parametrize(
+    ("environ", "name", "value"),
+    [
+        ({"MODEL_ID": "a/b"}, "model_id", "a/b"),
+        ({"BACKPLANE_MODEL_ID": "a/b"}, "model_id", "a/b"),
+        ({"BACKPLANE_MODEL_ID": "a/b", "MODEL_ID": "c/d"}, "model_id", "a/b"),
+        ({"MODEL_ID": ""}, "model_id", None),
+        ({"PORT": "81"}, "port", 81),
+        ({"PORT": "tcp://10.0.0.1:80"}, "port", 3000),
+        ({"TRUST_REMOTE_CODE": "1"}, "trust_remote_code", True),
+        ({"TRUST_REMOTE_CODE": "true"}, "trust_remote_code", True),
+        ({"TRUST_REMOTE_CODE": "True"}, "trust_remote_code", True),
+        ({"TRUST_REMOTE_CODE": "0"}, "trust_remote_code", False),
+        ({"TRUST_REMOTE_CODE": "false"}, "trust_remote_code", False),
+        ({"JSON_OUTPUT": "1"}, "json_output", True),
+        ({"API_KEY": "with space, and comma"}, "api_key", ("with space, and comma",)),
+        ({"CORS_ALLOW_ORIGIN": "http://a, http://b"}, "cors_allow_origin", ("http://a", "http://b")),
+        ({"MAX_INPUT_LENGTH": "5"}, "max_input_tokens", 5),
+        ({"BACKEND": "alpha"}, "backend", "auto"),
+        ({"BACKPLANE_BACKEND": "alpha"}, "backend", "alpha"),
+        ({"DTYPE": "float16"}, "dtype", "float16"),
+        ({"MAX_BATCH_SIZE": "8"}, "max_batch_size", 8),
+        ({"GRACEFUL_TERMINATION_TIMEOUT": "5"}, "graceful_termination_timeout", 5.0),
+    ],
+)
+def test_environment(environ, name, value):
+    assert getattr(settings_of("", environ), name) == value
+
+
+def test_every_flag_reads_its_variable():
+    samples = {int: "7", float: "7.5", bool: "1", str: "x"}
+    choices = {"dtype": "float16", "quantize": "gptq", "kv_cache_dtype": "fp8_e5m2",
+               "log_level": "debug", "backend_python": "x=/p", "max_total_tokens": "9"}
+    for name, hint in cli.LaunchSettings.__annotations__.items():
+        kind = next((each for each in samples if repr(each)[8:-2] in str(hint.__origin__)), str)
+        text = choices.get(name, samples[kind])
+        value = getattr(settings_of("", {f"BACKPLANE_{name.upper()}": text}), name)
+        assert str(value if not isinstance(value, tuple) else value[0]) in (text, "True"), name
+
+
+def test_the_command_line_beats_the_environment():
+    environ = {"PORT": "1", "BACKPLANE_MODEL_ID": "a/b", "API_KEY": "env", "TRUST_REMOTE_CODE": "1"}
+    settings = settings_of("--port 2 --model-id c/d --api-key line --trust-remote-code=false", environ)
+    assert (settings.port, settings.model_id, settings.api_key) == (2, "c/d", ("line",))
+    assert settings.trust_remote_code is False
+
+
+@pytest.mark.parametrize(
+    ("argv", "sentence"),
+    [
+        ("--port 70000", "65535"),
+        ("--port x", "unable to convert"),
+        ("--port", "requires an argument"),
+        ("--port 1 --port 2", "multiple times"),
+        ("--max-batch-size 0", ">= 1"),
+        ("--validation-workers 0", ">= 1"),
+        ("--dtype float8", "float16"),
+        ("--quantize gguf", "awq"),
+        ("--nope", "--nope"),
+        ("--max-input-tokens 1 --max-input-length 2", "multiple times"),
+        ("--max-input-tokens 9 --max-total-tokens 9", "no room for an answer"),
+        ("something", "something"),
+        ("--backend-python vllm", "NAME=PATH"),
+        ("--worker-stall-timeout 0", "> 0"),
+    ],
+)
+def test_refusals(argv, sentence):
+    with pytest.raises(UsageError) as caught:
+        cli.parse(argv.split(), {})
+    assert sentence in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "sentence"),
+    [
+        ({"PORT": "x"}, "PORT"),
+        ({"TRUST_REMOTE_CODE": "maybe"}, "TRUST_REMOTE_CODE=maybe is not a boolean"),
+        ({"MAX_INPUT_TOKENS": "5", "MAX_INPUT_LENGTH": "6"}, "contradict"),
+        ({"BACKPLANE_PORT": "tcp://1"}, "BACKPLANE_PORT"),
+    ],
+)
+def test_environment_refusals(environ, sentence):
+    with pytest.raises(UsageError, match=sentence):
+        cli.parse([], environ)
+
+
+@pytest.mark.parametrize("flag", sorted(NOT_YET - {"--cuda-graphs"}))
+def test_a_tgi_flag_that_is_not_here_yet_says_so(flag):
+    for argv in ([flag, "1"], [f"{flag}=1"]):
+        with pytest.raises(UsageError, match="known TGI flag that Backplane does not have yet"):
+            cli.parse(argv, {})
+
+
+def test_a_variable_of_such_a_flag_is_not_passed_over_in_silence():
+    command = cli.parse([], {"OTLP_ENDPOINT": "http://x", "PROMETHEUS_PORT": "tcp://1"})
+    assert command.warnings == (
+        "OTLP_ENDPOINT is set, but Backplane does not have --otlp-endpoint yet",
+    )
+
+
+def test_backend_settings_by_long_and_short_flag_and_variable():
+    argv = "--alpha.mode fast --ctx-size 5 --alpha.no-mmap --cuda-graphs 1,2"
+    command = cli.parse(argv.split(), {"BACKPLANE_ALPHA_NUMA": "isolate"})
+    assert command.backend_settings == {
+        "alpha": {"mode": "fast", "ctx_size": 5, "mmap": False, "numa": "isolate", "graphs": "1,2"}
+    }
+    assert cli.parse([], {"CTX_SIZE": "6"}).backend_settings == {"alpha": {"ctx_size": 6}}
+    assert cli.parse([], {"BACKPLANE_ALPHA_MMAP": "0"}).backend_settings == {
+        "alpha": {"mmap": False}
+    }
+
+
+def test_a_flag_of_two_backends_asks_which():
+    with pytest.raises(UsageError, match=r"write --alpha\.numa or --beta\.numa"):
+        cli.parse(["--numa", "isolate"], {})
+
+
+def test_a_backend_cannot_take_a_flag_of_the_launcher():
+    command = cli.parse(["--port", "5", "--alpha.door", "6"], {})
+    assert command.settings.port == 5
+    assert command.backend_settings == {"alpha": {"door": 6}}
+
+
+@pytest.mark.parametrize("value", ["box-7", "no-such-name.invalid"])
+def test_a_leaked_hostname_is_no_choice(value):
+    source = EnvironmentFlags({"HOSTNAME": value}, host_name="box-7")
+    assert source._find(("--hostname",), str) is None
+    assert f"HOSTNAME={value}" in source.warnings[0]
+
+
+def test_a_chosen_hostname():
+    source = EnvironmentFlags({"HOSTNAME": "127.0.0.1"}, host_name="box-7")
+    assert source._find(("--hostname",), str) == ("HOSTNAME", ["127.0.0.1"])
+    source = EnvironmentFlags({"BACKPLANE_HOSTNAME": "box-7"}, host_name="box-7")
+    assert source._find(("--hostname",), str) == ("BACKPLANE_HOSTNAME", ["box-7"])
+    assert source.warnings == []
+
+
+def test_interpreters_from_the_line_or_the_environment():
+    environ = {"BACKPLANE_BACKEND_PYTHON": "a=/x,b=/y"}
+    assert interpreters([], environ) == {"a": "/x", "b": "/y"}
+    assert interpreters(["--backend-python", "c=/z"], environ) == {"c": "/z"}
+
+
+def test_the_backends_command():
+    command = cli.parse(["backends", "--json"], {})
+    assert isinstance(command, cli.BackendsCommand)
+    assert command.as_json
+    assert command.catalogue.names() == ["alpha", "beta", "broken"]
+
+
+def test_help_names_every_flag(capsys):
+    assert cli.parse(["--help"], {}) is None
+    page = capsys.readouterr().out
+    for flag in cli._flags_of_settings() - {"--help", "-h", "--version", "-V"}:
+        assert flag in page
+    for wanted in ("Backend alpha:", "--alpha.ctx-size, --ctx-size N", "--alpha.no-mmap",
+                   "--alpha.mode fast|small", "--dtype float16|bfloat16|float32", "[default: 3000]"):
+        assert wanted in page
+
+
+def test_version(capsys):
+    assert cli.parse(["--version"], {}) is None
+    assert capsys.readouterr().out.startswith("backplane 0.")
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "sentence"),
+    [
+        (["--help"], 0, ""),
+        (["--version"], 0, ""),
+        (["--nope"], 2, "error: Unknown option"),
+        (["--sharded", "true"], 2, "does not have yet"),
+        (["--backend", "no_such_backend"], 1, "no backend is called no_such_backend"),
+        (["--backend-python", "x=/no/python", "backends"], 1, "cannot start /no/python"),
+    ],
+)
+def test_exit_codes(argv, code, sentence):
+    done = subprocess.run(
+        [sys.executable, "-m", "backplane_launcher", *argv], capture_output=True, text=True,
+        check=False, timeout=60,
+    )
+    assert done.returncode == code
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_help_loads_nothing_heavy():
+    script = (
+        "import sys; from backplane_launcher.cli import parse; parse(['--help'], {});"
+        "heavy = {'huggingface_hub', 'httpx', 'asyncio', 'rich', 'torch', 'numpy', 'llama_cpp',"
+        " 'concurrent.futures'};"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert "HEAVY []" in done.stdout
