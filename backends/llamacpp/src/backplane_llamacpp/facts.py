@@ -1,0 +1,68 @@
+"""What a loaded model says of itself: name, sizes, chat templates."""
+
+from backplane_core.capabilities import Capabilities
+from backplane_core.messages import ModelInfo
+
+from backplane_llamacpp.native import enums
+from backplane_llamacpp.native.devices import native_devices
+from backplane_llamacpp.native.model import NativeModel
+from backplane_llamacpp.settings import LlamaCppSettings
+
+_TEMPLATE = "tokenizer.chat_template"
+_MAX_TOP_LOGPROBS = 100
+
+
+def chat_templates(metadata: dict[str, str]) -> dict[str, str]:
+    """Name → Jinja source; the unnamed one is "default"."""
+    templates = {
+        key.removeprefix(_TEMPLATE).removeprefix(".") or "default": source
+        for key, source in metadata.items()
+        if key == _TEMPLATE or key.startswith(f"{_TEMPLATE}.")
+    }
+    return dict(sorted(templates.items()))
+
+
+def model_info(
+    model: NativeModel,
+    metadata: dict[str, str],
+    settings: LlamaCppSettings,
+    *,
+    model_id: str,
+    revision: str | None,
+    backend: str,
+    backend_version: str,
+    file_name: str,
+) -> ModelInfo:
+    """The facts a server shows."""
+    dtype, quantization = enums.dtype_and_quantization(int(metadata.get("general.file_type", -1)))
+    kind = "gpu" if settings.n_gpu_layers else "cpu"
+    names = [device.name for device in native_devices() if device.kind == kind]
+    details = {"file": file_name, "name": metadata.get("general.name", "")}
+    return ModelInfo(
+        model_id=model_id,
+        revision=revision,
+        backend=backend,
+        backend_version=backend_version,
+        device=", ".join(names) or kind,
+        architecture=metadata.get("general.architecture"),
+        dtype=dtype,
+        quantization=quantization,
+        num_parameters=model.n_params,
+        detail={key: value for key, value in details.items() if value},
+    )
+
+
+def capabilities(model: NativeModel) -> Capabilities:
+    """What the runner honours for this model."""
+    return Capabilities(
+        sampling=(
+            *("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty"),
+            *("temperature", "top_k", "top_p", "min_p", "typical_p", "seed"),
+        ),
+        stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
+        max_top_logprobs=min(_MAX_TOP_LOGPROBS, model.n_vocab),
+        multiple_sequences=True,
+        quantizations=("gguf",),
+        prefix_cache=True,
+        deterministic_seeds=True,
+    )

@@ -1,0 +1,249 @@
+"""How much a model may take: context and batch sizes from its shape and the free memory.
+
+Pure arithmetic: no llama.cpp, no files, so that every rule can be tested by numbers.
+"""
+
+import dataclasses
+
+from backplane_core.backend import EngineSettings
+from backplane_core.capabilities import Limits
+from backplane_core.errors import BackendError
+
+from backplane_llamacpp.settings import LlamaCppSettings
+
+MAX_SEQUENCES = 256
+
+# Bytes per cached number: a block of 32 has its scales with it in the quantized types.
+BYTES_PER_VALUE = {
+    "f32": 4.0,
+    "f16": 2.0,
+    "bf16": 2.0,
+    "q8_0": 34 / 32,
+    "q5_1": 24 / 32,
+    "q5_0": 22 / 32,
+    "q4_1": 20 / 32,
+    "q4_0": 18 / 32,
+    "iq4_nl": 18 / 32,
+}
+
+_CELL_STEP = 256  # llama.cpp pads the attended cells to this
+_DEFAULT_SEQUENCES = 64
+_STATEFUL_SEQUENCES = 16
+_TOKENS_PER_SEQUENCE = 2048
+_CPU_BATCH, _GPU_BATCH, _UBATCH = 256, 2048, 512
+_MEMORY_SHARE = 0.5
+_RETAINED_SHARE = 0.125
+_LEAST_RETAINED = 2048
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ModelShape:
+    """What of a model matters to its memory.
+
+    Attributes:
+        n_ctx_train: tokens it was trained to see at once.
+        key_values, value_values: numbers cached per token over all layers.
+        size_bytes: all weights.
+        has_state: it keeps a running state per sequence.
+    """
+
+    n_ctx_train: int
+    key_values: int
+    value_values: int
+    size_bytes: int
+    has_state: bool = False
+
+    def bytes_per_token(self, type_k: str, type_v: str) -> float:
+        """Cache bytes of one token."""
+        keys = self.key_values * BYTES_PER_VALUE[type_k]
+        return keys + self.value_values * BYTES_PER_VALUE[type_v]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """The sizes of a context, and what is promised of it. Tokens and sequences."""
+
+    cache_tokens: int
+    max_total_tokens: int
+    max_input_tokens: int
+    batch_tokens: int
+    ubatch_tokens: int
+    running_sequences: int
+    retained_sequences: int
+    retained_tokens: int
+    max_waiting_requests: int
+    why: str
+
+    @property
+    def num_sequences(self) -> int:
+        """Sequence ids a context needs."""
+        return self.running_sequences + self.retained_sequences
+
+    @property
+    def limits(self) -> Limits:
+        """What servers are told."""
+        return Limits(
+            max_total_tokens=self.max_total_tokens,
+            max_input_tokens=self.max_input_tokens,
+            max_batch_tokens=self.batch_tokens,
+            max_sequences=self.running_sequences,
+            max_waiting_requests=self.max_waiting_requests,
+            cache_tokens=self.cache_tokens,
+        )
+
+
+def make_plan(
+    shape: ModelShape,
+    free_bytes: int,
+    settings: LlamaCppSettings,
+    engine: EngineSettings,
+) -> Plan:
+    """Choose every size that was not asked for.
+
+    Args:
+        shape: the model.
+        free_bytes: memory left for the cache after the weights.
+        settings: the backend's own flags.
+        engine: the flags common to all backends.
+
+    Raises:
+        BackendError: a flag contradicts another, the model or the memory.
+    """
+    running = _running_sequences(shape, settings, engine)
+    per_token = max(1.0, shape.bytes_per_token(settings.type_k, settings.type_v))
+    cache, cache_why = _cache_tokens(shape, free_bytes, per_token, running, settings, engine)
+    total = _max_total_tokens(shape, cache, engine)
+    retained = _retained_tokens(shape, per_token, cache, total, settings)
+    batch = _batch_tokens(running, settings, engine)
+    ubatch = min(batch, _positive("--ubatch-size", settings.ubatch_size) or _UBATCH)
+    retained_sequences = min(running, MAX_SEQUENCES - running) if retained else 0
+    why = (
+        f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
+        f"{cache * per_token / 2**20:.0f} MiB), of these up to {retained} kept for reuse; "
+        f"{total} tokens per sequence (trained on {shape.n_ctx_train}); {running} sequences at a "
+        f"time; {batch} tokens per step in pieces of {ubatch}"
+    )
+    return Plan(
+        cache_tokens=cache,
+        max_total_tokens=total,
+        max_input_tokens=_max_input_tokens(total, engine),
+        batch_tokens=batch,
+        ubatch_tokens=ubatch,
+        running_sequences=running,
+        retained_sequences=retained_sequences,
+        retained_tokens=retained,
+        max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        why=why,
+    )
+
+
+def _positive(flag: str, value: int | None) -> int | None:
+    if value is not None and value < 1:
+        raise BackendError(f"{flag} is {value}, but must be at least 1")
+    return value
+
+
+def _agreed(first_flag: str, first: int | None, second_flag: str, second: int | None) -> int | None:
+    """The value of two flags that mean the same."""
+    if first is not None and second is not None and first != second:
+        raise BackendError(f"{first_flag} {first} and {second_flag} {second} mean the same thing")
+    return _positive(first_flag, first) or _positive(second_flag, second)
+
+
+def _running_sequences(
+    shape: ModelShape, settings: LlamaCppSettings, engine: EngineSettings
+) -> int:
+    wanted = _agreed(
+        *("--max-sequences", settings.max_sequences),
+        *("--max-batch-size", engine.max_batch_size),
+    )
+    if wanted is not None and wanted > MAX_SEQUENCES:
+        raise BackendError(f"llama.cpp runs at most {MAX_SEQUENCES} sequences, not {wanted}")
+    return wanted or (_STATEFUL_SEQUENCES if shape.has_state else _DEFAULT_SEQUENCES)
+
+
+def _cache_tokens(
+    shape: ModelShape,
+    free_bytes: int,
+    per_token: float,
+    running: int,
+    settings: LlamaCppSettings,
+    engine: EngineSettings,
+) -> tuple[int, str]:
+    asked = _agreed(
+        *("--ctx-size", settings.ctx_size),
+        *("--max-batch-total-tokens", engine.max_batch_total_tokens),
+    )
+    if asked is not None:
+        if asked * per_token > free_bytes:
+            raise BackendError(
+                f"a context of {asked} tokens needs {asked * per_token / 2**30:.1f} GiB, "
+                f"but {free_bytes / 2**30:.1f} GiB are free",
+                remedy="lower --ctx-size, or use --type-k q8_0 --type-v q8_0",
+            )
+        return -(-asked // _CELL_STEP) * _CELL_STEP, "as asked"
+    per_sequence = min(engine.max_total_tokens or shape.n_ctx_train, _TOKENS_PER_SEQUENCE)
+    wanted = max(engine.max_total_tokens or shape.n_ctx_train, running * per_sequence)
+    wanted = -(-wanted // _CELL_STEP) * _CELL_STEP
+    fitting = int(free_bytes * _MEMORY_SHARE / per_token) // _CELL_STEP * _CELL_STEP
+    if fitting < _CELL_STEP:
+        raise BackendError(
+            f"{free_bytes / 2**20:.0f} MiB of free memory hold no context of this model, "
+            f"{per_token / 1024:.1f} KiB per token",
+            remedy="free memory, choose a smaller model or --type-k q8_0 --type-v q8_0",
+        )
+    if wanted <= fitting:
+        return wanted, f"the model's length or {per_sequence} for each sequence"
+    return fitting, f"half of {free_bytes / 2**30:.1f} GiB free memory"
+
+
+def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> int:
+    asked = _positive("--max-total-tokens", engine.max_total_tokens)
+    if asked is None:
+        return min(shape.n_ctx_train, cache)
+    if asked > shape.n_ctx_train:
+        raise BackendError(
+            f"--max-total-tokens is {asked}, but the model was trained on {shape.n_ctx_train}"
+        )
+    if asked > cache:
+        raise BackendError(
+            f"--max-total-tokens is {asked}, but the context holds {cache} tokens",
+            remedy="raise --ctx-size",
+        )
+    return asked
+
+
+def _max_input_tokens(total: int, engine: EngineSettings) -> int:
+    asked = _positive("--max-input-tokens", engine.max_input_tokens)
+    if asked is not None and asked >= total:
+        raise BackendError(
+            f"--max-input-tokens is {asked}, but must be below --max-total-tokens, {total}"
+        )
+    return asked or total - 1
+
+
+def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettings) -> int:
+    asked = _agreed(
+        *("--batch-size", settings.batch_size),
+        *("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens),
+    )
+    if asked is None:
+        # A step is what a running sequence waits for when a prompt comes in between.
+        return max(running, _GPU_BATCH if settings.n_gpu_layers else _CPU_BATCH)
+    return max(running, asked)
+
+
+def _retained_tokens(
+    shape: ModelShape, per_token: float, cache: int, total: int, settings: LlamaCppSettings
+) -> int:
+    """Attention reaches to the highest used cell, so what is kept is bounded by what reading
+    it costs next to reading the weights.
+    """
+    if settings.retained_tokens is not None:
+        if not 0 <= settings.retained_tokens <= cache:
+            raise BackendError(
+                f"--retained-tokens is {settings.retained_tokens}, but must lie in 0 … {cache}"
+            )
+        return settings.retained_tokens
+    affordable = int(shape.size_bytes * _RETAINED_SHARE / per_token)
+    return min(max(affordable, min(total, _LEAST_RETAINED)), cache // 2)

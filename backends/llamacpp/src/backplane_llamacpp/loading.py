@@ -1,0 +1,281 @@
+"""From settings to a loaded model and its context. What cannot be honoured is refused here."""
+
+import logging
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from backplane_core.backend import EngineSettings, ProgressSink
+from backplane_core.errors import BackendError, ModelError
+
+from backplane_llamacpp.limits import ModelShape, Plan
+from backplane_llamacpp.memory import available_bytes
+from backplane_llamacpp.native import enums, log
+from backplane_llamacpp.native.context import ContextOptions, NativeContext, TokenBatch
+from backplane_llamacpp.native.devices import native_devices
+from backplane_llamacpp.native.model import (
+    LoadOptions,
+    NativeModel,
+    start,
+    supports_gpu_offload,
+    supports_mlock,
+)
+from backplane_llamacpp.settings import LlamaCppSettings
+
+_logger = logging.getLogger("backplane.llamacpp")
+
+_MAGIC = b"GGUF"
+_REPORT_STEP = 0.02
+
+
+def check_engine_settings(engine: EngineSettings) -> None:
+    """Refuse flags that other backends have and a GGUF file answers by itself.
+
+    Raises:
+        BackendError: one of them is set.
+    """
+    if engine.num_shard is not None and engine.num_shard > 1:
+        raise BackendError(
+            f"the llamacpp backend has no --num-shard {engine.num_shard}: one process drives all "
+            "GPUs",
+            remedy="use --n-gpu-layers -1 with --split-mode layer or row",
+        )
+    if engine.dtype is not None:
+        raise BackendError(
+            f"--dtype {engine.dtype} has no meaning for a GGUF file, which says its own types",
+            remedy="leave it out, or name another file: --model-id owner/name:QUANT",
+        )
+    if engine.quantize is not None:
+        raise BackendError(
+            f"--quantize {engine.quantize} has no meaning for a GGUF file, which is quantized or "
+            "not",
+            remedy="leave it out, or name another file: --model-id owner/name:QUANT",
+        )
+
+
+def with_cache_dtype(settings: LlamaCppSettings, engine: EngineSettings) -> LlamaCppSettings:
+    """Settings in which `--kv-cache-dtype` is both cache types.
+
+    Raises:
+        BackendError: llama.cpp has no such cache, or --type-k/--type-v say otherwise.
+    """
+    wanted = engine.kv_cache_dtype
+    if wanted is None:
+        return settings
+    if wanted not in enums.CACHE_TYPES:
+        raise BackendError(
+            f"llama.cpp caches no {wanted}", remedy=f"it has: {', '.join(enums.CACHE_TYPES)}"
+        )
+    values = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
+    for name in ("type_k", "type_v"):
+        if values[name] not in {LlamaCppSettings.__dataclass_fields__[name].default, wanted}:
+            flag = name.replace("_", "-")
+            raise BackendError(f"--kv-cache-dtype {wanted} and --{flag} {values[name]} contradict")
+        values[name] = wanted
+    return LlamaCppSettings(**values)
+
+
+def load_options(settings: LlamaCppSettings) -> LoadOptions:
+    """Flags about devices and memory as llama.cpp takes them.
+
+    Raises:
+        BackendError: this build or this machine cannot honour one.
+    """
+    if settings.defrag_threshold >= 0:
+        raise BackendError(
+            f"--defrag-threshold {settings.defrag_threshold}: this llama.cpp has no "
+            "defragmentation any more",
+            remedy="leave it out",
+        )
+    if settings.numa not in enums.NUMA_STRATEGIES:
+        raise BackendError(
+            f"--numa {settings.numa}: llama.cpp knows the name but does nothing for it",
+            remedy=f"use one of {', '.join(enums.NUMA_STRATEGIES)}",
+        )
+    if settings.use_mlock and not supports_mlock():
+        raise BackendError("--use-mlock: this system cannot lock memory")
+    if settings.n_gpu_layers and not supports_gpu_offload():
+        raise BackendError(
+            f"--n-gpu-layers {settings.n_gpu_layers}, but the installed llama.cpp sees no GPU",
+            remedy="install llama-cpp-python built for the GPU (CMAKE_ARGS=-DGGML_CUDA=on)",
+        )
+    split_mode, main_gpu = _split(settings)
+    return LoadOptions(
+        n_gpu_layers=settings.n_gpu_layers,
+        split_mode=split_mode,
+        main_gpu=main_gpu,
+        load_mode=enums.load_mode(mmap=not settings.disable_mmap, mlock=settings.use_mlock),
+    )
+
+
+def _split(settings: LlamaCppSettings) -> tuple[int, int]:
+    mode = settings.split_mode
+    if mode != "layer" and not settings.n_gpu_layers:
+        raise BackendError(f"--split-mode {mode} splits over GPUs, but none is used")
+    if mode.isdigit():
+        num_gpus = sum(device.kind == "gpu" for device in native_devices())
+        if int(mode) >= num_gpus:
+            raise BackendError(f"--split-mode {mode}: there are {num_gpus} GPUs, counted from 0")
+        return enums.SPLIT_MODES["none"], int(mode)
+    if mode not in {"layer", "row", "tensor"}:
+        raise BackendError(f"--split-mode {mode} is none of layer, row, tensor or a GPU's number")
+    return enums.SPLIT_MODES[mode], 0
+
+
+def load_model(path: Path, settings: LlamaCppSettings, progress: ProgressSink) -> NativeModel:
+    """Load a GGUF (the first part of a split one), reporting the stage "load".
+
+    Raises:
+        ModelError: the file is missing, broken, or not a model that continues text.
+        BackendError: a setting cannot be honoured.
+    """
+    check_file(path)
+    options = load_options(settings)
+    start(enums.NUMA_STRATEGIES[settings.numa])
+    model = NativeModel(path, options, _reporter(path, progress))
+    try:
+        _check_locked(settings)
+        _check_generates(model, path)
+    except BaseException:
+        model.close()
+        raise
+    return model
+
+
+def check_file(path: Path) -> None:
+    """Look at a file before llama.cpp does, whose own complaint is harder to read.
+
+    Raises:
+        ModelError: it is not there, not readable, or no GGUF.
+    """
+    try:
+        with path.open("rb") as file:
+            magic = file.read(len(_MAGIC))
+    except OSError as error:
+        raise ModelError(f"cannot read {path}: {error.strerror}") from error
+    if magic != _MAGIC:
+        raise ModelError(
+            f"{path} is no GGUF file: it begins with {magic!r}",
+            remedy="download it again; a Git LFS pointer or an error page may have been saved",
+        )
+
+
+def _reporter(path: Path, progress: ProgressSink) -> Callable[[float], None]:
+    last = -1.0
+
+    def report(fraction: float) -> None:
+        nonlocal last
+        if fraction >= last + _REPORT_STEP or fraction >= 1.0 > last:
+            last = fraction
+            progress("load", min(fraction, 1.0), path.name)
+
+    return report
+
+
+def _check_locked(settings: LlamaCppSettings) -> None:
+    refused = [line for line in log.complaints() if "mlock" in line]
+    if settings.use_mlock and refused:
+        raise BackendError(
+            f"--use-mlock: the system refused to lock the weights ({refused[0]})",
+            remedy="raise the limit (ulimit -l unlimited), or leave the flag out",
+        )
+
+
+def _check_generates(model: NativeModel, path: Path) -> None:
+    if not model.generates:
+        raise ModelError(
+            f"{path} is a model that does not continue text (an encoder, an embedding or a "
+            "diffusion model)",
+            remedy="choose a decoder model",
+        )
+    if model.n_vocab == 0 or model.vocabulary_type == 0:
+        raise ModelError(f"{path} holds no tokenizer", remedy="convert the model again, with it")
+
+
+def free_bytes(model: NativeModel, settings: LlamaCppSettings) -> int:
+    """Memory left for a cache: of the GPUs where it lives there, else of the machine."""
+    if settings.n_gpu_layers and not settings.disable_offload_kqv:
+        return sum(device.free_bytes for device in native_devices() if device.kind == "gpu")
+    # Mapped weights count as page cache, which looks free but is about to be needed.
+    mapped = 0 if settings.disable_mmap else model.size_bytes
+    return max(0, available_bytes() - mapped)
+
+
+def shape_of(model: NativeModel, metadata: dict[str, str]) -> ModelShape:
+    """A model's shape; for layers that differ, an upper bound of what they cache."""
+    architecture = metadata.get("general.architecture", "")
+    head = model.n_embd // max(1, model.n_head)
+    heads = model.n_layer * (model.n_head_kv or model.n_head)
+
+    def length(kind: str) -> int:
+        return int(metadata.get(f"{architecture}.attention.{kind}_length", head))
+
+    return ModelShape(
+        n_ctx_train=model.n_ctx_train,
+        key_values=heads * length("key"),
+        value_values=heads * length("value"),
+        size_bytes=model.size_bytes,
+        has_state=model.has_state,
+    )
+
+
+def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> NativeContext:
+    """Make the context a plan describes.
+
+    Raises:
+        BackendError: llama.cpp refuses it; the message quotes why.
+    """
+    if settings.disable_flash_attention and settings.type_v not in {"f32", "f16", "bf16"}:
+        raise BackendError(
+            f"--type-v {settings.type_v} needs flash attention, which is disabled",
+            remedy="leave --disable-flash-attention out, or use --type-v f16",
+        )
+    cpus = len(os.sched_getaffinity(0))
+    return NativeContext(
+        model,
+        ContextOptions(
+            n_ctx=plan.cache_tokens,
+            n_batch=plan.batch_tokens,
+            n_ubatch=plan.ubatch_tokens,
+            n_seq_max=plan.num_sequences,
+            n_threads=_threads("--n-threads", settings.n_threads) or cpus,
+            n_threads_batch=_threads("--n-threads-batch", settings.n_threads_batch) or cpus,
+            type_k=enums.CACHE_TYPES[settings.type_k],
+            type_v=enums.CACHE_TYPES[settings.type_v],
+            offload_kqv=not settings.disable_offload_kqv,
+            flash_attention=not settings.disable_flash_attention,
+        ),
+    )
+
+
+def _threads(flag: str, value: int) -> int:
+    if value < 0:
+        raise BackendError(f"{flag} is {value}, but must be 0 (every CPU) or more")
+    return value
+
+
+def warm_up(model: NativeModel, context: NativeContext) -> bool:
+    """Run a first step, so that weights are paged in, and try to drop half of it.
+
+    Returns:
+        Whether the tail of a sequence can be dropped: a running state (Mamba) cannot be turned
+        back, and a sliding window has forgotten what a shorter sequence would need.
+
+    Raises:
+        ModelError: the model does not compute.
+    """
+    tokens = [model.bos_token_id or 0] * 4
+    batch = TokenBatch(len(tokens))
+    batch.tokens[:] = tokens
+    batch.positions[:] = range(len(tokens))
+    batch.wants_logits[-1] = 1
+    log.forget_complaints()
+    if code := context.decode(batch, len(tokens)):
+        raise ModelError(
+            f"the model does not compute (code {code}): "
+            f"{log.last_complaint('llama.cpp does not say why')}"
+        )
+    context.logits(1)
+    trimmable = context.remove(0, 2) and model.n_swa == 0
+    context.clear()
+    return trimmable

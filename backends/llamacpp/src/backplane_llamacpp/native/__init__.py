@@ -1,0 +1,1 @@
+"""The native layer: the only modules that touch `llama_cpp`, its ctypes bindings."""

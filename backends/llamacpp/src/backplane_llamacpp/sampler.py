@@ -1,0 +1,218 @@
+"""Draws tokens from logits by the semantics of `backplane_core.sampling`.
+
+The heavy step, finding the highest of a whole vocabulary, is llama.cpp's native top-k; what
+remains is small and done exactly, in float64. Knows nothing of contexts or batches.
+"""
+
+import collections
+from collections.abc import Sequence as Items
+
+import numpy as np
+import numpy.typing as npt
+from backplane_core.batching.sequence import Sequence
+from backplane_core.errors import GenerationError
+from backplane_core.sampling import SamplingParams, uniform
+
+from backplane_llamacpp.native.top_k import HighestLogits
+
+Logits = npt.NDArray[np.float32]
+Ids = npt.NDArray[np.intp]
+Weights = npt.NDArray[np.float64]
+
+# How many of the highest to look at first for top-p; it grows eightfold until they suffice.
+_FIRST_LOOK = 256
+
+
+class TokenCounts:
+    """How often each token stands in a sequence's prompt and output, kept up step by step."""
+
+    def __init__(self, sequence: Sequence) -> None:
+        self.sequence = sequence
+        self._num_seen = 0
+        self._counts: collections.Counter[int] = collections.Counter()
+
+    def update(self) -> tuple[npt.NDArray[np.int64], Weights]:
+        """Count what is new in the sequence and return all distinct ids with their counts."""
+        token_ids = self.sequence.token_ids
+        self._counts.update(token_ids[self._num_seen :])
+        self._num_seen = len(token_ids)
+        size = len(self._counts)
+        ids = np.fromiter(self._counts.keys(), np.int64, size)
+        return ids, np.fromiter(self._counts.values(), np.float64, size)
+
+
+class Sampler:
+    """Samples for many sequences; keeps penalty counts per `seq_id` until `forget`."""
+
+    def __init__(self, n_vocab: int) -> None:
+        self._n_vocab = n_vocab
+        self._highest = HighestLogits(n_vocab)
+        self._counts: dict[int, TokenCounts] = {}
+
+    def forget(self, seq_id: int) -> None:
+        """Drop a sequence's counts."""
+        self._counts.pop(seq_id, None)
+
+    def close(self) -> None:
+        """Free native samplers."""
+        self._highest.close()
+
+    def sample(self, seq_id: int, sequence: Sequence, logits: Logits) -> int:
+        """The token after `sequence.token_ids`; `logits`, one row, are left as they are.
+
+        Raises:
+            GenerationError: no token is possible, or the model's logits are not numbers.
+        """
+        processed = self._processed(seq_id, sequence, logits)
+        highest = int(processed.argmax())
+        if not np.isfinite(processed[highest]):
+            raise GenerationError(
+                "no token can follow: every logit is masked or not a number",
+                remedy="look at logit_bias and min_new_tokens; else the model file may be broken",
+            )
+        if sequence.sampling.greedy:
+            return highest
+        return self.draw(processed, sequence.sampling, sequence.seed, len(sequence.token_ids))
+
+    def _processed(self, seq_id: int, sequence: Sequence, logits: Logits) -> Logits:
+        params = sequence.sampling
+        masked = end_token_ids_to_mask(sequence)
+        penalized = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
+        if not params.logit_bias and not masked and penalized == (1.0, 0.0, 0.0):
+            return logits
+        logits = logits.copy()
+        for token_id, bias in params.logit_bias.items():
+            if 0 <= token_id < self._n_vocab:
+                logits[token_id] += bias
+        if penalized != (1.0, 0.0, 0.0):
+            ids, counts = self._counts_of(seq_id, sequence).update()
+            seen = logits[ids].astype(np.float64)
+            penalty = params.repetition_penalty
+            seen = np.where(seen > 0, seen / penalty, seen * penalty)
+            logits[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
+        if masked:
+            logits[masked] = -np.inf
+        return logits
+
+    def _counts_of(self, seq_id: int, sequence: Sequence) -> TokenCounts:
+        counts = self._counts.get(seq_id)
+        if counts is None or counts.sequence is not sequence:
+            counts = self._counts[seq_id] = TokenCounts(sequence)
+        return counts
+
+    def draw(self, logits: Logits, params: SamplingParams, seed: int, position: int) -> int:
+        """Truncate and draw; `params.temperature` > 0."""
+        ids, weights = self._likeliest(logits, params)
+        if params.min_p > 0.0:
+            kept = weights >= params.min_p * weights.max()
+            ids, weights = ids[kept], weights[kept]
+        if params.typical_p < 1.0:
+            kept = _typical(weights, params.typical_p)
+            ids, weights = ids[kept], weights[kept]
+        cumulative = np.cumsum(weights)
+        number = uniform(seed, position) * cumulative[-1]
+        index = np.searchsorted(cumulative, number, side="right")
+        # Should rounding carry `number` to the very end: the last id that has any weight.
+        last = np.searchsorted(cumulative, cumulative[-1])
+        return int(ids[min(index, last)])
+
+    def _likeliest(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
+        """What top-k and top-p keep: ascending ids and their weights, the highest being 1."""
+        peak = logits.max()
+        truncates = 0 < params.top_k < self._n_vocab
+        if truncates:
+            ids = self.highest(logits, params.top_k)
+            weights = _weights(logits[ids], peak, params.temperature)
+            if params.top_p < 1.0:
+                order = _descending(logits[ids])
+                kept = np.sort(order[: _count_reaching(weights[order], params.top_p)])
+                ids, weights = ids[kept], weights[kept]
+            return ids, weights
+        weights = _weights(logits, peak, params.temperature)
+        if params.top_p >= 1.0:
+            return np.arange(self._n_vocab), weights
+        return self._nucleus(logits, weights, params.top_p)
+
+    def _nucleus(self, logits: Logits, weights: Weights, top_p: float) -> tuple[Ids, Weights]:
+        mass = top_p * weights.sum()
+        look = _FIRST_LOOK
+        while True:
+            look = min(look, self._n_vocab)
+            ids = self.highest(logits, look)
+            order = ids[_descending(logits[ids])]
+            cumulative = np.cumsum(weights[order])
+            if cumulative[-1] >= mass or look == self._n_vocab:
+                count = int(np.searchsorted(cumulative, mass)) + 1
+                ids = np.sort(order[:count])
+                return ids, weights[ids]
+            look *= 8
+
+    def highest(self, logits: Logits, k: int) -> Ids:
+        """Ids of the k highest logits, ascending; among equals at the edge the lowest ids."""
+        if k >= len(logits):
+            return np.arange(len(logits))
+        threshold = self._highest.kth(logits, k)
+        ids = np.flatnonzero(logits >= threshold)
+        if len(ids) > k:
+            equal = ids[logits[ids] == threshold]
+            ids = np.setdiff1d(ids, equal[k - len(ids) :], assume_unique=True)
+        return ids
+
+    def logprobs(
+        self, logits: Logits, token_id: int, num_top: int
+    ) -> tuple[float, list[tuple[int, float]]]:
+        """Log-probability of a token, and the `num_top` highest, from the model's own logits."""
+        peak = logits.max()
+        normalizer = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+        top: list[tuple[int, float]] = []
+        if num_top > 0:
+            ids = self.highest(logits, num_top)
+            ids = ids[_descending(logits[ids])]
+            top = [(int(top_id), float(logits[top_id]) - normalizer) for top_id in ids]
+        return float(logits[token_id]) - normalizer, top
+
+
+def end_token_ids_to_mask(sequence: Sequence) -> list[int]:
+    """End tokens that may not come yet, because of `min_new_tokens`."""
+    stopping = sequence.stopping
+    if sequence.num_output_tokens >= stopping.min_new_tokens:
+        return []
+    return [*sequence.eos_token_ids, *stopping.stop_token_ids]
+
+
+def needs_only_argmax(sequences: Items[Sequence]) -> bool:
+    """Whether all of these are plain greedy: no bias, penalties, masks or logprobs."""
+    return all(
+        sequence.sampling.greedy
+        and sequence.request.top_logprobs is None
+        and not sequence.sampling.logit_bias
+        and sequence.sampling.repetition_penalty == 1.0
+        and sequence.sampling.frequency_penalty == 0.0
+        and sequence.sampling.presence_penalty == 0.0
+        and sequence.num_output_tokens >= sequence.stopping.min_new_tokens
+        for sequence in sequences
+    )
+
+
+def _weights(logits: Logits, peak: np.float32, temperature: float) -> Weights:
+    scaled = (logits.astype(np.float64) - float(peak)) / temperature
+    return np.exp(scaled, out=scaled)
+
+
+def _descending(logits: Logits) -> Ids:
+    return np.argsort(-logits, kind="stable")
+
+
+def _count_reaching(weights: Weights, share: float) -> int:
+    cumulative = np.cumsum(weights)
+    return int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
+
+
+def _typical(weights: Weights, mass: float) -> Ids:
+    """Indices, ascending, of the locally typical set: surprise nearest to the entropy first."""
+    possible = np.flatnonzero(weights > 0)
+    shares = weights[possible] / weights.sum()
+    surprise = -np.log(shares)
+    order = np.argsort(np.abs(surprise - (shares * surprise).sum()), kind="stable")
+    count = _count_reaching(shares[order], mass)
+    return np.sort(possible[order[:count]])
