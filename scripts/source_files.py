@@ -23,7 +23,16 @@ class Finding:
 
 def listed(root: Path = ROOT) -> list[Path]:
     """Paths relative to `root` of every file that is tracked or neither tracked nor ignored."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    command = [
+        "git",
+        "-c",
+        "safe.directory=*",
+        "ls-files",
+        "-z",
+        "--cached",
+        "--others",
+        "--exclude-standard",
+    ]
     output = subprocess.run(command, cwd=root, check=True, capture_output=True, text=True).stdout  # noqa: S603 -- a constant command
     paths = (Path(name) for name in output.split("\0") if name)
     return sorted(path for path in paths if (root / path).is_file())
