@@ -102,4 +102,4 @@ def load(spec: RunnerSpec, stride: int) -> ModelRunner:
         ),
         tokenizer=RemoteTokenizer(),
     )
-    return AlphabetRunner(info, executor)
+    return AlphabetRunner(executor, info)

@@ -1,0 +1,74 @@
+"""docs/examples/alphabet, the backend that the documentation walks through, does what it says."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from backplane_core.backend import ModelSource, RunnerSpec, Unsupported
+from backplane_core.messages import Submit, TokenSegment
+from backplane_core.registry import discover
+from backplane_core.sampling import StoppingParams
+
+EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "alphabet"
+PLUGIN = "backplane_alphabet.plugin"
+
+
+@pytest.fixture
+def backend(monkeypatch):
+    monkeypatch.syspath_prepend(EXAMPLE / "src")
+    monkeypatch.setenv("BACKPLANE_EXTRA_PLUGINS", PLUGIN)
+    registry = discover(only=[PLUGIN])
+    assert registry.failures == {}
+    return registry.create("alphabet")
+
+
+def recite(backend, prompt, *, max_new_tokens, settings=()):
+    spec = RunnerSpec(model=ModelSource(model_id="alphabet:latin"), settings=dict(settings))
+    runner = backend.create_runner(spec, lambda stage, fraction=None, detail="": None)
+    try:
+        vocabulary = runner.info.vocabulary.tokens
+        (ids,) = runner.tokenize([prompt], add_special=True, parse_special=False)
+        runner.submit(
+            Submit(
+                request_id="s-1",
+                prompt=[TokenSegment(token_ids=ids)],
+                stopping=StoppingParams(max_new_tokens=max_new_tokens),
+            )
+        )
+        text, reason = b"", None
+        while reason is None:
+            for delta in runner.poll(1.0).deltas:
+                text += b"".join(vocabulary[token_id] for token_id in delta.token_ids)
+                reason = delta.finish_reason
+        return text, reason
+    finally:
+        runner.close()
+
+
+def test_it_recites(backend):
+    assert recite(backend, "abc", max_new_tokens=4) == (b"defg", "length")
+
+
+def test_it_ends_at_the_end(backend):
+    assert recite(backend, "x", max_new_tokens=10) == (b"yz<end>", "eos")
+
+
+def test_its_setting_is_honoured(backend):
+    assert recite(backend, "a", max_new_tokens=3, settings={"stride": "2"}) == (b"ceg", "length")
+
+
+def test_it_serves_nothing_else(backend):
+    assert isinstance(backend.supports(ModelSource(model_id="llama")), Unsupported)
+
+
+def test_its_plugin_module_loads_no_engine():
+    """What docs/writing-a-backend.md asks for: the launcher reads facts alone."""
+    probe = (
+        f"import sys; sys.path.insert(0, {str(EXAMPLE / 'src')!r}); import {PLUGIN};"
+        "print('backplane_alphabet.runner' in sys.modules)"
+    )
+    shown = subprocess.run(
+        [sys.executable, "-c", probe], capture_output=True, text=True, check=True
+    ).stdout
+    assert shown.strip() == "False"
