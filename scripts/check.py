@@ -77,8 +77,14 @@ def main(names: list[str]) -> int:
     hidden = {"UV_FIND_LINKS", "UV_INDEX", "UV_INDEX_URL", "UV_EXTRA_INDEX_URL", "VIRTUAL_ENV"}
     environment = {name: value for name, value in os.environ.items() if name not in hidden}
     environment["PYTHONPATH"] = source_path()
+    known = gates()
+    if unknown := sorted(set(names) - {gate.name for gate in known}):
+        print(
+            f"no gate is called {', '.join(unknown)}; there are: {', '.join(g.name for g in known)}"
+        )
+        return 2
     failed: list[Gate] = []
-    for gate in gates():
+    for gate in known:
         if names and gate.name not in names:
             continue
         started = time.monotonic()
