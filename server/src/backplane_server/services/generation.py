@@ -1,0 +1,152 @@
+"""A request that a worker has accepted: its deltas decoded, its times taken, its end enforced."""
+
+import time
+from collections.abc import AsyncGenerator
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from backplane_core.client import StreamItem
+from backplane_core.messages import SequenceDelta
+
+from backplane_server.errors import IncompleteGenerationError
+from backplane_server.services.generation_request import GenerationRequest
+from backplane_server.services.served_model import ServedModel
+from backplane_server.text.choice_decoder import ChoiceDecoder, ChoiceEvent, Finish
+
+
+class DeltaStream(Protocol):
+    """The part of a worker's request stream that is used here."""
+
+    @property
+    def finished(self) -> bool:
+        """Whether nothing more will arrive."""
+        ...
+
+    async def __anext__(self) -> StreamItem:
+        """The next item; raises the error that ended the request."""
+        ...
+
+    def drain_nowait(self) -> list[StreamItem]:
+        """What has arrived already."""
+        ...
+
+    def cancel(self, index: int | None = None) -> None:
+        """Stop the request or one of its sequences."""
+        ...
+
+
+@dataclass(slots=True)
+class GenerationTimes:
+    """Moments of `time.monotonic()`, and what the worker measured. Seconds."""
+
+    arrived: float
+    submitted: float
+    queue_s: float = 0.0
+    first_token: float | None = None
+    finished: float | None = None
+
+    @property
+    def total_s(self) -> float:
+        """From arrival to the end, or to now."""
+        return (self.finished or time.monotonic()) - self.arrived
+
+    @property
+    def validation_s(self) -> float:
+        """From arrival to the worker's acceptance."""
+        return self.submitted - self.arrived
+
+    @property
+    def inference_s(self) -> float:
+        """From the first step of the engine to the end."""
+        return max(0.0, self.total_s - self.validation_s - self.queue_s)
+
+
+class Generation:
+    """An accepted request. Iterate `batches` once; `cancel` in every case.
+
+    Attributes:
+        seed: the one in force; None where nothing is drawn.
+        max_new_tokens: the limit in force.
+        choices: a decoder for each sequence, by index.
+    """
+
+    def __init__(
+        self,
+        request: GenerationRequest,
+        model: ServedModel,
+        stream: DeltaStream,
+        *,
+        prompt_token_ids: list[int],
+        max_new_tokens: int,
+        seed: int | None,
+        times: GenerationTimes,
+    ) -> None:
+        self.request: Final = request
+        self.model: Final = model
+        self.prompt_token_ids: Final = prompt_token_ids
+        self.max_new_tokens: Final = max_new_tokens
+        self.seed: Final = seed
+        self.times: Final = times
+        self.choices: Final = [
+            ChoiceDecoder(model.table, index, request.stops, keep_stop=request.keep_stop)
+            for index in range(request.num_sequences)
+        ]
+        self._stream = stream
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        """Tokens of the prompt."""
+        return len(self.prompt_token_ids)
+
+    @property
+    def num_new_tokens(self) -> int:
+        """Tokens of all sequences so far, up to their ends."""
+        return sum(choice.num_tokens for choice in self.choices)
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sequence has come to its end."""
+        return all(choice.finish is not None for choice in self.choices)
+
+    async def batches(self) -> AsyncGenerator[list[ChoiceEvent], None]:
+        """Events as they arrive, all that are there at a time.
+
+        Raises:
+            BackplaneError: the request failed after it was accepted.
+            IncompleteGenerationError: the worker stopped short of an end.
+        """
+        while not self._stream.finished or not self.finished:
+            try:
+                item = await self._stream.__anext__()
+            except StopAsyncIteration:
+                break
+            events = [
+                event
+                for delta in (item, *self._stream.drain_nowait())
+                if isinstance(delta, SequenceDelta) and (event := self._decode(delta))
+            ]
+            if events:
+                yield events
+            if self.finished:
+                break
+        if any(choice.finish in {None, Finish.CANCELLED} for choice in self.choices):
+            raise IncompleteGenerationError("the worker ended the request before its end")
+
+    def cancel(self) -> None:
+        """Stop whatever still runs in the worker. Idempotent."""
+        self._stream.cancel()
+
+    def _decode(self, delta: SequenceDelta) -> ChoiceEvent | None:
+        choice = self.choices[delta.index]
+        if choice.finish is not None:
+            return None
+        if delta.token_ids and self.times.first_token is None:
+            self.times.first_token = time.monotonic()
+        event = choice.push(delta)
+        if delta.timing is not None and delta.index == 0:
+            self.times.queue_s = delta.timing.queue_s
+        if choice.finish is Finish.STOP_STRING and delta.finish_reason is None:
+            self._stream.cancel(delta.index)
+        if self.finished:
+            self.times.finished = time.monotonic()
+        return event if event.tokens or event.tail or event.finish else None

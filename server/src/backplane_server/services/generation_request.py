@@ -1,0 +1,42 @@
+"""A generation as every dialect asks for it, once its JSON is read. Neutral of dialects."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from backplane_core.sampling import SamplingParams
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenerationRequest:
+    """One prompt and what is to be done with it.
+
+    Attributes:
+        prompt: text, or token ids that are taken as they are.
+        add_special: whether the tokenizer adds its special tokens (not after a chat template).
+        sampling: with `seed` left at 0; the seed that counts is the one below.
+        seed: the client's; None draws one.
+        max_new_tokens: None is the rest of the context.
+        stops: stop strings; `keep_stop` says whether they stay in the text.
+        top_logprobs: None is no logprobs; n is the chosen token's and the n highest.
+        truncate: keep the last n prompt tokens.
+        names: contract field → the dialect's name for it, where they differ.
+    """
+
+    prompt: str | list[int]
+    add_special: bool
+    sampling: SamplingParams
+    seed: int | None = None
+    max_new_tokens: int | None = None
+    min_new_tokens: int = 0
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    stops: tuple[str, ...] = ()
+    keep_stop: bool
+    top_logprobs: int | None = None
+    num_sequences: int = 1
+    truncate: int | None = None
+    names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def name_of(self, parameter: str) -> str:
+        """What the client calls a parameter."""
+        return self.names.get(parameter, parameter)

@@ -1,0 +1,120 @@
+"""What a request is held against before it costs anything: the operator's limits, then what the
+running backend can do. The worker checks again; here the client's own names are known.
+"""
+
+from collections.abc import Iterator
+
+from backplane_core.capabilities import Capabilities
+from backplane_core.control import ServerLaunch
+from backplane_core.errors import UnsupportedError, ValidationError
+from backplane_core.messages import RunnerInfo
+from backplane_core.sampling import SamplingParams
+
+from backplane_server.services.generation_request import GenerationRequest
+
+_NEUTRAL = SamplingParams()
+_MAX_STOP_CHARS = 1000
+
+
+def check_request(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
+    """Refuse what is outside the limits or the capabilities.
+
+    Raises:
+        ValidationError: over a limit.
+        UnsupportedError: a parameter that this backend cannot honour.
+    """
+    _check_limits(request, settings, info)
+    for parameter, reason in _unsupported(request, info.capabilities):
+        name = request.name_of(parameter)
+        raise UnsupportedError(
+            f"`{name}` is not supported by the backend {info.model.backend}, which {reason}",
+            parameter=name,
+        )
+
+
+def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
+    if not request.prompt:
+        name = request.name_of("prompt")
+        raise ValidationError(f"`{name}` cannot be empty", parameter=name)
+    if len(request.stops) > settings.max_stop_sequences:
+        raise ValidationError(
+            f"`stop` may hold at most {settings.max_stop_sequences} strings, not "
+            f"{len(request.stops)}",
+            parameter="stop",
+            remedy="the flag --max-stop-sequences sets the limit",
+        )
+    if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in request.stops):
+        raise ValidationError(
+            f"each string in `stop` must have 1 to {_MAX_STOP_CHARS} characters", parameter="stop"
+        )
+    if (request.top_logprobs or 0) > settings.max_top_n_tokens:
+        name = request.name_of("top_logprobs")
+        raise ValidationError(
+            f"`{name}` must be at most {settings.max_top_n_tokens}, not {request.top_logprobs}",
+            parameter=name,
+            remedy="the flag --max-top-n-tokens sets the limit",
+        )
+    if request.num_sequences > info.limits.max_sequences:
+        name = request.name_of("num_sequences")
+        raise ValidationError(
+            f"`{name}` must be at most {info.limits.max_sequences}, the sequences that run at a "
+            f"time, not {request.num_sequences}",
+            parameter=name,
+        )
+    if request.truncate is not None and request.truncate > info.limits.max_input_tokens:
+        raise ValidationError(
+            f"`truncate` must be at most {info.limits.max_input_tokens}, not {request.truncate}",
+            parameter="truncate",
+        )
+
+
+def _unsupported(request: GenerationRequest, can: Capabilities) -> Iterator[tuple[str, str]]:
+    """Parameters outside the capabilities, each with what the backend lacks."""
+    asked: list[str] = [
+        name
+        for name in SamplingParams.__struct_fields__
+        if getattr(request.sampling, name) != getattr(_NEUTRAL, name)
+    ]
+    if request.seed is not None:
+        asked.append("seed")
+    for name in asked:
+        if name not in can.sampling:
+            yield name, "does not sample by it"
+    for name in ("min_new_tokens", "stop_token_ids", "ignore_eos"):
+        if getattr(request, name) and name not in can.stopping:
+            yield name, "does not stop by it"
+    if request.top_logprobs is not None:
+        if can.max_top_logprobs is None:
+            yield "logprobs", "reports no logprobs"
+        elif request.top_logprobs > can.max_top_logprobs:
+            yield "top_logprobs", f"reports at most {can.max_top_logprobs} alternatives"
+    if request.num_sequences > 1 and not can.multiple_sequences:
+        yield "num_sequences", "generates one sequence a request"
+
+
+def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: RunnerInfo) -> int:
+    """How many new tokens the request may have at most.
+
+    Raises:
+        ValidationError: the prompt, or prompt and new tokens together, are too long.
+    """
+    limits = info.limits
+    prompt_name = request.name_of("prompt")
+    if num_prompt_tokens > limits.max_input_tokens:
+        raise ValidationError(
+            f"`{prompt_name}` must have less than {limits.max_input_tokens + 1} tokens. "
+            f"Given: {num_prompt_tokens}",
+            parameter=prompt_name,
+        )
+    room = limits.max_total_tokens - num_prompt_tokens
+    if request.max_new_tokens is None:
+        return max(1, room)
+    if request.max_new_tokens > room:
+        name = request.name_of("max_new_tokens")
+        raise ValidationError(
+            f"`{prompt_name}` tokens + `{name}` must be <= {limits.max_total_tokens}. "
+            f"Given: {num_prompt_tokens} `{prompt_name}` tokens and {request.max_new_tokens} "
+            f"`{name}`",
+            parameter=name,
+        )
+    return request.max_new_tokens

@@ -1,0 +1,124 @@
+"""The workers this server is connected to, and which of them takes a request.
+
+Connections come and go as the launcher says; a lost one is noticed at its end-of-file.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+from backplane_core.client import WorkerConnection
+from backplane_core.control import WorkerDown, WorkerUp
+from backplane_core.errors import BackplaneError
+from backplane_core.messages import RunnerStats
+
+from backplane_server.errors import NotReadyError
+from backplane_server.services.readiness import Readiness
+
+_log = logging.getLogger(__name__)
+
+_STATS_TIMEOUT_S: Final = 0.5
+
+ReplicaPolicy = Callable[[Sequence[WorkerConnection], list[int]], WorkerConnection]
+ConnectionHook = Callable[[WorkerConnection], Awaitable[None]]
+
+
+def least_outstanding(replicas: Sequence[WorkerConnection], _: list[int]) -> WorkerConnection:
+    """The replica with the fewest tokens promised and not yet delivered or given up."""
+    return min(replicas, key=lambda replica: replica.outstanding_tokens)
+
+
+class WorkerPool:
+    """Connections to every worker that is up.
+
+    Args:
+        server_id: names this server to the workers.
+        readiness: told of every change.
+        on_connect: runs before a new connection takes requests.
+        policy: picks a replica for a prompt's token ids; one that knows where a prefix is
+            cached can stand here.
+    """
+
+    def __init__(
+        self,
+        server_id: str,
+        readiness: Readiness,
+        on_connect: ConnectionHook,
+        policy: ReplicaPolicy = least_outstanding,
+    ) -> None:
+        self._server_id = server_id
+        self._readiness = readiness
+        self._on_connect = on_connect
+        self._policy = policy
+        self._connections: dict[str, WorkerConnection] = {}
+        self._watchers: set[asyncio.Task[None]] = set()
+
+    @property
+    def connections(self) -> list[WorkerConnection]:
+        """The workers that answer now."""
+        return [link for link in self._connections.values() if not link.closed.is_set()]
+
+    async def worker_up(self, message: WorkerUp) -> None:
+        """Connect to a worker the launcher announced; an older connection to it is dropped."""
+        try:
+            connection = await WorkerConnection.connect(message.socket_path, self._server_id)
+            await self._on_connect(connection)
+        except BackplaneError as error:
+            _log.exception("worker %s cannot be used", message.worker_id)
+            self._readiness.down(WorkerDown(worker_id=message.worker_id, reason=error.message))
+            return
+        previous = self._connections.get(message.worker_id)
+        self._connections[message.worker_id] = connection
+        self._readiness.up(message.worker_id)
+        _log.info("worker %s answers", message.worker_id)
+        watcher = asyncio.create_task(self._watch(message.worker_id, connection))
+        self._watchers.add(watcher)
+        watcher.add_done_callback(self._watchers.discard)
+        if previous is not None:
+            await previous.close()
+
+    def worker_down(self, message: WorkerDown) -> None:
+        """The launcher says that a worker is gone, and why."""
+        self._readiness.down(message)
+
+    def choose(self, token_ids: list[int]) -> WorkerConnection:
+        """The worker for a prompt.
+
+        Raises:
+            NotReadyError: there is none.
+        """
+        if not (connections := self.connections):
+            raise NotReadyError(self._readiness.report())
+        return self._policy(connections, token_ids)
+
+    async def stats(self) -> dict[WorkerConnection, RunnerStats]:
+        """What each worker says of itself; one that does not answer at once is left out."""
+        connections = self.connections
+        results = await asyncio.gather(
+            *(asyncio.wait_for(link.stats(), _STATS_TIMEOUT_S) for link in connections),
+            return_exceptions=True,
+        )
+        return {
+            link: result
+            for link, result in zip(connections, results, strict=True)
+            if isinstance(result, RunnerStats)
+        }
+
+    async def close(self) -> None:
+        """Drop every connection; workers cancel what is in flight on them."""
+        for connection in self._connections.values():
+            await connection.close()
+        for watcher in list(self._watchers):
+            await watcher
+
+    async def _watch(self, worker_id: str, connection: WorkerConnection) -> None:
+        await connection.closed.wait()
+        if self._connections.get(worker_id) is not connection:
+            return
+        del self._connections[worker_id]
+        # The launcher's WorkerDown knows more, if it came first or comes later.
+        if self._readiness.phase_of(worker_id) == "ready":
+            reason = connection.close_reason
+            self._readiness.down(WorkerDown(worker_id=worker_id, reason=reason))
+        _log.warning("worker %s is gone: %s", worker_id, connection.close_reason)

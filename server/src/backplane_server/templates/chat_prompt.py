@@ -1,0 +1,117 @@
+"""A conversation to a prompt: which template, which variables, and how a last turn is continued.
+
+Knows nothing of dialects: messages arrive as the plain mappings that templates expect.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from backplane_core.errors import ModelError, TemplateError
+
+from backplane_server.templates.renderer import TemplateRenderer
+
+_NO_TEMPLATE: Final = "the model has no chat template"
+_REMEDY: Final = "use a plain-text route, or start with --chat-template FILE"
+
+
+class _NamedTemplate(msgspec.Struct):
+    name: str
+    template: str
+
+
+class _TokenizerConfig(msgspec.Struct):
+    chat_template: str | list[_NamedTemplate] | None = None
+
+
+def choose_template(
+    templates: Mapping[str, str], *, chat_template: str | None, tokenizer_config_path: str | None
+) -> str | None:
+    """The template in force: the operator's, then their tokenizer config's, then the model's.
+
+    Args:
+        templates: the model's, by name; "default" is the one for chats.
+        chat_template: Jinja source, or the path of a file that holds it.
+        tokenizer_config_path: a `tokenizer_config.json`.
+
+    Raises:
+        ModelError: a file cannot be read.
+    """
+    if chat_template is not None:
+        looks_like_source = "{" in chat_template or "\n" in chat_template
+        return chat_template if looks_like_source else _read(chat_template).decode()
+    if tokenizer_config_path is not None:
+        config = _read_config(tokenizer_config_path)
+        if config is not None:
+            return config
+    return templates.get("default")
+
+
+def _read_config(path: str) -> str | None:
+    try:
+        config = msgspec.json.decode(_read(path), type=_TokenizerConfig).chat_template
+    except msgspec.DecodeError as error:
+        raise ModelError(
+            f"{path} is not a tokenizer_config.json: {error}",
+            remedy="give --tokenizer-config-path a file as models on the Hub have it",
+        ) from error
+    if isinstance(config, list):
+        return next((entry.template for entry in config if entry.name == "default"), None)
+    return config
+
+
+def _read(path: str) -> bytes:
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise ModelError(
+            f"{path} cannot be read: {error.strerror}", remedy="check the path and its permissions"
+        ) from error
+
+
+class ChatPrompter:
+    """Renders conversations with one model's template."""
+
+    def __init__(
+        self,
+        renderer: TemplateRenderer,
+        template: str | None,
+        *,
+        bos_token: str,
+        eos_token: str,
+    ) -> None:
+        self._renderer = renderer
+        self._template = template
+        self._bos_token = bos_token
+        self._eos_token = eos_token
+
+    async def prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
+        """The prompt that asks for the next turn; a last turn of the assistant is continued.
+
+        Raises:
+            TemplateError: no template, or it refuses this conversation.
+        """
+        if self._template is None:
+            raise TemplateError(_NO_TEMPLATE, remedy=_REMEDY)
+        text = await self._renderer.render(
+            self._template,
+            {
+                "messages": messages,
+                "bos_token": self._bos_token,
+                "eos_token": self._eos_token,
+                "add_generation_prompt": True,
+                "tools": None,
+            },
+        )
+        if messages and messages[-1].get("role") == "assistant":
+            return _continue_after(text, str(messages[-1].get("content") or ""))
+        return text
+
+
+def _continue_after(text: str, content: str) -> str:
+    """Cut the prompt where the assistant's unfinished turn ends, so that it goes on there."""
+    for wording in (content, content.strip()):
+        if wording and (start := text.rfind(wording)) >= 0:
+            return text[: start + len(wording)].rstrip()
+    return text

@@ -1,0 +1,106 @@
+"""The Jinja sandbox in which a model's chat template runs. Runs in the renderer process only.
+
+It bounds what a template may reach; the process around it bounds time and memory.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from functools import lru_cache
+from typing import Any, Final, NoReturn, cast
+
+from backplane_core.errors import TemplateError
+from jinja2 import Template, nodes
+from jinja2.exceptions import TemplateError as JinjaError
+from jinja2.ext import Extension, loopcontrols
+from jinja2.parser import Parser
+from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+MAX_OUTPUT_CHARS: Final = 8_000_000
+_MAX_TEMPLATES: Final = 8
+
+
+class _GenerationTag(Extension):
+    """`{% generation %}…{% endgeneration %}` marks text for training; here it only has a body."""
+
+    tags = {"generation"}  # noqa: RUF012 - Jinja's own declaration
+
+    def parse(self, parser: Parser) -> nodes.Node | list[nodes.Node]:
+        """Keep the body, drop the tag."""
+        next(parser.stream)
+        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+
+
+def _raise_exception(message: object) -> NoReturn:
+    raise JinjaError(str(message))
+
+
+def _strftime_now(pattern: str) -> str:
+    return datetime.now().astimezone().strftime(pattern)
+
+
+def _to_json(
+    value: object,
+    ensure_ascii: bool = False,
+    indent: int | None = None,
+    separators: tuple[str, str] | None = None,
+    sort_keys: bool = False,
+) -> str:
+    """Like `json.dumps`: chat templates want JSON as a model was trained on, not HTML-safe."""
+    return json.dumps(
+        value,
+        ensure_ascii=ensure_ascii,
+        indent=indent,
+        separators=separators,
+        sort_keys=sort_keys,
+    )
+
+
+def _make_environment() -> ImmutableSandboxedEnvironment:
+    environment = ImmutableSandboxedEnvironment(
+        trim_blocks=True,
+        lstrip_blocks=True,
+        extensions=[loopcontrols, _GenerationTag],
+        autoescape=False,
+    )
+    environment.filters["tojson"] = _to_json
+    names = cast("dict[str, Any]", environment.globals)
+    names["raise_exception"] = _raise_exception
+    names["strftime_now"] = _strftime_now
+    for name in ("lipsum", "cycler", "joiner"):  # of no use to a chat template
+        del names[name]
+    return environment
+
+
+_environment: Final = _make_environment()
+
+
+@lru_cache(maxsize=_MAX_TEMPLATES)
+def _compile(source: str) -> Template:
+    return _environment.from_string(source)
+
+
+def render(source: str, variables: Mapping[str, Any]) -> str:
+    """Render a template.
+
+    Raises:
+        TemplateError: syntax, an access outside the sandbox, `raise_exception`, an output over
+            `MAX_OUTPUT_CHARS`. The sentence holds no text of foreign exceptions.
+    """
+    pieces: list[str] = []
+    size = 0
+    try:
+        for piece in _compile(source).generate(variables):
+            size += len(piece)
+            if size > MAX_OUTPUT_CHARS:
+                raise TemplateError(f"the prompt is longer than {MAX_OUTPUT_CHARS} characters")
+            pieces.append(piece)
+    except JinjaError as error:
+        raise TemplateError(error.message or type(error).__name__) from error
+    except RecursionError as error:
+        raise TemplateError("the template nests too deep") from error
+    except MemoryError as error:
+        raise TemplateError("the template needs too much memory") from error
+    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+        raise TemplateError(f"the template failed with a {type(error).__name__}") from error
+    return "".join(pieces)

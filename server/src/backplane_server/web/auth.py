@@ -1,0 +1,72 @@
+"""Deny by default: with keys set, every path wants one but those that were opened by name.
+
+Looks at `scope["path"]` alone, never at a URL put together from the Host header.
+"""
+
+import hmac
+from collections.abc import Collection, Iterable
+from typing import Final
+
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from backplane_server.errors import UnauthorizedError
+from backplane_server.web.errors import dialect_of, map_error
+from backplane_server.web.responses import send_json
+
+ALWAYS_OPEN: Final = frozenset({"/health/live", "/health/ready"})
+
+
+class Authentication:
+    """ASGI middleware around the whole application, unknown paths included.
+
+    Args:
+        app: what is guarded.
+        keys: the keys that open it; none opens it to everybody.
+        open_routes: paths that need no key, beside the two probes.
+        allow_preflight: whether a browser's CORS preflight, which never carries a key, passes.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        keys: Iterable[str],
+        open_routes: Collection[str],
+        *,
+        allow_preflight: bool,
+    ) -> None:
+        self._app = app
+        self._keys = [key.encode() for key in keys]
+        self._open = ALWAYS_OPEN | frozenset(open_routes)
+        self._allow_preflight = allow_preflight
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, or answer 401."""
+        if not self._keys or scope["type"] != "http" or self._is_open(scope):
+            await self._app(scope, receive, send)
+            return
+        problem = self._problem(scope)
+        if problem is None:
+            await self._app(scope, receive, send)
+            return
+        error = map_error(UnauthorizedError(problem))
+        await send_json(send, error.status, error.body(dialect_of(scope["path"])), error.headers)
+
+    def _is_open(self, scope: HTTPScope) -> bool:
+        if scope["path"] in self._open:
+            return True
+        return (
+            self._allow_preflight
+            and scope["method"] == "OPTIONS"
+            and any(name == b"access-control-request-method" for name, _ in scope["headers"])
+        )
+
+    def _problem(self, scope: HTTPScope) -> str | None:
+        values = [value for name, value in scope["headers"] if name == b"authorization"]
+        if len(values) != 1:
+            return "send an API key as `Authorization: Bearer KEY`"
+        scheme, _, token = values[0].partition(b" ")
+        if scheme.lower() != b"bearer":
+            return "send the API key as `Authorization: Bearer KEY`"
+        # Every key is compared, so that the time tells nothing of which one was close.
+        matches = [hmac.compare_digest(token.strip(), key) for key in self._keys]
+        return None if any(matches) else "the API key is not valid"

@@ -1,0 +1,146 @@
+"""Reads a request's JSON body into a struct: the one gate for type, size, syntax and shape.
+
+Fields that the struct does not know are allowed, and named to the caller.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Protocol, TypeVar
+
+import msgspec
+
+from backplane_server.errors import (
+    BodyError,
+    ClientDisconnectedError,
+    MalformedJsonError,
+    MediaTypeError,
+    PayloadTooLargeError,
+)
+
+BodyT = TypeVar("BodyT", bound=msgspec.Struct)
+
+_JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+_PATH: Final = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$?(?P<path>[^`]*)`)?", re.DOTALL)
+_MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+
+
+class Receive(Protocol):
+    """ASGI's receive."""
+
+    async def __call__(self) -> Any:
+        """The next event."""
+        ...
+
+
+@dataclass(frozen=True)
+class Body(Generic[BodyT]):
+    """A decoded body and the names of the fields nobody knows ("parameters.foo")."""
+
+    value: BodyT
+    ignored: tuple[str, ...]
+
+
+class BodyReader(Generic[BodyT]):
+    """Reads bodies of one type.
+
+    Args:
+        body_type: the struct.
+        nested: fields whose own unknown fields are reported too, with their structs.
+    """
+
+    def __init__(
+        self, body_type: type[BodyT], nested: dict[str, type[msgspec.Struct]] | None = None
+    ) -> None:
+        self._decoder = msgspec.json.Decoder(body_type)
+        self._known = frozenset(body_type.__struct_encode_fields__)
+        self._nested = {
+            name: frozenset(struct.__struct_encode_fields__)
+            for name, struct in (nested or {}).items()
+        }
+
+    def decode(self, data: bytes) -> Body[BodyT]:
+        """Decode a whole body.
+
+        Raises:
+            MalformedJsonError: not JSON: syntax, encoding, lone surrogates, NaN, too deep.
+            BodyError: JSON of another shape; `parameter` names the field.
+        """
+        try:
+            value = self._decoder.decode(data)
+            return Body(value, tuple(self._unknown_fields(data)))
+        except msgspec.ValidationError as error:
+            raise _shape_error(str(error)) from None
+        except msgspec.DecodeError as error:
+            raise MalformedJsonError(f"the body is not valid JSON: {_lower_first(error)}") from None
+        except UnicodeDecodeError:
+            raise MalformedJsonError("the body is not valid JSON: it is not UTF-8") from None
+        except RecursionError:
+            raise MalformedJsonError("the body is not valid JSON: it is nested too deep") from None
+
+    def _unknown_fields(self, data: bytes) -> list[str]:
+        fields = _raw_fields(data)
+        unknown = [name for name in fields if name not in self._known]
+        for name, known in self._nested.items():
+            if (raw := fields.get(name)) is not None and bytes(raw)[:1] == b"{":
+                unknown += [f"{name}.{inner}" for inner in _raw_fields(raw) if inner not in known]
+        return unknown
+
+
+_raw_decoder: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def _raw_fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
+    return _raw_decoder.decode(data)
+
+
+async def read_body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
+    """Collect a JSON body from ASGI events.
+
+    Raises:
+        MediaTypeError, PayloadTooLargeError: before the whole body was read.
+        ClientDisconnectedError: the client left.
+    """
+    if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
+        raise MediaTypeError("send the body as `Content-Type: application/json`")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise MediaTypeError("send the body without a `Content-Encoding`")
+    length = headers.get("content-length", "")
+    if length.isdecimal() and int(length) > limit:
+        raise _too_large(limit)
+    chunks: list[bytes] = []
+    size = 0
+    while True:
+        event = await receive()
+        if event["type"] == "http.disconnect":
+            raise ClientDisconnectedError("the client left while it sent the body")
+        chunk: bytes = event.get("body", b"")
+        size += len(chunk)
+        if size > limit:
+            raise _too_large(limit)
+        chunks.append(chunk)
+        if not event.get("more_body", False):
+            return b"".join(chunks)
+
+
+def _too_large(limit: int) -> PayloadTooLargeError:
+    return PayloadTooLargeError(
+        f"the body is larger than {limit} bytes", remedy="the flag --payload-limit sets the limit"
+    )
+
+
+def _shape_error(text: str) -> BodyError:
+    """Turn msgspec's sentence into one that names the field as the client wrote it."""
+    match = _PATH.fullmatch(text)
+    what = match["what"] if match else text
+    path = (match["path"] or "").removeprefix(".").removesuffix("[...]") if match else ""
+    if missing := _MISSING.fullmatch(what):
+        path = f"{path}.{missing['name']}" if path else missing["name"]
+        return BodyError(f"`{path}` is missing", parameter=path)
+    if not path:
+        return BodyError(_lower_first(what))
+    return BodyError(f"`{path}`: {_lower_first(what)}", parameter=path)
+
+
+def _lower_first(text: object) -> str:
+    sentence = str(text)
+    return sentence[:1].lower() + sentence[1:]
