@@ -30,7 +30,8 @@ _CELL_STEP = 256  # llama.cpp pads the attended cells to this
 _DEFAULT_SEQUENCES = 64
 _STATEFUL_SEQUENCES = 16
 _TOKENS_PER_SEQUENCE = 2048
-_CPU_BATCH, _GPU_BATCH, _UBATCH = 256, 2048, 512
+_CPU_BATCH, _GPU_BATCH, _UBATCH = 512, 2048, 512
+_CPU_CHUNK, _GPU_CHUNK = 256, 512
 _MEMORY_SHARE = 0.5
 _RETAINED_SHARE = 0.125
 _LEAST_RETAINED = 2048
@@ -61,13 +62,17 @@ class ModelShape:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """The sizes of a context, and what is promised of it. Tokens and sequences."""
+    """The sizes of a context, and what is promised of it. Tokens and sequences.
+
+    `chunk_tokens` is how much of a prompt is computed in a step that others wait for.
+    """
 
     cache_tokens: int
     max_total_tokens: int
     max_input_tokens: int
     batch_tokens: int
     ubatch_tokens: int
+    chunk_tokens: int
     running_sequences: int
     retained_sequences: int
     retained_tokens: int
@@ -111,7 +116,9 @@ def make_plan(
     """
     running = _running_sequences(shape, settings, engine)
     per_token = max(1.0, shape.bytes_per_token(settings.type_k, settings.type_v))
-    cache, cache_why = _cache_tokens(shape, free_bytes, per_token, running, settings, engine)
+    cache, cache_why = _cache_tokens(
+        shape, settings, engine, free_bytes=free_bytes, per_token=per_token, running=running
+    )
     total = _max_total_tokens(shape, cache, engine)
     retained = _retained_tokens(shape, per_token, cache, total, settings)
     batch = _batch_tokens(running, settings, engine)
@@ -129,6 +136,7 @@ def make_plan(
         max_input_tokens=_max_input_tokens(total, engine),
         batch_tokens=batch,
         ubatch_tokens=ubatch,
+        chunk_tokens=min(batch, _GPU_CHUNK if settings.n_gpu_layers else _CPU_CHUNK),
         running_sequences=running,
         retained_sequences=retained_sequences,
         retained_tokens=retained,
@@ -164,11 +172,12 @@ def _running_sequences(
 
 def _cache_tokens(
     shape: ModelShape,
+    settings: LlamaCppSettings,
+    engine: EngineSettings,
+    *,
     free_bytes: int,
     per_token: float,
     running: int,
-    settings: LlamaCppSettings,
-    engine: EngineSettings,
 ) -> tuple[int, str]:
     asked = _agreed(
         *("--ctx-size", settings.ctx_size),
@@ -228,7 +237,6 @@ def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettin
         *("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens),
     )
     if asked is None:
-        # A step is what a running sequence waits for when a prompt comes in between.
         return max(running, _GPU_BATCH if settings.n_gpu_layers else _CPU_BATCH)
     return max(running, asked)
 
@@ -236,8 +244,10 @@ def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettin
 def _retained_tokens(
     shape: ModelShape, per_token: float, cache: int, total: int, settings: LlamaCppSettings
 ) -> int:
-    """Attention reaches to the highest used cell, so what is kept is bounded by what reading
-    it costs next to reading the weights.
+    """How many tokens to keep for reuse.
+
+    Attention reaches to the highest used cell, so reading what is kept may cost at most a small
+    share of reading the weights.
     """
     if settings.retained_tokens is not None:
         if not 0 <= settings.retained_tokens <= cache:

@@ -16,6 +16,7 @@ _PREFERENCE = (
 )
 # GGUF files that are no model of text by themselves.
 _COMPANIONS = re.compile(r"(?i)(^|[-_.])(mmproj|imatrix|lora|adapter|vocab-only)([-_.]|$)")
+_MOST_LISTED = 20
 _PART = re.compile(r"(?i)^(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf$")
 
 
@@ -137,5 +138,6 @@ def _names(found: list[Candidate]) -> str:
 
 def _listing(names: Iterable[str]) -> str:
     listed = list(names)
-    more = f" and {len(listed) - 20} more" if len(listed) > 20 else ""
-    return (", ".join(listed[:20]) or "nothing") + more
+    left_out = len(listed) - _MOST_LISTED
+    more = f" and {left_out} more" if left_out > 0 else ""
+    return (", ".join(listed[:_MOST_LISTED]) or "nothing") + more

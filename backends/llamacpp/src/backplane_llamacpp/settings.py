@@ -24,7 +24,7 @@ class LlamaCppSettings:
     )
     batch_size: int | None = setting(
         None,
-        "most tokens of one engine step; automatic: 256 on the CPU, 2048 on a GPU",
+        "most tokens of one engine step; automatic: 512 on the CPU, 2048 on a GPU",
         flags=("--batch-size",),
     )
     ubatch_size: int | None = setting(

@@ -1,0 +1,150 @@
+"""`LlamaCppRunner`: core's batching over a llama.cpp context, and the model's own tokenizer."""
+
+import logging
+import time
+from pathlib import Path
+
+from backplane_core.backend import ProgressSink, RunnerSpec
+from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
+from backplane_core.batching.runner import BatchingRunner
+from backplane_core.batching.scheduler import SchedulerSettings
+from backplane_core.messages import RunnerInfo
+from backplane_core.vocabulary import RemoteTokenizer
+
+from backplane_llamacpp import facts, installation
+from backplane_llamacpp.executor import LlamaCppExecutor
+from backplane_llamacpp.limits import Plan, make_plan
+from backplane_llamacpp.loading import (
+    check_engine_settings,
+    free_bytes,
+    load_model,
+    open_context,
+    shape_of,
+    warm_up,
+    with_cache_dtype,
+)
+from backplane_llamacpp.native.context import NativeContext
+from backplane_llamacpp.native.model import NativeModel
+from backplane_llamacpp.settings import LlamaCppSettings
+from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
+
+_logger = logging.getLogger("backplane.llamacpp")
+
+
+class LlamaCppRunner(BatchingRunner):
+    """Owns the model; the executor owns the context."""
+
+    def __init__(
+        self,
+        model: NativeModel,
+        executor: LlamaCppExecutor,
+        info: RunnerInfo,
+        settings: SchedulerSettings,
+    ) -> None:
+        super().__init__(executor, info, settings=settings)
+        self._model = model
+        self._tokenizer = LlamaCppTokenizer(model)
+
+    def tokenize(
+        self, texts: list[str], *, add_special: bool, parse_special: bool
+    ) -> list[list[int]]:
+        """Encode texts with the model's own tokenizer. Any thread."""
+        return self._tokenizer.encode_batch(
+            texts, add_special=add_special, parse_special=parse_special
+        )
+
+    def close(self) -> None:
+        """Free the context, then the model."""
+        super().close()
+        self._model.close()
+
+
+def create_runner(
+    spec: RunnerSpec, path: Path, settings: LlamaCppSettings, progress: ProgressSink, backend: str
+) -> LlamaCppRunner:
+    """Load the model at `path` and make its context, sizes chosen by `limits`.
+
+    Raises:
+        ModelError: the file is missing, broken or not a model that continues text.
+        BackendError: a setting stands in the way.
+    """
+    check_engine_settings(spec.engine)
+    settings = with_cache_dtype(settings, spec.engine)
+    started = time.monotonic()
+    model = load_model(path, settings, progress)
+    try:
+        metadata = model.metadata()
+        plan = make_plan(
+            shape_of(model, metadata), free_bytes(model, settings), settings, spec.engine
+        )
+        _logger.info("%s: %s", path.name, plan.why)
+        context = open_context(model, plan, settings)
+        try:
+            progress("warm-up")
+            trimmable = warm_up(model, context)
+            info = _info(spec, path, model, metadata, settings, plan, backend)
+            executor = _executor(model, context, plan, trimmable=trimmable)
+        except BaseException:
+            context.close()
+            raise
+    except BaseException:
+        model.close()
+        raise
+    _logger.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
+    return LlamaCppRunner(model, executor, info, scheduler_settings(plan))
+
+
+def scheduler_settings(plan: Plan) -> SchedulerSettings:
+    """What the plan says about chunks and the retained cache."""
+    return SchedulerSettings(
+        max_prefill_chunk=plan.chunk_tokens,
+        max_retained_tokens=plan.retained_tokens,
+        max_retained_sequences=plan.retained_sequences,
+    )
+
+
+def _executor(
+    model: NativeModel, context: NativeContext, plan: Plan, *, trimmable: bool
+) -> LlamaCppExecutor:
+    traits = ExecutorTraits(
+        layout=MemoryLayout.CELLS,
+        max_sequences=plan.num_sequences,
+        cache_tokens=plan.cache_tokens,
+        max_batch_tokens=plan.batch_tokens,
+        slot_tokens=plan.max_total_tokens,
+        trimmable=trimmable,
+    )
+    return LlamaCppExecutor(
+        context,
+        n_vocab=model.n_vocab,
+        traits=traits,
+        suppressed_token_ids=model.suppressed_token_ids(),
+    )
+
+
+def _info(
+    spec: RunnerSpec,
+    path: Path,
+    model: NativeModel,
+    metadata: dict[str, str],
+    settings: LlamaCppSettings,
+    plan: Plan,
+    backend: str,
+) -> RunnerInfo:
+    return RunnerInfo(
+        model=facts.model_info(
+            model,
+            metadata,
+            settings,
+            model_id=spec.model.model_id,
+            revision=spec.model.revision,
+            backend=backend,
+            backend_version=installation.bindings_version() or "",
+            file_name=path.name,
+        ),
+        limits=plan.limits,
+        capabilities=facts.capabilities(model),
+        vocabulary=read_vocabulary(model, metadata),
+        tokenizer=RemoteTokenizer(),
+        chat_templates=facts.chat_templates(metadata),
+    )
