@@ -1,0 +1,324 @@
+"""`BatchingRunner`: a `ModelRunner` over an `Executor`: schedule → execute → commit.
+
+A backend that can compute a batch needs no more than an `Executor` and, where the server has no
+tokenizer of the model, a subclass with `tokenize`.
+"""
+
+import threading
+import time
+from collections.abc import Callable
+
+from backplane_core.batching.cell_memory import CellMemory
+from backplane_core.batching.deadlines import Deadlines
+from backplane_core.batching.executor import (
+    Executor,
+    ExecutorTraits,
+    MemoryLayout,
+    ScheduledBatch,
+    StepResult,
+)
+from backplane_core.batching.memory import Memory, Retention
+from backplane_core.batching.paged_memory import PagedMemory
+from backplane_core.batching.prefix_cache import prefix_salt
+from backplane_core.batching.request_group import RequestGroup
+from backplane_core.batching.scheduler import Scheduler, SchedulerSettings
+from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.batching.slot_memory import SlotMemory
+from backplane_core.batching.step_commit import Committer
+from backplane_core.batching.step_counters import StepCounters
+from backplane_core.errors import (
+    BackplaneError,
+    DeadlineExceededError,
+    ErrorInfo,
+    GenerationError,
+    OutOfMemoryError,
+    UnsupportedError,
+    ValidationError,
+)
+from backplane_core.messages import (
+    Failed,
+    RunnerInfo,
+    RunnerStats,
+    SequenceDelta,
+    StepOutput,
+    Submit,
+    TokenSegment,
+)
+from backplane_core.runner import ModelRunner
+
+
+class BatchingRunner(ModelRunner):
+    """Continuous batching. Finished, failed and cancelled sequences give memory up at once.
+
+    `clock` is monotonic seconds, `wall_clock` Unix seconds (deadlines come in these).
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        info: RunnerInfo,
+        *,
+        settings: SchedulerSettings | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._executor = executor
+        self._info = info
+        self._settings = settings or SchedulerSettings()
+        self._clock = clock
+        self._wall_clock = wall_clock
+        traits = executor.traits
+        self._memory = _create_memory(traits, executor, self._settings)
+        self._scheduler = Scheduler(
+            traits, self._memory, self._settings, max_running=info.limits.max_sequences
+        )
+        self._committer = Committer(self._scheduler, self._memory, trimmable=traits.trimmable)
+        self._counters = StepCounters()
+        self._deadlines = Deadlines()
+        self._groups: dict[str, RequestGroup] = {}
+        self._eos_token_ids = frozenset(info.vocabulary.eos_token_ids)
+        self._num_submitted = 0
+        self._woken = threading.Event()
+
+    @property
+    def info(self) -> RunnerInfo:
+        """As given to the constructor."""
+        return self._info
+
+    def submit(self, request: Submit) -> None:
+        """Queue a request.
+
+        Raises:
+            UnsupportedError: it asks for something the toolkit does not do.
+            ValidationError: it is malformed or longer than the cache.
+        """
+        self._check(request)
+        now_s = self._clock()
+        prompt = request.prompt_token_ids
+        salt = prefix_salt(request)
+        self._num_submitted += 1
+        aged_arrival_s = now_s + request.priority * self._settings.priority_aging_s
+        sequences = [
+            Sequence(
+                request=request,
+                index=index,
+                token_ids=list(prompt),
+                num_prompt_tokens=len(prompt),
+                eos_token_ids=self._eos_token_ids,
+                prefix_salt=salt,
+                rank=(aged_arrival_s, self._num_submitted, index),
+                arrival_s=now_s,
+            )
+            for index in range(request.num_sequences)
+        ]
+        group = RequestGroup(request, sequences)
+        self._groups[request.request_id] = group
+        if request.deadline is not None:
+            left_s = request.deadline - self._wall_clock()
+            self._deadlines.add(now_s + left_s, request.request_id)
+        self._scheduler.add(group)
+
+    def cancel(self, request_id: str, index: int | None = None) -> None:
+        """Forget a request, or one of its sequences; its memory is free on return.
+
+        What it found in the cache stays there; what it computed does not.
+        """
+        group = self._groups.get(request_id)
+        if group is None:
+            return
+        for sequence in group.sequences:
+            wanted = index is None or sequence.index == index
+            if wanted and sequence.state is not SequenceState.FINISHED:
+                sequence.finish_reason = "cancelled"
+                self._counters.num_cancelled += 1
+                self._scheduler.finish(sequence, sequence.num_matched_tokens)
+        self._drop_if_finished(group)
+
+    def poll(self, timeout: float) -> StepOutput:
+        """Run one step, or wait for work."""
+        failures = self._fail_expired()
+        batch = self._scheduler.schedule()
+        if batch is None:
+            if not failures:
+                self._woken.wait(timeout)
+                self._woken.clear()
+            return StepOutput(failures=failures)
+        while batch is not None:
+            self._start(batch)
+            start_s = self._clock()
+            try:
+                result = self._executor.execute(batch)
+            except OutOfMemoryError as error:
+                victim = self._scheduler.relieve(batch)
+                if victim is not None:
+                    failures.append(self._fail(victim.request.request_id, error))
+                batch = self._scheduler.schedule()
+            else:
+                self._scheduler.succeeded()
+                self._counters.count(batch, self._clock() - start_s)
+                deltas = self._commit(batch, result, failures)
+                return StepOutput(deltas=deltas, failures=failures)
+        return StepOutput(failures=failures)
+
+    def wake(self) -> None:
+        """End a waiting `poll`. Any thread."""
+        self._woken.set()
+
+    def stats(self) -> RunnerStats:
+        """Gauges and counters.
+
+        Prompt and cached tokens count once per sequence, when it first starts; prefilled tokens
+        are those computed, so that without preemptions prompt = cached + prefilled.
+        """
+        usage = self._memory.usage()
+        counters = self._counters
+        return RunnerStats(
+            running=self._scheduler.num_running,
+            waiting=self._scheduler.num_waiting_requests,
+            used_tokens=usage.used,
+            cached_tokens=usage.cached,
+            free_tokens=usage.free,
+            batch_tokens=counters.batch_tokens,
+            batch_sequences=counters.batch_sequences,
+            num_steps=counters.num_steps,
+            num_prompt_tokens=counters.num_prompt_tokens,
+            num_prefilled_tokens=counters.num_prefilled_tokens,
+            num_cached_tokens=counters.num_cached_tokens,
+            num_generated_tokens=counters.num_generated_tokens,
+            num_finished=counters.num_finished,
+            num_cancelled=counters.num_cancelled,
+            num_failed=counters.num_failed,
+            num_preemptions=self._scheduler.num_preemptions,
+            prefill_seconds=counters.prefill_seconds,
+            decode_seconds=counters.decode_seconds,
+        )
+
+    def close(self) -> None:
+        """Free the executor."""
+        self._executor.close()
+
+    def check_integrity(self) -> None:
+        """Check that no memory and no sequence is lost. O(cache): for tests and debugging.
+
+        Raises:
+            AssertionError: free + cached + owned is not the capacity, or a queue is wrong.
+        """
+        self._scheduler.check_integrity()
+
+    # ── one step ─────────────────────────────────────────────────────────────────────────
+
+    def _start(self, batch: ScheduledBatch) -> None:
+        """Note who is in the cache for the first time."""
+        for scheduled in batch.sequences:
+            sequence = scheduled.sequence
+            if sequence.start_s is None:
+                sequence.start_s = self._clock()
+                sequence.num_cached_tokens = min(
+                    sequence.num_matched_tokens, sequence.num_prompt_tokens
+                )
+                self._counters.started(sequence)
+
+    def _commit(
+        self, batch: ScheduledBatch, result: StepResult, failures: list[Failed]
+    ) -> list[SequenceDelta]:
+        now_s = self._clock()
+        deltas: list[SequenceDelta] = []
+        if len(result.results) != len(batch.sequences):
+            raise GenerationError(
+                f"the engine answered {len(result.results)} of {len(batch.sequences)} sequences"
+            )
+        for scheduled, sampled in zip(batch.sequences, result.results, strict=True):
+            sequence = scheduled.sequence
+            if sequence.state is SequenceState.FINISHED:
+                continue  # a sibling's failure, earlier in this batch, took it along
+            if isinstance(sampled, BackplaneError):
+                failures.append(self._fail(sequence.request.request_id, sampled))
+            elif sampled is not None:
+                delta = self._committer.tokens(scheduled, sampled, now_s)
+                self._counters.num_generated_tokens += len(delta.token_ids)
+                deltas.append(delta)
+                if delta.finish_reason is not None:
+                    self._counters.num_finished += 1
+                    self._drop_if_finished(self._groups[delta.request_id])
+            elif scheduled.sample:
+                raise GenerationError("the engine sampled nothing where a token was asked for")
+            else:
+                self._committer.chunk(scheduled)
+        return deltas
+
+    # ── ends ─────────────────────────────────────────────────────────────────────────────
+
+    def _fail_expired(self) -> list[Failed]:
+        return [
+            self._fail(request_id, DeadlineExceededError("the request's deadline passed"))
+            for request_id in self._deadlines.expired(self._clock())
+            if request_id in self._groups
+        ]
+
+    def _fail(self, request_id: str, error: BackplaneError) -> Failed:
+        group = self._groups[request_id]
+        for sequence in group.sequences:
+            if sequence.state is not SequenceState.FINISHED:
+                self._counters.num_failed += 1
+                self._scheduler.finish(sequence, 0)
+        self._drop_if_finished(group)
+        return Failed(request_id=request_id, error=ErrorInfo.of(error))
+
+    def _drop_if_finished(self, group: RequestGroup) -> None:
+        if not group.num_unfinished:
+            del self._groups[group.request.request_id]
+
+    def _check(self, request: Submit) -> None:
+        backend = self._info.model.backend
+        if request.kind != "generate":
+            raise UnsupportedError(f"{backend} makes no embeddings", parameter="kind")
+        if not all(isinstance(segment, TokenSegment) for segment in request.prompt):
+            raise UnsupportedError(f"{backend} takes text only", parameter="prompt")
+        if request.prompt_logprobs is not None:
+            raise UnsupportedError(
+                f"{backend} reports no logprobs of the prompt", parameter="prompt_logprobs"
+            )
+        if request.adapter is not None and not self._executor.traits.adapters_per_batch:
+            raise UnsupportedError(f"{backend} has no adapters", parameter="adapter")
+        if request.request_id in self._groups:
+            raise ValidationError(
+                f"request id {request.request_id} is in use", parameter="request_id"
+            )
+        if request.num_sequences < 1:
+            raise ValidationError("num_sequences must be 1 or more", parameter="num_sequences")
+        self._check_length(request)
+
+    def _check_length(self, request: Submit) -> None:
+        num_prompt_tokens = len(request.prompt_token_ids)
+        max_new_tokens = request.stopping.max_new_tokens
+        if not num_prompt_tokens:
+            raise ValidationError("the prompt has no tokens", parameter="prompt")
+        if max_new_tokens < 1:
+            raise ValidationError("max_new_tokens must be 1 or more", parameter="max_new_tokens")
+        # The last new token is never computed, so it needs no room.
+        if not self._memory.fits(num_prompt_tokens):
+            raise ValidationError(
+                f"the prompt's {num_prompt_tokens} tokens do not fit into the cache",
+                parameter="prompt",
+            )
+        if not self._memory.fits(num_prompt_tokens + max_new_tokens - 1):
+            raise ValidationError(
+                f"{num_prompt_tokens} prompt tokens and {max_new_tokens} new ones do not fit "
+                "into the cache",
+                parameter="max_new_tokens",
+            )
+
+
+def _create_memory(
+    traits: ExecutorTraits, executor: Executor, settings: SchedulerSettings
+) -> Memory:
+    limits = (settings.max_retained_tokens, settings.max_retained_sequences)
+    retention = Retention(
+        traits.cache_tokens if limits[0] is None else limits[0],
+        traits.max_sequences if limits[1] is None else limits[1],
+    )
+    if traits.layout is MemoryLayout.PAGED:
+        return PagedMemory(traits, executor, retention)
+    if traits.layout is MemoryLayout.CELLS and traits.shareable:
+        return CellMemory(traits, executor, retention)
+    return SlotMemory(traits, executor, retention)

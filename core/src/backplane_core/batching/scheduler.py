@@ -1,0 +1,318 @@
+"""`Scheduler`: which sequences compute which tokens in the next step. Policy only.
+
+It asks a `Memory` for room and writes `Sequence.state`; it neither executes nor samples.
+"""
+
+import dataclasses
+from bisect import bisect_left, insort
+
+from backplane_core.batching.adapter_turns import AdapterSet, AdapterTurns
+from backplane_core.batching.executor import ExecutorTraits, ScheduledBatch, ScheduledSequence
+from backplane_core.batching.memory import Memory, held_id
+from backplane_core.batching.request_group import RequestGroup
+from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.batching.waiting_queue import WaitingQueue
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class SchedulerSettings:
+    """What an operator may tune.
+
+    Attributes:
+        max_prefill_chunk: prefill tokens of a step while sequences decode, so that no decode
+            waits longer than for one such chunk; None is as many as the batch holds.
+        priority_aging_s: a waiting request gains one step of priority in so many seconds, so
+            that none waits forever behind more urgent ones.
+        headroom_tokens: what is left free per running sequence when another is admitted, so
+            that it need not be preempted a few steps later.
+        max_retained_tokens: cache tokens kept for reuse; None is all that are not in use.
+        max_retained_sequences: sequence ids kept for reuse, where the layout keeps whole
+            sequences; None is all that are not in use.
+    """
+
+    max_prefill_chunk: int | None = None
+    priority_aging_s: float = 10.0
+    headroom_tokens: int = 16
+    max_retained_tokens: int | None = None
+    max_retained_sequences: int | None = None
+
+
+def _rank(sequence: Sequence) -> tuple[float, int, int]:
+    return sequence.rank
+
+
+class Scheduler:
+    """Decodes first, then prefill chunks in order of rank; out of memory, the last rank goes.
+
+    The running sequence with the lowest rank is never preempted, so it ends, and so, one after
+    the other, do all.
+    """
+
+    def __init__(
+        self,
+        traits: ExecutorTraits,
+        memory: Memory,
+        settings: SchedulerSettings,
+        *,
+        max_running: int,
+    ) -> None:
+        self._memory = memory
+        self._settings = settings
+        self._mixed = traits.mixed_prefill
+        self._max_batch_tokens = traits.max_batch_tokens
+        self._max_draft_tokens = traits.max_draft_tokens
+        # A batch must hold all decodes and leave a token for a prefill.
+        self._max_running = min(max_running, traits.max_sequences, traits.max_batch_tokens)
+        self._groups: dict[str, RequestGroup] = {}
+        self._waiting = WaitingQueue()
+        self._prefills: list[Sequence] = []  # both sorted by rank
+        self._decodes: list[Sequence] = []
+        self._turns = AdapterTurns(traits.adapters_per_batch)
+        self._prefill_limit = traits.max_batch_tokens
+        self._prefilled_last = False
+        self.num_waiting_requests = 0
+        self.num_preemptions = 0
+
+    @property
+    def num_running(self) -> int:
+        """Sequences that hold memory."""
+        return len(self._prefills) + len(self._decodes)
+
+    @property
+    def running(self) -> list[Sequence]:
+        """The sequences that hold memory."""
+        return self._decodes + self._prefills
+
+    def add(self, group: RequestGroup) -> None:
+        """Queue a request's sequences."""
+        self._groups[group.request.request_id] = group
+        self.num_waiting_requests += 1
+        for sequence in group.start(shares=self._memory.shares):
+            self._waiting.push(sequence)
+
+    def schedule(self) -> ScheduledBatch | None:
+        """The next batch, with room reserved for it; None if there is nothing to do."""
+        for _ in range(self._turns.num_candidates + 1):
+            head = self._waiting.peek()
+            if head is None and not self.num_running:
+                return None
+            adapters = self._turns.choose(*([head.request.adapter] if head else []))
+            scheduled = self._fill(adapters)
+            if scheduled:
+                return ScheduledBatch(sequences=scheduled, adapters=_adapters_of(scheduled))
+        raise AssertionError("there are sequences, but none can be scheduled")
+
+    def prefilled(self, sequence: Sequence) -> None:
+        """A sequence's known tokens are all computed: from now on it decodes."""
+        del self._prefills[bisect_left(self._prefills, sequence.rank, key=_rank)]
+        sequence.state = SequenceState.DECODE
+        insort(self._decodes, sequence, key=_rank)
+        self._release_parked(self._groups[sequence.request.request_id])
+
+    def finish(self, sequence: Sequence, num_kept: int) -> None:
+        """A sequence ended, for whatever reason; it may have been waiting still."""
+        group = self._groups[sequence.request.request_id]
+        if sequence.seq_id is not None:
+            self._leave(sequence, num_kept)
+        sequence.state = SequenceState.FINISHED
+        group.num_unfinished -= 1
+        if not group.num_unfinished:
+            if not group.num_running:
+                self.num_waiting_requests -= 1
+            del self._groups[group.request.request_id]
+        else:
+            self._release_parked(group)
+
+    def relieve(self, batch: ScheduledBatch) -> Sequence | None:
+        """The executor had no memory for a batch: make the next one need less.
+
+        Returns:
+            The sequence to fail, where nothing is left to give up.
+        """
+        if self._memory.drop_cached():
+            return None
+        num_prefill_tokens = sum(
+            len(scheduled.token_ids)
+            for scheduled in batch.sequences
+            if scheduled.sequence.state is SequenceState.PREFILL
+        )
+        if num_prefill_tokens > 1:
+            self._prefill_limit = num_prefill_tokens // 2
+            return None
+        if self.num_running > 1:
+            self._preempt(self._last())
+            return None
+        return batch.sequences[0].sequence
+
+    def succeeded(self) -> None:
+        """A batch was computed: what `relieve` took away comes back step by step."""
+        self._prefill_limit = min(2 * self._prefill_limit, self._max_batch_tokens)
+
+    def check_integrity(self) -> None:
+        """Check the queues and the memory.
+
+        Raises:
+            AssertionError: something is lost, held twice or miscounted.
+        """
+        for sequences, state in (
+            (self._prefills, SequenceState.PREFILL),
+            (self._decodes, SequenceState.DECODE),
+        ):
+            ranks = [sequence.rank for sequence in sequences]
+            if ranks != sorted(set(ranks)):
+                raise AssertionError(f"{state.value} queue out of order")
+            if any(sequence.state is not state for sequence in sequences):
+                raise AssertionError(f"a sequence in the {state.value} queue is in another state")
+        idle = sum(not group.num_running for group in self._groups.values())
+        running = sum(group.num_running for group in self._groups.values())
+        if (idle, running) != (self.num_waiting_requests, self.num_running):
+            raise AssertionError("waiting requests or running sequences are miscounted")
+        self._memory.check_integrity(self.running)
+
+    # ── filling a batch ──────────────────────────────────────────────────────────────────
+
+    def _fill(self, adapters: AdapterSet) -> list[ScheduledSequence]:
+        if self._mixed:
+            scheduled = self._schedule_decodes(adapters)
+            num_tokens = sum(1 + decode.num_draft_tokens for decode in scheduled)
+            return scheduled + self._schedule_prefills(adapters, num_tokens)
+        # Neither kind may go twice while the other waits.
+        scheduled = [] if self._prefilled_last else self._schedule_prefills(adapters, 0)
+        self._prefilled_last = bool(scheduled)
+        scheduled = scheduled or self._schedule_decodes(adapters)
+        if not scheduled:
+            scheduled = self._schedule_prefills(adapters, 0)
+            self._prefilled_last = bool(scheduled)
+        return scheduled
+
+    def _schedule_decodes(self, adapters: AdapterSet) -> list[ScheduledSequence]:
+        spare = max(0, self._max_batch_tokens - self.num_running)
+        scheduled: list[ScheduledSequence] = []
+        for sequence in self._decodes:  # a preemption removes only what comes later, or this
+            if not adapters.permits(sequence.request.adapter):
+                continue
+            num_drafts = 0
+            if self._max_draft_tokens:
+                left = sequence.stopping.max_new_tokens - sequence.num_output_tokens - 1
+                num_drafts = min(self._max_draft_tokens, left, spare)
+            if not self._make_room(sequence, 1 + num_drafts):
+                continue
+            spare -= num_drafts
+            scheduled.append(
+                ScheduledSequence(
+                    seq_id=held_id(sequence),
+                    sequence=sequence,
+                    start=sequence.num_computed_tokens,
+                    token_ids=[sequence.token_ids[-1]],
+                    sample=True,
+                    block_table=sequence.block_table,
+                    num_draft_tokens=num_drafts,
+                )
+            )
+        return scheduled
+
+    def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Reserve for a decode, preempting from the last rank; False if it went itself."""
+        while not self._memory.reserve(sequence, num_tokens):
+            last = self._last()
+            self._preempt(last)
+            if last is sequence:
+                return False
+        return True
+
+    def _schedule_prefills(self, adapters: AdapterSet, num_taken: int) -> list[ScheduledSequence]:
+        budget = min(self._max_batch_tokens - num_taken, self._prefill_limit)
+        if self._decodes and self._settings.max_prefill_chunk is not None:
+            budget = min(budget, self._settings.max_prefill_chunk)
+        scheduled: list[ScheduledSequence] = []
+        admitting = True
+        index = 0
+        while budget > 0:
+            head = self._waiting.peek() if admitting else None
+            if head and (index == len(self._prefills) or head.rank < self._prefills[index].rank):
+                admitting = self._admit(head, adapters)
+                continue
+            if index == len(self._prefills):
+                break
+            sequence = self._prefills[index]
+            index += 1
+            if not adapters.permits(sequence.request.adapter):
+                continue
+            num_tokens = min(budget, sequence.num_uncomputed_tokens)
+            if not self._make_room_for_prefill(sequence, index, num_tokens):
+                break
+            budget -= num_tokens
+            start = sequence.num_computed_tokens
+            scheduled.append(
+                ScheduledSequence(
+                    seq_id=held_id(sequence),
+                    sequence=sequence,
+                    start=start,
+                    token_ids=sequence.token_ids[start : start + num_tokens],
+                    sample=num_tokens == sequence.num_uncomputed_tokens,
+                    block_table=sequence.block_table,
+                )
+            )
+        return scheduled
+
+    def _make_room_for_prefill(self, sequence: Sequence, behind: int, num_tokens: int) -> bool:
+        """Reserve for a chunk, preempting prefills behind it; decodes end by themselves."""
+        while not self._memory.reserve(sequence, num_tokens):
+            if behind == len(self._prefills):
+                return False
+            self._preempt(self._prefills[-1])
+        return True
+
+    def _admit(self, sequence: Sequence, adapters: AdapterSet) -> bool:
+        """Give the head of the queue its memory, if it can start now."""
+        if self.num_running >= self._max_running:
+            return False
+        headroom = self._settings.headroom_tokens * self.num_running
+        headroom += sum(prefill.num_uncomputed_tokens for prefill in self._prefills)
+        if not adapters.permits(sequence.request.adapter):
+            return False
+        if not self._memory.admit(sequence, headroom):
+            return False
+        self._waiting.pop()
+        sequence.state = SequenceState.PREFILL
+        insort(self._prefills, sequence, key=_rank)
+        self._turns.enter(sequence.request.adapter)
+        group = self._groups[sequence.request.request_id]
+        if not group.num_running:
+            self.num_waiting_requests -= 1
+        group.num_running += 1
+        return True
+
+    # ── leaving ──────────────────────────────────────────────────────────────────────────
+
+    def _last(self) -> Sequence:
+        candidates = [queue[-1] for queue in (self._prefills, self._decodes) if queue]
+        return max(candidates, key=_rank)
+
+    def _preempt(self, sequence: Sequence) -> None:
+        """Back to the queue, at its old place; what it computed stays cached while it can."""
+        self.num_preemptions += 1
+        self._leave(sequence, sequence.num_computed_tokens)
+        sequence.state = SequenceState.WAITING
+        sequence.num_computed_tokens = 0
+        self._waiting.push(sequence)
+
+    def _leave(self, sequence: Sequence, num_kept: int) -> None:
+        prefilling = sequence.state is SequenceState.PREFILL
+        queue = self._prefills if prefilling else self._decodes
+        del queue[bisect_left(queue, sequence.rank, key=_rank)]
+        self._memory.release(sequence, num_kept)
+        self._turns.leave(sequence.request.adapter)
+        group = self._groups[sequence.request.request_id]
+        group.num_running -= 1
+        if not group.num_running:
+            self.num_waiting_requests += 1
+
+    def _release_parked(self, group: RequestGroup) -> None:
+        for sequence in group.released():
+            self._waiting.push(sequence)
+
+
+def _adapters_of(scheduled: list[ScheduledSequence]) -> tuple[str, ...]:
+    names = {one.sequence.request.adapter: None for one in scheduled}
+    return tuple(name for name in names if name is not None)

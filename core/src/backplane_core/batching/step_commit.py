@@ -1,0 +1,76 @@
+"""What a step's results mean for its sequences: tokens appended, cache shared, ends found."""
+
+from backplane_core.batching.executor import SampledTokens, ScheduledSequence
+from backplane_core.batching.memory import Memory
+from backplane_core.batching.scheduler import Scheduler
+from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.batching.stopping import finish_reason
+from backplane_core.errors import GenerationError
+from backplane_core.messages import SequenceDelta, SequenceTiming
+
+
+class Committer:
+    """Applies results to sequences, memory and scheduler."""
+
+    def __init__(self, scheduler: Scheduler, memory: Memory, *, trimmable: bool) -> None:
+        self._scheduler = scheduler
+        self._memory = memory
+        self._trimmable = trimmable
+
+    def chunk(self, scheduled: ScheduledSequence) -> None:
+        """A prefill chunk was computed and more is to come."""
+        sequence = scheduled.sequence
+        sequence.num_computed_tokens += len(scheduled.token_ids)
+        self._memory.commit(sequence, sequence.num_computed_tokens)
+
+    def tokens(
+        self, scheduled: ScheduledSequence, sampled: SampledTokens, now_s: float
+    ) -> SequenceDelta:
+        """A sequence gained tokens; those past its end are dropped.
+
+        Raises:
+            GenerationError: the executor returned no token, or more than there was room for.
+        """
+        sequence = scheduled.sequence
+        num_sampled = len(sampled.token_ids)
+        if not 1 <= num_sampled <= 1 + scheduled.num_draft_tokens:
+            raise GenerationError(
+                f"the engine returned {num_sampled} tokens for a sequence, "
+                f"where 1 to {1 + scheduled.num_draft_tokens} were asked for"
+            )
+        num_written = scheduled.start + len(scheduled.token_ids) + num_sampled - 1
+        reason = None
+        num_taken = 0
+        while num_taken < num_sampled and reason is None:
+            sequence.token_ids.append(sampled.token_ids[num_taken])
+            num_taken += 1
+            reason = finish_reason(sequence)
+        sequence.num_computed_tokens = len(sequence.token_ids) - 1
+        timing = None if sequence.first_token_s is not None else _timing(sequence, now_s)
+        self._memory.commit(sequence, num_written)
+        if reason is not None:
+            sequence.finish_reason = reason
+            can_keep = self._trimmable or num_taken == num_sampled
+            self._scheduler.finish(sequence, sequence.num_computed_tokens if can_keep else 0)
+        elif sequence.state is SequenceState.PREFILL:
+            self._scheduler.prefilled(sequence)
+        return SequenceDelta(
+            request_id=sequence.request.request_id,
+            index=sequence.index,
+            token_ids=sampled.token_ids[:num_taken],
+            logprobs=sampled.logprobs and sampled.logprobs[:num_taken],
+            top_logprobs=sampled.top_logprobs and sampled.top_logprobs[:num_taken],
+            finish_reason=reason,
+            timing=timing,
+        )
+
+
+def _timing(sequence: Sequence, now_s: float) -> SequenceTiming:
+    sequence.first_token_s = now_s
+    start_s = now_s if sequence.start_s is None else sequence.start_s
+    return SequenceTiming(
+        queue_s=start_s - sequence.arrival_s,
+        prefill_s=now_s - start_s,
+        num_prompt_tokens=sequence.num_prompt_tokens,
+        num_cached_tokens=sequence.num_cached_tokens,
+    )

@@ -1,0 +1,42 @@
+"""`StepCounters`: what a runner has done since it started."""
+
+from backplane_core.batching.executor import ScheduledBatch
+from backplane_core.batching.sequence import Sequence, SequenceState
+
+
+class StepCounters:
+    """Counters behind `RunnerStats`; they never fall. Sequences, not requests, are counted."""
+
+    def __init__(self) -> None:
+        self.batch_tokens = 0
+        self.batch_sequences = 0
+        self.num_steps = 0
+        self.num_prompt_tokens = 0
+        self.num_prefilled_tokens = 0
+        self.num_cached_tokens = 0
+        self.num_generated_tokens = 0
+        self.num_finished = 0
+        self.num_cancelled = 0
+        self.num_failed = 0
+        self.prefill_seconds = 0.0
+        self.decode_seconds = 0.0
+
+    def started(self, sequence: Sequence) -> None:
+        """A sequence is in the cache for the first time."""
+        self.num_prompt_tokens += sequence.num_prompt_tokens
+        self.num_cached_tokens += sequence.num_cached_tokens
+
+    def count(self, batch: ScheduledBatch, duration_s: float) -> None:
+        """A batch was computed. Its time is split by tokens."""
+        num_prefilled = sum(
+            len(scheduled.token_ids)
+            for scheduled in batch.sequences
+            if scheduled.sequence.state is SequenceState.PREFILL
+        )
+        self.num_steps += 1
+        self.batch_tokens = batch.num_tokens
+        self.batch_sequences = len(batch.sequences)
+        self.num_prefilled_tokens += num_prefilled
+        prefill_s = duration_s * num_prefilled / self.batch_tokens
+        self.prefill_seconds += prefill_s
+        self.decode_seconds += duration_s - prefill_s

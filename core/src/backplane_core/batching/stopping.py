@@ -1,0 +1,21 @@
+"""When a sequence ends, as far as token ids can say."""
+
+from backplane_core.batching.sequence import Sequence
+from backplane_core.messages import FinishReason
+
+
+def finish_reason(sequence: Sequence) -> FinishReason | None:
+    """Why the sequence ends with its newest token, or None.
+
+    An end token on the very last token allowed is reported as what it is, not as "length", as
+    OpenAI does; TGI says "length" there. `min_new_tokens` needs no rule: samplers mask end tokens.
+    """
+    stopping = sequence.stopping
+    token_id = sequence.token_ids[-1]
+    if not stopping.ignore_eos and token_id in sequence.eos_token_ids:
+        return "eos"
+    if token_id in stopping.stop_token_ids:
+        return "stop_token"
+    if sequence.num_output_tokens >= stopping.max_new_tokens:
+        return "length"
+    return None
