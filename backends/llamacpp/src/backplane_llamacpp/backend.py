@@ -21,13 +21,13 @@ from backplane_core.runner import ModelRunner
 from backplane_core.version import Protocol
 
 from backplane_llamacpp import installation, model_files
-from backplane_llamacpp.settings import LlamaCppSettings
+from backplane_llamacpp.settings import BACKEND, LlamaCppSettings
 
 
 class LlamaCppBackend(Backend):
     """Runs on any CPU, and on GPUs where the installed llama.cpp is built for them."""
 
-    name: ClassVar[str] = "llamacpp"
+    name: ClassVar[str] = BACKEND
     summary: ClassVar[str] = "GGUF models through llama.cpp, on the CPU or a GPU; needs no torch"
     protocol: ClassVar[tuple[int, int]] = Protocol(1, 0)
     settings: ClassVar[type[LlamaCppSettings]] = LlamaCppSettings
@@ -85,7 +85,7 @@ class LlamaCppBackend(Backend):
         from backplane_llamacpp.runner import create_runner  # noqa: PLC0415 - loads the engine
 
         settings = self.parse_settings(spec.settings)
-        return create_runner(spec, local_path(spec.model), settings, progress, self.name)
+        return create_runner(spec, local_path(spec.model), settings, progress)
 
 
 def local_path(model: ModelSource) -> Path:

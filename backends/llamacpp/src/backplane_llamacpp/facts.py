@@ -1,12 +1,16 @@
 """What a loaded model says of itself: name, sizes, chat templates."""
 
+from pathlib import Path
+
+from backplane_core.backend import ModelSource
 from backplane_core.capabilities import Capabilities
 from backplane_core.messages import ModelInfo
 
+from backplane_llamacpp import installation
 from backplane_llamacpp.native import enums
 from backplane_llamacpp.native.devices import native_devices
 from backplane_llamacpp.native.model import NativeModel
-from backplane_llamacpp.settings import LlamaCppSettings
+from backplane_llamacpp.settings import BACKEND, LlamaCppSettings
 
 _TEMPLATE = "tokenizer.chat_template"
 _MAX_TOP_LOGPROBS = 100
@@ -26,23 +30,19 @@ def model_info(
     model: NativeModel,
     metadata: dict[str, str],
     settings: LlamaCppSettings,
-    *,
-    model_id: str,
-    revision: str | None,
-    backend: str,
-    backend_version: str,
-    file_name: str,
+    source: ModelSource,
+    path: Path,
 ) -> ModelInfo:
-    """The facts a server shows."""
+    """The facts a server shows of the model loaded from `path`."""
     dtype, quantization = enums.dtype_and_quantization(int(metadata.get("general.file_type", -1)))
     kind = "gpu" if settings.n_gpu_layers else "cpu"
     names = [device.name for device in native_devices() if device.kind == kind]
-    details = {"file": file_name, "name": metadata.get("general.name", "")}
+    details = {"file": path.name, "name": metadata.get("general.name", "")}
     return ModelInfo(
-        model_id=model_id,
-        revision=revision,
-        backend=backend,
-        backend_version=backend_version,
+        model_id=source.model_id,
+        revision=source.revision,
+        backend=BACKEND,
+        backend_version=installation.bindings_version() or "",
         device=", ".join(names) or kind,
         architecture=metadata.get("general.architecture"),
         dtype=dtype,

@@ -1,5 +1,6 @@
 """`LlamaCppRunner`: core's batching over a llama.cpp context, and the model's own tokenizer."""
 
+import contextlib
 import logging
 import time
 from pathlib import Path
@@ -11,7 +12,7 @@ from backplane_core.batching.scheduler import SchedulerSettings
 from backplane_core.messages import RunnerInfo
 from backplane_core.vocabulary import RemoteTokenizer
 
-from backplane_llamacpp import facts, installation
+from backplane_llamacpp import facts
 from backplane_llamacpp.executor import LlamaCppExecutor
 from backplane_llamacpp.limits import Plan, make_plan
 from backplane_llamacpp.loading import (
@@ -23,7 +24,6 @@ from backplane_llamacpp.loading import (
     warm_up,
     with_cache_dtype,
 )
-from backplane_llamacpp.native.context import NativeContext
 from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.settings import LlamaCppSettings
 from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
@@ -60,7 +60,7 @@ class LlamaCppRunner(BatchingRunner):
 
 
 def create_runner(
-    spec: RunnerSpec, path: Path, settings: LlamaCppSettings, progress: ProgressSink, backend: str
+    spec: RunnerSpec, path: Path, settings: LlamaCppSettings, progress: ProgressSink
 ) -> LlamaCppRunner:
     """Load the model at `path` and make its context, sizes chosen by `limits`.
 
@@ -71,42 +71,39 @@ def create_runner(
     check_engine_settings(spec.engine)
     settings = with_cache_dtype(settings, spec.engine)
     started = time.monotonic()
-    model = load_model(path, settings, progress)
-    try:
+    with contextlib.ExitStack() as undo:
+        model = load_model(path, settings, progress)
+        undo.callback(model.close)
         metadata = model.metadata()
-        plan = make_plan(
-            shape_of(model, metadata), free_bytes(model, settings), settings, spec.engine
-        )
+        shape = shape_of(model, metadata)
+        plan = make_plan(shape, free_bytes(model, settings), settings, spec.engine)
         _logger.info("%s: %s", path.name, plan.why)
         context = open_context(model, plan, settings)
-        try:
-            progress("warm-up")
-            trimmable = warm_up(model, context)
-            info = _info(spec, path, model, metadata, settings, plan, backend)
-            executor = _executor(model, context, plan, trimmable=trimmable)
-        except BaseException:
-            context.close()
-            raise
-    except BaseException:
-        model.close()
-        raise
+        undo.callback(context.close)
+        progress("warm-up")
+        trimmable = warm_up(model, context)
+        info = RunnerInfo(
+            model=facts.model_info(model, metadata, settings, spec.model, path),
+            limits=plan.limits,
+            capabilities=facts.capabilities(model),
+            vocabulary=read_vocabulary(model, metadata),
+            tokenizer=RemoteTokenizer(),
+            chat_templates=facts.chat_templates(metadata),
+        )
+        executor = LlamaCppExecutor(
+            context,
+            n_vocab=model.n_vocab,
+            traits=_traits(plan, trimmable=trimmable),
+            suppressed_token_ids=model.suppressed_token_ids(),
+        )
+        runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan))
+        undo.pop_all()
     _logger.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
-    return LlamaCppRunner(model, executor, info, scheduler_settings(plan))
+    return runner
 
 
-def scheduler_settings(plan: Plan) -> SchedulerSettings:
-    """What the plan says about chunks and the retained cache."""
-    return SchedulerSettings(
-        max_prefill_chunk=plan.chunk_tokens,
-        max_retained_tokens=plan.retained_tokens,
-        max_retained_sequences=plan.retained_sequences,
-    )
-
-
-def _executor(
-    model: NativeModel, context: NativeContext, plan: Plan, *, trimmable: bool
-) -> LlamaCppExecutor:
-    traits = ExecutorTraits(
+def _traits(plan: Plan, *, trimmable: bool) -> ExecutorTraits:
+    return ExecutorTraits(
         layout=MemoryLayout.CELLS,
         max_sequences=plan.num_sequences,
         cache_tokens=plan.cache_tokens,
@@ -114,37 +111,11 @@ def _executor(
         slot_tokens=plan.max_total_tokens,
         trimmable=trimmable,
     )
-    return LlamaCppExecutor(
-        context,
-        n_vocab=model.n_vocab,
-        traits=traits,
-        suppressed_token_ids=model.suppressed_token_ids(),
-    )
 
 
-def _info(
-    spec: RunnerSpec,
-    path: Path,
-    model: NativeModel,
-    metadata: dict[str, str],
-    settings: LlamaCppSettings,
-    plan: Plan,
-    backend: str,
-) -> RunnerInfo:
-    return RunnerInfo(
-        model=facts.model_info(
-            model,
-            metadata,
-            settings,
-            model_id=spec.model.model_id,
-            revision=spec.model.revision,
-            backend=backend,
-            backend_version=installation.bindings_version() or "",
-            file_name=path.name,
-        ),
-        limits=plan.limits,
-        capabilities=facts.capabilities(model),
-        vocabulary=read_vocabulary(model, metadata),
-        tokenizer=RemoteTokenizer(),
-        chat_templates=facts.chat_templates(metadata),
+def _scheduler_settings(plan: Plan) -> SchedulerSettings:
+    return SchedulerSettings(
+        max_prefill_chunk=plan.chunk_tokens,
+        max_retained_tokens=plan.retained_tokens,
+        max_retained_sequences=plan.retained_sequences,
     )

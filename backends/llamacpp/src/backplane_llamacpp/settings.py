@@ -8,6 +8,8 @@ from typing import Literal
 
 from backplane_core.backend import setting
 
+BACKEND = "llamacpp"
+
 # The types llama.cpp has attention kernels for; ggml's other types are for weights.
 CacheType = Literal["f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl"]
 
