@@ -54,9 +54,7 @@ def refuse_ambiguous(argv: Sequence[str], facts: Sequence[BackendFacts]) -> None
             )
 
 
-def parameters(
-    facts: Sequence[BackendFacts], reserved: Collection[str]
-) -> list[inspect.Parameter]:
+def parameters(facts: Sequence[BackendFacts], reserved: Collection[str]) -> list[inspect.Parameter]:
     """One keyword parameter a backend, its type a dataclass of the backend's settings.
 
     Every field's default is None, so that only what the user set is sent to the worker.
@@ -113,9 +111,7 @@ def _annotation(
     default = "" if field.default in (None, "") else f" [default: {_shown(field.default)}]"
     # A boolean that is on by default needs a way to say no; its negative is `--<backend>.no-x`.
     negative = None if field.type == "bool" else ()
-    parameter = Parameter(
-        name=names, group=group, help=f"{field.help}{default}", negative=negative
-    )
+    parameter = Parameter(name=names, group=group, help=f"{field.help}{default}", negative=negative)
     return Annotated[kind | None, parameter]
 
 

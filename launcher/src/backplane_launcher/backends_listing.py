@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 import msgspec
-from backplane_core.backend import Available, Device, Unavailable
+from backplane_core.backend import Available, BackendFacts, Device, Unavailable
 from backplane_core.describe import BackendDescription
 
 from backplane_launcher.cli import BackendsCommand
@@ -29,8 +29,7 @@ def print_backends(command: BackendsCommand, output: TextIO) -> int:
     """Ask all backends and print the list; the exit code is 0 whatever they answer."""
     catalogue = command.catalogue
     rows = [
-        _row(description, catalogue.python_of(facts.name))
-        # The launcher's own facts name a plugin's failure better than a second failure does.
+        _row(facts, description, catalogue.python_of(facts.name))
         for facts, description in zip(catalogue.facts, catalogue.ask(None), strict=True)
     ]
     if command.as_json:
@@ -40,8 +39,9 @@ def print_backends(command: BackendsCommand, output: TextIO) -> int:
     return 0
 
 
-def _row(description: BackendDescription, python: str) -> ListedBackend:
-    facts, availability = description.facts, description.availability
+def _row(facts: BackendFacts, description: BackendDescription, python: str) -> ListedBackend:
+    # `facts` are those read at start: an answer that never came has none of its own.
+    availability = description.availability
     here = availability if isinstance(availability, Available) else None
     missing = availability if isinstance(availability, Unavailable) else None
     return ListedBackend(

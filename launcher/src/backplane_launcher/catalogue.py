@@ -4,6 +4,7 @@ Static facts come from this interpreter's plugins, or by `describe` from another
 """
 
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -79,15 +80,17 @@ class Catalogue:
         timeout_s: float = LIVE_TIMEOUT_S,
     ) -> list[BackendDescription]:
         """Ask backends live, each in a process of its own, so that a hung one delays no other."""
-        from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415 - lazy for --help
-
         wanted = self.names() if names is None else list(names)
         question = Question(model=model)
+        answers: dict[str, BackendDescription] = {}
 
-        def ask_about(name: str) -> BackendDescription:
-            return ask_one(self.python_of(name), name, question, timeout_s)
+        def ask_about(name: str) -> None:
+            answers[name] = ask_one(self.python_of(name), name, question, timeout_s)
 
-        if not wanted:
-            return []
-        with ThreadPoolExecutor(max_workers=len(wanted)) as pool:
-            return list(pool.map(ask_about, wanted))
+        # Daemons: a launcher told to stop does not wait for a driver that hangs.
+        threads = [threading.Thread(target=ask_about, args=(name,), daemon=True) for name in wanted]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        return [answers[name] for name in wanted]

@@ -53,11 +53,11 @@ def choose(
     best = able[0]
     sentences = [f"backend {best.facts.name}: {_ability(best)}"]
     sentences += [
-        f"not {other.facts.name}: {_ability(other)}, but {_why_behind(other, best)}"
+        f"not taken: backend {other.facts.name}: {_ability(other)}, but {_why_behind(other, best)}"
         for other in able[1:]
     ]
     sentences += [
-        f"not {each.facts.name}: {obstacle.message}"
+        f"not taken: {obstacle.message}"
         for each in descriptions
         if (obstacle := _obstacle(each)) is not None
     ]

@@ -34,7 +34,9 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OSError) and "Consistency check failed" in str(error)
 
 
-def explain(error: BaseException, repository: str, *, revision: str | None, token: bool) -> ModelError:
+def explain(
+    error: BaseException, repository: str, *, revision: str | None, token: bool
+) -> ModelError:
     """The error to show; `token` says whether one was sent."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         return explain(error.__cause__, repository, revision=revision, token=token)

@@ -33,7 +33,9 @@ class HubId:
     gguf_file: str | None
 
 
-def locate(model_id: str | None, *, revision: str | None, gguf_file: str | None) -> ModelSource | HubId:
+def locate(
+    model_id: str | None, *, revision: str | None, gguf_file: str | None
+) -> ModelSource | HubId:
     """Find a model by its id; None is the demo model.
 
     Raises:

@@ -34,7 +34,10 @@ Quantization = Literal[
 
 
 def _flag(
-    group: Group, *names: str, help: str, validator: Number | None = None  # noqa: A002 - cyclopts' word
+    group: Group,
+    *names: str,
+    help: str,
+    validator: Number | None = None,  # noqa: A002 - cyclopts' word
 ) -> Parameter:
     return Parameter(
         name=names,
@@ -109,7 +112,10 @@ class LaunchSettings:
     num_replicas: Annotated[
         int,
         _flag(
-            BACKEND, "--num-replicas", help="Workers, each with the whole model.", validator=POSITIVE
+            BACKEND,
+            "--num-replicas",
+            help="Workers, each with the whole model.",
+            validator=POSITIVE,
         ),
     ] = 1
     num_shard: Annotated[
@@ -128,9 +134,9 @@ class LaunchSettings:
         _flag(BACKEND, "--kv-cache-dtype", help="Number format of the key-value cache."),
     ] = None
 
-    hostname: Annotated[
-        str, _flag(SERVER, "--hostname", help="Address or name to listen on.")
-    ] = "0.0.0.0"  # noqa: S104 - TGI's default; containers need it
+    hostname: Annotated[str, _flag(SERVER, "--hostname", help="Address or name to listen on.")] = (
+        "0.0.0.0"  # noqa: S104 - TGI's default; containers need it
+    )
     port: Annotated[
         int,
         _flag(
@@ -155,7 +161,9 @@ class LaunchSettings:
     ] = ()
     cors_allow_origin: Annotated[
         tuple[str, ...],
-        _flag(SERVER, "--cors-allow-origin", help="Origin that browsers may call from; repeatable."),
+        _flag(
+            SERVER, "--cors-allow-origin", help="Origin that browsers may call from; repeatable."
+        ),
     ] = ()
     payload_limit: Annotated[
         int,
@@ -188,9 +196,7 @@ class LaunchSettings:
     ] = 128
     max_client_batch_size: Annotated[
         int,
-        _flag(
-            LIMITS, "--max-client-batch-size", help="Inputs in one request.", validator=POSITIVE
-        ),
+        _flag(LIMITS, "--max-client-batch-size", help="Inputs in one request.", validator=POSITIVE),
     ] = 4
     max_best_of: Annotated[
         int, _flag(LIMITS, "--max-best-of", help="Largest best_of.", validator=POSITIVE)

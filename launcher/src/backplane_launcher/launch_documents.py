@@ -1,0 +1,111 @@
+"""From the command line's settings to what a server and a worker are told."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
+from backplane_core.control import ServerLaunch, WorkerLaunch
+
+from backplane_launcher.settings import LaunchSettings
+
+# Children need none of these: keys travel in the document, downloads are the launcher's.
+_SECRET_VARIABLES: Final = frozenset(
+    {
+        "API_KEY",
+        "BACKPLANE_API_KEY",
+        "HF_TOKEN",
+        "HF_API_TOKEN",
+        "HUGGING_FACE_HUB_TOKEN",
+    }
+)
+
+
+def child_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The launcher's environment without its secrets."""
+    kept = {name: value for name, value in environ.items() if name not in _SECRET_VARIABLES}
+    # A child's output goes through a pipe, where Python would hold lines back.
+    return kept | {"PYTHONUNBUFFERED": "1"}
+
+
+def engine_settings(settings: LaunchSettings) -> EngineSettings:
+    """The limits and choices that are common to all backends."""
+    return EngineSettings(
+        max_concurrent_requests=settings.max_concurrent_requests,
+        max_input_tokens=settings.max_input_tokens,
+        max_total_tokens=settings.max_total_tokens,
+        max_batch_prefill_tokens=settings.max_batch_prefill_tokens,
+        max_batch_total_tokens=settings.max_batch_total_tokens,
+        max_batch_size=settings.max_batch_size,
+        num_shard=settings.num_shard,
+        dtype=settings.dtype,
+        quantize=settings.quantize,
+        kv_cache_dtype=settings.kv_cache_dtype,
+        trust_remote_code=settings.trust_remote_code,
+    )
+
+
+def runner_spec(
+    settings: LaunchSettings, model: ModelSource, backend_settings: Mapping[str, Any]
+) -> RunnerSpec:
+    """What a worker loads."""
+    return RunnerSpec(
+        model=model, engine=engine_settings(settings), settings=dict(backend_settings)
+    )
+
+
+def worker_document(
+    settings: LaunchSettings,
+    spec: RunnerSpec,
+    *,
+    worker_id: str,
+    backend: str,
+    socket_path: str,
+    control_path: str,
+) -> WorkerLaunch:
+    """One worker's launch document."""
+    return WorkerLaunch(
+        worker_id=worker_id,
+        socket_path=socket_path,
+        backend=backend,
+        spec=spec,
+        control_path=control_path,
+        log_level=settings.log_level,
+        log_json=settings.json_output,
+    )
+
+
+def server_document(
+    settings: LaunchSettings,
+    *,
+    server_id: str,
+    model_id: str,
+    control_path: str,
+    port: int,
+    listen_fd: int,
+) -> ServerLaunch:
+    """One server's launch document; `port` is the one that was bound."""
+    return ServerLaunch(
+        server_id=server_id,
+        control_path=control_path,
+        model_id=model_id,
+        hostname=settings.hostname,
+        port=port,
+        listen_fd=listen_fd,
+        served_model_name=settings.served_model_name,
+        revision=settings.revision,
+        api_keys=settings.api_key,
+        max_concurrent_requests=settings.max_concurrent_requests,
+        max_best_of=settings.max_best_of,
+        max_stop_sequences=settings.max_stop_sequences,
+        max_top_n_tokens=settings.max_top_n_tokens,
+        max_client_batch_size=settings.max_client_batch_size,
+        validation_workers=settings.validation_workers,
+        payload_limit=settings.payload_limit,
+        cors_allow_origin=settings.cors_allow_origin,
+        tokenizer_config_path=settings.tokenizer_config_path,
+        chat_template=settings.chat_template,
+        write_timeout_s=settings.write_timeout,
+        graceful_timeout_s=settings.graceful_termination_timeout,
+        log_level=settings.log_level,
+        log_json=settings.json_output,
+    )

@@ -1,0 +1,81 @@
+"""The launcher's private folder: control and worker sockets, and the children's launch documents."""
+
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+import msgspec
+from backplane_core.errors import SetupError
+
+_PREFIX: Final = "backplane-"
+_LOCK: Final = "lock"
+# A Unix socket's path holds 107 bytes; the longest name in here is a worker's.
+_MAX_FOLDER_BYTES: Final = 107 - len("/worker-9999-99999.sock")
+
+
+class RunDirectory:
+    """Made with mode 0700, removed at exit; leavings of launchers that were killed are swept."""
+
+    def __init__(self, environ_runtime_dir: str | None) -> None:
+        parent = _parent(environ_runtime_dir)
+        _sweep(parent)
+        try:
+            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        except OSError as error:
+            raise SetupError(
+                f"no folder can be made in {parent}: {error.strerror}",
+                remedy="free some space there, or set TMPDIR to a folder that can be written",
+            ) from error
+        # Held for as long as this process lives, however it ends.
+        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._lock)
+
+    def write_document(self, name: str, document: msgspec.Struct) -> Path:
+        """Write a launch document that only this user can read."""
+        path = self.path / f"{name}.json"
+        descriptor = os.open(path, os.O_CREAT | os.O_WRONLY | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.encode(document))
+        return path
+
+
+def _parent(environ_runtime_dir: str | None) -> Path:
+    for candidate in (environ_runtime_dir, tempfile.gettempdir(), "/tmp"):  # noqa: S108 - only a parent; mkdtemp is private
+        if not candidate or not os.access(candidate, os.W_OK | os.X_OK):
+            continue
+        if len(os.fsencode(candidate)) + len(f"/{_PREFIX}12345678") <= _MAX_FOLDER_BYTES:
+            return Path(candidate)
+    return Path(tempfile.gettempdir())
+
+
+def _sweep(parent: Path) -> None:
+    for leftover in parent.glob(f"{_PREFIX}*"):
+        try:
+            if leftover.is_symlink() or leftover.stat().st_uid != os.geteuid():
+                continue
+            descriptor = os.open(leftover / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+        except OSError:
+            continue  # not a launcher's folder, or one that is just being made
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(leftover, ignore_errors=True)
+        except BlockingIOError:
+            pass  # its launcher lives
+        finally:
+            os.close(descriptor)

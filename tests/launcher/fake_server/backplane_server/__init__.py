@@ -1,0 +1,1 @@
+"""Stands in for the real server where tests watch what the launcher tells one."""
