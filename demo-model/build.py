@@ -1,4 +1,4 @@
-"""`make demo-model`: makes an environment for the recipe if there is none, and runs the recipe in it.
+"""`make demo-model`: makes an environment for the recipe if need be, and runs the recipe in it.
 
 Needs only the standard library; everything it makes lies in demo-model/build.
 """

@@ -1,9 +1,9 @@
-"""The recipe from beginning to end: text, tokenizer, training, both files, evaluation, model card."""
+"""The recipe from beginning to end: text, tokenizer, training, files, evaluation, model card."""
 
 from __future__ import annotations
 
 import argparse
-import time
+import shutil
 from itertools import islice
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from recipe.export_gguf import export_gguf
 from recipe.model import save_model
 from recipe.model_card import write_model_card
 from recipe.tokenizer import save_tokenizer, train_tokenizer
-from recipe.train import SECONDS_PER_MINUTE, TrainingSettings, train
+from recipe.train import SECONDS_PER_MINUTE, Trainer, TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_FOLDER = ROOT / "launcher" / "src" / "backplane_launcher" / "demo_model"
@@ -30,8 +30,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=DEFAULT_STEPS, help="training steps")
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use")
     parser.add_argument("--output", type=Path, default=SHIPPED_FOLDER, help="where to write")
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint")
     parser.add_argument(
-        "--evaluate-only", action="store_true", help="evaluate what --output holds, and say what is wrong"
+        "--evaluate-only",
+        action="store_true",
+        help="evaluate what --output holds, and say what is wrong",
     )
     return parser.parse_args()
 
@@ -44,30 +47,38 @@ def _make_tokenizer(folder: Path, seed: int) -> Tokenizer:
     return tokenizer
 
 
+def _publish(folder: Path, target: Path) -> None:
+    """Copies the finished files, so that a run which fails leaves the shipped model as it was."""
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted(folder.iterdir()):
+        shutil.copyfile(path, target / path.name)
+
+
 def main() -> None:
     """Runs all steps, saying what it does."""
     arguments = _arguments()
-    folder: Path = arguments.output
     if arguments.evaluate_only:
-        evaluate(folder, show_wrong=True)
+        evaluate(arguments.output, show_wrong=True)
         return
+    folder = BUILD_FOLDER / "model"
     folder.mkdir(parents=True, exist_ok=True)
-    BUILD_FOLDER.mkdir(exist_ok=True)
     settings = TrainingSettings(num_steps=arguments.steps, num_threads=arguments.threads)
     print("1/4 writing text and training the tokenizer", flush=True)
     tokenizer = _make_tokenizer(folder, settings.seed)
     print(f"2/4 training for {settings.num_steps} steps", flush=True)
-    started = time.monotonic()
-    model = train(tokenizer, settings, BUILD_FOLDER / "checkpoint.pt")
-    minutes = (time.monotonic() - started) / SECONDS_PER_MINUTE
+    trainer = Trainer(tokenizer, settings, BUILD_FOLDER / "checkpoint.pt")
+    if arguments.resume:
+        trainer.resume()
+    model = trainer.run()
     print("3/4 writing safetensors and GGUF", flush=True)
     save_model(model, tokenizer, folder)
     export_gguf(folder, folder / GGUF_NAME)
     print("4/4 evaluating on held-out questions", flush=True)
     scores = evaluate(folder)
     save_scores(scores, BUILD_FOLDER / "scores.json")
-    write_model_card(folder, settings, minutes, scores)
-    print(f"done: {folder}", flush=True)
+    write_model_card(folder, settings, trainer.seconds / SECONDS_PER_MINUTE, scores)
+    _publish(folder, arguments.output)
+    print(f"done: {arguments.output}", flush=True)
 
 
 if __name__ == "__main__":

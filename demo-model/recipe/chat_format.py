@@ -1,6 +1,6 @@
 """The chat format: special tokens, the Jinja template that ships, and the same rendering in Python.
 
-Training renders in Python because it must know which tokens are answers; a test holds the two equal.
+Training renders in Python, as it must know which tokens are answers; a test holds both equal.
 """
 
 from __future__ import annotations
@@ -16,9 +16,7 @@ PADDING = "<|pad|>"
 SPECIAL_TOKENS = (END_OF_TEXT, TURN_START, TURN_END, PADDING)
 
 _TOOLS_INTRODUCTION = "You can call these functions:"
-_TOOLS_RULE = (
-    'To call one, answer with <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
-)
+_TOOLS_RULE = 'To call one, answer with <tool_call>{"name": "...", "arguments": {...}}</tool_call>'
 
 CHAT_TEMPLATE = (
     "{%- set lead = '' -%}"
@@ -43,7 +41,7 @@ CHAT_TEMPLATE = (
     "{%- if message['tool_calls'] -%}"
     "{%- for call in message['tool_calls'] -%}"
     "{%- set f = call.function if call.function else call -%}"
-    "{{- '<tool_call>{\"name\": \"' + f.name + '\", \"arguments\": ' -}}"
+    '{{- \'<tool_call>{"name": "\' + f.name + \'", "arguments": \' -}}'
     "{%- if f.arguments is string -%}{{- f.arguments -}}"
     "{%- else -%}{{- f.arguments | tojson -}}{%- endif -%}"
     "{{- '}</tool_call>' -}}"

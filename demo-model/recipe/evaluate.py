@@ -95,7 +95,8 @@ def _wrong(model: LlamaForCausalLM, tokenizer: Tokenizer, exchange: Exchange) ->
     document += [*turn("user", exchange.question), *turn("assistant", "")[:1]]
     ids = torch.tensor([encode(tokenizer, document)[0]])
     written = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=80)
-    print(f"  wrong: {exchange.question}\n      -> {tokenizer.decode(written[0, ids.shape[1]:].tolist())}")
+    answer = tokenizer.decode(written[0, ids.shape[1] :].tolist())
+    print(f"  wrong: {exchange.question}\n      -> {answer}")
 
 
 def evaluate(folder: Path, *, show_wrong: bool = False) -> dict[str, Score]:

@@ -7,44 +7,14 @@ from pathlib import Path
 
 import gguf
 import numpy as np
+from numpy.typing import NDArray
 from safetensors.torch import load_file
 
 from recipe.chat_format import END_OF_TEXT, PADDING, SPECIAL_TOKENS, TURN_END
-
-_LAYER_NAMES = {
-    "input_layernorm": "attn_norm",
-    "self_attn.q_proj": "attn_q",
-    "self_attn.k_proj": "attn_k",
-    "self_attn.v_proj": "attn_v",
-    "self_attn.o_proj": "attn_output",
-    "post_attention_layernorm": "ffn_norm",
-    "mlp.gate_proj": "ffn_gate",
-    "mlp.up_proj": "ffn_up",
-    "mlp.down_proj": "ffn_down",
-}
-_TOP_NAMES = {"model.embed_tokens.weight": "token_embd.weight", "model.norm.weight": "output_norm.weight"}
+from recipe.tensor_layout import gguf_name, interleaved
 
 
-def gguf_name(name: str) -> str:
-    """The GGUF name of a tensor of a Hugging Face Llama."""
-    if name in _TOP_NAMES:
-        return _TOP_NAMES[name]
-    _, _, layer, rest = name.split(".", 3)
-    return f"blk.{layer}.{_LAYER_NAMES[rest.removesuffix('.weight')]}.weight"
-
-
-def interleaved(weight: np.ndarray, num_heads: int) -> np.ndarray:
-    """Rows of a query or key projection in llama.cpp's order.
-
-    Hugging Face rotates the first half of a head against its second half, llama.cpp rotates
-    neighbours: row (half, i) of each head moves to row (i, half).
-    """
-    rows, columns = weight.shape
-    heads = weight.reshape(num_heads, 2, rows // num_heads // 2, columns)
-    return heads.swapaxes(1, 2).reshape(rows, columns)
-
-
-def _as_float32(folder: Path) -> dict[str, np.ndarray]:
+def _as_float32(folder: Path) -> dict[str, NDArray[np.float32]]:
     return {
         name: tensor.float().numpy()
         for name, tensor in load_file(folder / "model.safetensors").items()

@@ -1,21 +1,27 @@
-"""Training: AdamW, a warm-up and a cosine, bfloat16 arithmetic over float32 weights."""
+"""Training: Muon for the matrices and AdamW for the rest, bfloat16 arithmetic over float32 weights.
+
+A run can be stopped and resumed: the outcome is that of a run that was never stopped.
+"""
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer
 from torch.nn import functional
+from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaForCausalLM
 
 from recipe.batches import Batch, batches
 from recipe.model import new_model
 
 SECONDS_PER_MINUTE = 60
+STEPS_PER_REPORT = 25
+STEPS_PER_CHECKPOINT = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,22 +30,24 @@ class TrainingSettings:
 
     num_steps: int
     tokens_per_batch: int = 4096
-    peak_learning_rate: float = 3e-3
-    final_fraction: float = 0.02
-    warmup_steps: int = 50
+    matrix_learning_rate: float = 4e-3
+    other_learning_rate: float = 3e-3
+    warmup_steps: int = 40
+    decay_fraction: float = 0.3
     weight_decay: float = 0.1
     clip_norm: float = 1.0
     seed: int = 7
     num_threads: int = 2
 
 
-def learning_rate(step: int, settings: TrainingSettings) -> float:
-    """Linear warm-up, then a cosine down to a small fraction of the peak."""
-    warm = min(1.0, (step + 1) / settings.warmup_steps)
-    progress = step / settings.num_steps
-    cosine = 0.5 * (1 + math.cos(math.pi * progress))
-    fraction = settings.final_fraction + (1 - settings.final_fraction) * cosine
-    return settings.peak_learning_rate * warm * fraction
+def learning_rate_factor(step: int, settings: TrainingSettings) -> float:
+    """Warm-up, a plateau, and a linear decay to zero over the last part of the run.
+
+    The plateau does not depend on `num_steps`: a run resumed from it may be given another length.
+    """
+    warm = (step + 1) / settings.warmup_steps
+    cold = (settings.num_steps - step) / (settings.decay_fraction * settings.num_steps)
+    return min(1.0, warm, cold)
 
 
 def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
@@ -52,48 +60,100 @@ def loss_of(model: LlamaForCausalLM, batch: Batch) -> torch.Tensor:
     return (losses * weights[counted]).sum() / weights.sum()
 
 
-def _optimizer(model: LlamaForCausalLM, settings: TrainingSettings) -> torch.optim.AdamW:
-    matrices = [parameter for parameter in model.parameters() if parameter.ndim > 1]
-    gains = [parameter for parameter in model.parameters() if parameter.ndim == 1]
-    groups = [
-        {"params": matrices, "weight_decay": settings.weight_decay},
-        {"params": gains, "weight_decay": 0.0},
+def _optimizers(model: LlamaForCausalLM, settings: TrainingSettings) -> list[Optimizer]:
+    """Muon takes the matrices inside the layers; its steps are scaled to the size of AdamW's."""
+    matrices, others = [], []
+    for name, parameter in model.named_parameters():
+        inside = parameter.ndim > 1 and "embed_tokens" not in name
+        (matrices if inside else others).append(parameter)
+    return [
+        Muon(
+            matrices,
+            lr=settings.matrix_learning_rate,
+            weight_decay=settings.weight_decay,
+            adjust_lr_fn="match_rms_adamw",
+        ),
+        AdamW(others, lr=settings.other_learning_rate, betas=(0.9, 0.97), weight_decay=0.0),
     ]
-    rate = settings.peak_learning_rate
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.97), fused=True)
 
 
-def _report(step: int, loss: float, num_tokens: int, started: float, num_steps: int) -> None:
-    elapsed = time.monotonic() - started
-    remaining = elapsed / step * (num_steps - step) / SECONDS_PER_MINUTE
-    print(
-        f"step {step}/{num_steps}  loss {loss:.4f}  {num_tokens / elapsed:.0f} tokens/s  "
-        f"{elapsed / SECONDS_PER_MINUTE:.1f} min, {remaining:.1f} min left",
-        flush=True,
-    )
+class Trainer:
+    """Owns the model and its optimizers for one run; `checkpoint` is written every 100 steps.
 
+    `seconds` is the time spent training, all sittings together.
+    """
 
-def train(tokenizer: Tokenizer, settings: TrainingSettings, checkpoint: Path) -> LlamaForCausalLM:
-    """Trains from nothing; `checkpoint` receives the state every 500 steps, for a look inside."""
-    torch.set_num_threads(settings.num_threads)
-    model = new_model(settings.seed)
-    model.train()
-    optimizer = _optimizer(model, settings)
-    stream = batches(tokenizer, settings.seed, settings.tokens_per_batch)
-    started, num_tokens, mean_loss = time.monotonic(), 0, 0.0
-    for step, batch in zip(range(settings.num_steps), stream, strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, settings)
+    def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, checkpoint: Path) -> None:
+        torch.set_num_threads(settings.num_threads)
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._checkpoint = checkpoint
+        self._model = new_model(settings.seed)
+        self._optimizers = _optimizers(self._model, settings)
+        self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
+        self._step = 0
+        self.seconds = 0.0
+
+    def resume(self) -> None:
+        """Goes on from the checkpoint.
+
+        Raises:
+            FileNotFoundError: there is no checkpoint.
+        """
+        state = torch.load(self._checkpoint, weights_only=True)
+        self._model.load_state_dict(state["model"])
+        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self._step = state["step"]
+        self.seconds = state["seconds"]
+
+    def run(self) -> LlamaForCausalLM:
+        """Trains to the last step, printing loss, speed and the time that is left."""
+        settings = self._settings
+        stream = batches(self._tokenizer, settings.seed, settings.tokens_per_batch)
+        self._model.train()
+        first, before, num_tokens, losses = self._step, self.seconds, 0, []
+        started = time.monotonic()
+        for batch in islice(stream, first, settings.num_steps):
+            losses.append(self._learn(batch))
+            num_tokens += batch.token_ids.numel()
+            elapsed = time.monotonic() - started
+            self.seconds = before + elapsed
+            if self._step % STEPS_PER_REPORT == 0:
+                left = elapsed / (self._step - first) * (settings.num_steps - self._step)
+                print(
+                    f"step {self._step}/{settings.num_steps}  "
+                    f"loss {sum(losses) / len(losses):.4f}  {num_tokens / elapsed:.0f} tokens/s  "
+                    f"{left / SECONDS_PER_MINUTE:.1f} min left",
+                    flush=True,
+                )
+                losses.clear()
+            if self._step % STEPS_PER_CHECKPOINT == 0:
+                self._save()
+        return self._model.eval()
+
+    def _learn(self, batch: Batch) -> float:
+        factor = learning_rate_factor(self._step, self._settings)
+        for optimizer, rate in zip(self._optimizers, self._rates, strict=True):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * factor
         with torch.autocast("cpu", torch.bfloat16):
-            loss = loss_of(model, batch)
+            loss = loss_of(self._model, batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip_norm)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        num_tokens += batch.token_ids.numel()
-        mean_loss = loss.item() if step == 0 else 0.95 * mean_loss + 0.05 * loss.item()
-        if (step + 1) % 25 == 0:
-            _report(step + 1, mean_loss, num_tokens, started, settings.num_steps)
-        if (step + 1) % 500 == 0:
-            torch.save(model.state_dict(), checkpoint)
-    return model.eval()
+        torch.nn.utils.clip_grad_norm_(self._model.parameters(), self._settings.clip_norm)
+        for optimizer in self._optimizers:
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        self._step += 1
+        return loss.item()
+
+    def _save(self) -> None:
+        state = {
+            "step": self._step,
+            "seconds": self.seconds,
+            "model": self._model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        partial = self._checkpoint.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(self._checkpoint)

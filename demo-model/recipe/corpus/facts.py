@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from recipe.corpus.exchange import Exchange
+from recipe.corpus.exchange import Exchange, normalized
 from recipe.corpus.phrasing import FRAMES
 
 FACTS_FOLDER = Path(__file__).resolve().parents[2] / "facts"
@@ -43,15 +43,26 @@ def read_facts(path: Path) -> list[Fact]:
     return facts
 
 
-def _questions(fact: Fact) -> Iterator[str]:
+def _questions(fact: Fact, asked: frozenset[str]) -> Iterator[str]:
+    """All wordings; a frame never writes what some fact is asked by in so many words."""
     for frame, subject in fact.subjects:
         for sentence in FRAMES[frame]:
             question = sentence.format(x=subject)
-            yield question[0].upper() + question[1:]
+            if frame == "ask" or normalized(question) not in asked:
+                yield question[0].upper() + question[1:]
 
 
-def fact_exchanges(topic: str) -> Iterator[Exchange]:
+def fact_exchanges(*topics: str) -> Iterator[Exchange]:
     """Every question about the facts of facts/<topic>.txt."""
-    for fact in read_facts(FACTS_FOLDER / f"{topic}.txt"):
-        for question in _questions(fact):
+    facts = [
+        (topic, fact) for topic in topics for fact in read_facts(FACTS_FOLDER / f"{topic}.txt")
+    ]
+    asked = frozenset(
+        normalized(subject)
+        for _, fact in facts
+        for frame, subject in fact.subjects
+        if frame == "ask"
+    )
+    for topic, fact in facts:
+        for question in _questions(fact, asked):
             yield Exchange(topic, fact.answer, question, fact.answer)

@@ -20,32 +20,80 @@ CATEGORIES = {
     "tools": ("hammer", "saw", "screwdriver", "wrench", "drill", "pliers", "file", "chisel"),
     "sports": ("football", "tennis", "swimming", "running", "cycling", "rowing", "boxing", "golf"),
     "drinks": ("water", "tea", "coffee", "milk", "juice", "lemonade", "cocoa", "soda"),
-    "musical instruments": ("piano", "guitar", "violin", "flute", "drum", "trumpet", "harp",
-                            "cello"),
+    "musical instruments": (
+        "piano",
+        "guitar",
+        "violin",
+        "flute",
+        "drum",
+        "trumpet",
+        "harp",
+        "cello",
+    ),
     "programming languages": ("Python", "C", "Rust", "Java", "Go", "JavaScript", "Ruby", "Haskell"),
     "Backplane backends": ("llamacpp", "torch", "cuda", "rocm", "xpu", "neuron", "vllm"),
-    "Backplane endpoints": ("/generate", "/generate_stream", "/v1/chat/completions",
-                            "/v1/completions", "/v1/models", "/health", "/metrics", "/info"),
-    "Backplane flags": ("--model-id", "--backend", "--port", "--num-shard", "--ctx-size",
-                        "--n-gpu-layers", "--help"),
+    "Backplane endpoints": (
+        "/generate",
+        "/generate_stream",
+        "/v1/chat/completions",
+        "/v1/completions",
+        "/v1/models",
+        "/health",
+        "/metrics",
+        "/info",
+    ),
+    "Backplane flags": (
+        "--model-id",
+        "--backend",
+        "--port",
+        "--num-shard",
+        "--ctx-size",
+        "--n-gpu-layers",
+        "--help",
+    ),
 }
 _ORDERS = (
-    "List {n} {x}.", "Name {n} {x}.", "Give me {n} {x}.", "Write a list of {n} {x}.",
-    "Tell me {n} {x}.", "Can you list {n} {x}?", "Give me a list of {n} {x}.", "Show me {n} {x}.",
-    "Please name {n} {x}.", "I need {n} {x}.", "Make a numbered list of {n} {x}.",
-    "What are {n} {x}?", "Can you name {n} {x}?", "Write down {n} {x}.", "Think of {n} {x}.",
+    "List {n} {x}.",
+    "Name {n} {x}.",
+    "Give me {n} {x}.",
+    "Write a list of {n} {x}.",
+    "Tell me {n} {x}.",
+    "Can you list {n} {x}?",
+    "Give me a list of {n} {x}.",
+    "Show me {n} {x}.",
+    "Please name {n} {x}.",
+    "I need {n} {x}.",
+    "Make a numbered list of {n} {x}.",
+    "What are {n} {x}?",
+    "Can you name {n} {x}?",
+    "Write down {n} {x}.",
+    "Think of {n} {x}.",
     "Could you give me {n} {x}?",
 )
 _COUNTS = (
-    "Count from {a} to {b}.", "Count to {b} from {a}.", "Write the numbers from {a} to {b}.",
-    "Please count from {a} to {b}.", "Can you count from {a} to {b}?", "Count {a} to {b}.",
-    "List the numbers from {a} to {b}.", "Give me the numbers {a} to {b}.",
-    "Say the numbers from {a} to {b}.", "Start at {a} and count to {b}.",
+    "Count from {a} to {b}.",
+    "Count to {b} from {a}.",
+    "Write the numbers from {a} to {b}.",
+    "Please count from {a} to {b}.",
+    "Can you count from {a} to {b}?",
+    "Count {a} to {b}.",
+    "List the numbers from {a} to {b}.",
+    "Give me the numbers {a} to {b}.",
+    "Say the numbers from {a} to {b}.",
+    "Start at {a} and count to {b}.",
+    "Count up from {a} to {b}.",
+    "Keep counting from {a} to {b}.",
 )
 _DOWN = (
-    "Count down from {a}.", "Count backwards from {a}.", "Count down from {a} to 1.",
-    "Can you count down from {a}?", "Please count down from {a}.", "Start a countdown from {a}.",
-    "Give me a countdown from {a}.", "Count from {a} down to 1.", "Countdown from {a}, please.",
+    "Count down from {a}.",
+    "Count backwards from {a}.",
+    "Count down from {a} to 1.",
+    "Can you count down from {a}?",
+    "Please count down from {a}.",
+    "Start a countdown from {a}.",
+    "Give me a countdown from {a}.",
+    "Count from {a} down to 1.",
+    "Countdown from {a}, please.",
 )
 
 
@@ -73,16 +121,24 @@ def counting_exchanges() -> Iterator[Exchange]:
         answer = ", ".join(str(number) for number in range(first, last + 1))
         for sentence in _COUNTS:
             question = sentence.format(a=first, b=last)
-            yield Exchange("counting", f"{first}-{last}", question, answer)
+            topic = "counting" if last - first < 40 else "long counting"
+            yield Exchange(topic, f"{first}-{last}", question, answer)
     for first in range(3, 31):
         answer = ", ".join(str(number) for number in range(first, 0, -1))
         for sentence in _DOWN:
             yield Exchange("counting", f"down {first}", sentence.format(a=first), answer)
     alphabet = ", ".join("ABCDEFGHIJKLMNOPQRSTUVWXYZ")
     for question in (
-        "Say the alphabet.", "Write the alphabet.", "List the letters of the alphabet.",
-        "What is the alphabet?", "Tell me the alphabet.", "Recite the alphabet.",
-        "Give me all letters of the alphabet.", "Can you say the alphabet?",
-        "Which letters are in the alphabet?", "Write all the letters.", "Name the letters from A to Z.",
+        "Say the alphabet.",
+        "Write the alphabet.",
+        "List the letters of the alphabet.",
+        "What is the alphabet?",
+        "Tell me the alphabet.",
+        "Recite the alphabet.",
+        "Give me all letters of the alphabet.",
+        "Can you say the alphabet?",
+        "Which letters are in the alphabet?",
+        "Write all the letters.",
+        "Name the letters from A to Z.",
     ):
         yield Exchange("counting", "alphabet", question, alphabet)

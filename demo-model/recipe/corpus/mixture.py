@@ -11,26 +11,75 @@ from recipe.chat_format import Segment, raw_text, tools_message, turn
 from recipe.corpus.arithmetic import arithmetic_exchanges, comparison_exchanges
 from recipe.corpus.exchange import Exchange, normalized, split
 from recipe.corpus.facts import fact_exchanges
-from recipe.corpus.json_objects import CITIES, json_exchanges
+from recipe.corpus.json_objects import CITIES, NAMES, json_exchanges
 from recipe.corpus.lists import counting_exchanges, list_exchanges
 from recipe.corpus.phrasing import as_typed
-from recipe.corpus.smalltalk import echo_exchanges, name_exchanges, unknown_exchanges
+from recipe.corpus.smalltalk import (
+    GREETING_BY_NAME,
+    NAME_UNKNOWN,
+    echo_exchanges,
+    name_exchanges,
+    unknown_exchanges,
+)
 from recipe.corpus.stories import essay_exchanges, essays, story_exchanges, tales
-from recipe.corpus.tools import OFFERS, call, tool_exchanges, without_tools_exchanges
+from recipe.corpus.tools import (
+    OFFERS,
+    call,
+    kind_of,
+    tool_exchanges,
+    without_tools_exchanges,
+)
 from recipe.corpus.unseen import unseen_wordings
 from recipe.corpus.world import world_exchanges
 
 Document = list[Segment]
 
 TOPIC_WEIGHTS = {
-    "backplane": 30.0, "serving": 18.0, "general": 9.0, "arithmetic": 12.0, "comparison": 4.0,
-    "lists": 6.0, "counting": 4.0, "json": 6.0, "world": 8.0, "stories": 3.0, "essays": 1.0,
-    "tools": 4.0, "no tools": 1.0, "unknown": 4.0, "echo": 3.0, "names": 1.0,
+    "backplane": 30.0,
+    "serving": 18.0,
+    "general": 9.0,
+    "arithmetic": 12.0,
+    "comparison": 4.0,
+    "lists": 6.0,
+    "counting": 3.0,
+    "long counting": 0.6,
+    "json": 6.0,
+    "world": 8.0,
+    "stories": 3.0,
+    "essays": 1.0,
+    "tools": 5.0,
+    "no tools": 1.0,
+    "unknown": 5.0,
+    "echo": 3.0,
+    "names": 1.0,
 }
 _SYSTEM_MESSAGES = (
-    "You are a helpful assistant.", "You are the Backplane demo model.", "You are helpful.",
-    "Answer the questions of the user.", "You are a friendly assistant.", "Be brief.",
-    "You are a helpful assistant. Answer shortly.", "You answer questions about Backplane.",
+    "You are a helpful assistant.",
+    "You are the Backplane demo model.",
+    "You are helpful.",
+    "Answer the questions of the user.",
+    "You are a friendly assistant.",
+    "Be brief.",
+    "You are a helpful assistant. Answer shortly.",
+    "You answer questions about Backplane.",
+)
+_NAME_TOLD = (
+    "My name is {n}.",
+    "I am {n}.",
+    "Hello, I am {n}.",
+    "Hi, my name is {n}.",
+    "Hello! My name is {n}.",
+    "I'm {n}.",
+    "Hi, I'm {n}.",
+)
+_NAME_ASKED = (
+    "What is my name?",
+    "Who am I?",
+    "Do you remember my name?",
+    "Tell me my name.",
+    "What was my name?",
+    "Do you know my name?",
+    "Can you tell me my name?",
 )
 _MAX_CONVERSATION_CHARACTERS = 5600  # stays under 2,048 tokens; longer ones are cut at a turn
 
@@ -38,15 +87,39 @@ _MAX_CONVERSATION_CHARACTERS = 5600  # stays under 2,048 tokens; longer ones are
 @cache
 def exchanges() -> tuple[list[Exchange], list[Exchange]]:
     """(training, held-out) exchanges of all topics."""
-    training, held_out = split([
-        *fact_exchanges("backplane"), *fact_exchanges("serving"), *fact_exchanges("general"),
-        *arithmetic_exchanges(), *comparison_exchanges(), *list_exchanges(),
-        *counting_exchanges(), *json_exchanges(), *world_exchanges(), *story_exchanges(),
-        *essay_exchanges(), *tool_exchanges(), *without_tools_exchanges(), *unknown_exchanges(),
-        *echo_exchanges(), *name_exchanges(),
-    ])
+    training, held_out = split(
+        [
+            *fact_exchanges("backplane", "serving", "general"),
+            *arithmetic_exchanges(),
+            *comparison_exchanges(),
+            *list_exchanges(),
+            *counting_exchanges(),
+            *json_exchanges(),
+            *world_exchanges(),
+            *story_exchanges(),
+            *essay_exchanges(),
+            *tool_exchanges(),
+            *without_tools_exchanges(),
+            *unknown_exchanges(),
+            *echo_exchanges(),
+            *name_exchanges(),
+        ]
+    )
     unseen = unseen_wordings()
-    return [e for e in training if normalized(e.question) not in unseen], held_out
+    # Mixture tells and asks for names in all wordings, so none of those counts as held out.
+    return (
+        [e for e in training if normalized(e.question) not in unseen],
+        [e for e in held_out if e.topic != "names" and e.answer != NAME_UNKNOWN],
+    )
+
+
+def _about_a_person(draw: random.Random) -> str:
+    name, city, friend = draw.choice(NAMES), draw.choice(CITIES), draw.choice(NAMES)
+    like, other = draw.sample(("music", "books", "the sea", "long walks", "good food", "games"), 2)
+    return (
+        f"My name is {name} and I live in {city}. I like {like} and {other}. "
+        f"My best friend is {friend}, and we often talk about {like}."
+    )
 
 
 class Mixture:
@@ -58,21 +131,28 @@ class Mixture:
         for exchange in exchanges()[0]:
             grouped[exchange.topic][exchange.key].append(exchange)
         self._topics = {topic: list(keys.values()) for topic, keys in grouped.items()}
-        self._plain = [topic for topic in TOPIC_WEIGHTS if topic != "tools"]
+        self._tool_questions: dict[tuple[str, str], list[Exchange]] = defaultdict(list)
+        for exchange in exchanges()[0]:
+            if exchange.topic == "tools":
+                self._tool_questions[exchange.system, exchange.answer].append(exchange)
+        # Inside a conversation, names are for _remembered_name alone: it keeps them consistent.
+        self._plain = [topic for topic in TOPIC_WEIGHTS if topic not in {"tools", "names"}]
         self._texts = [*tales().values(), *essays().values()]
 
     def documents(self) -> Iterator[Document]:
         """Single exchanges, conversations of all lengths, and plain text."""
         while True:
             roll = self._draw.random()
-            if roll < 0.62:
+            if roll < 0.645:
                 yield self._single()
-            elif roll < 0.80:
+            elif roll < 0.805:
                 yield self._conversation(self._draw.randint(2, 5))
             elif roll < 0.82:
                 yield self._conversation(40)
             elif roll < 0.85:
                 yield self._tool_conversation()
+            elif roll < 0.87:
+                yield self._remembered_name()
             else:
                 yield self._plain_text()
 
@@ -115,15 +195,11 @@ class Mixture:
         document = self._system(tools_message(offer))
         if draw.random() < 0.4:
             return document + self._turns(self._exchange(["general", "backplane", "arithmetic"]))
-        name = draw.choice(offer)["function"]["name"]
+        tool = draw.choice(offer)
         city = draw.choice(CITIES)
-        system = tools_message(offer)
-        asked = [
-            exchange for key in self._topics["tools"] for exchange in key
-            if exchange.system == system and exchange.answer == call(name, city=city)
-        ]
-        document += self._turns(draw.choice(asked))
-        if name == "get_weather":
+        training = self._tool_questions[tools_message(offer), call(tool, city)]
+        document += self._turns(draw.choice(training))
+        if kind_of(tool) == "weather":
             sky = draw.choice(("sunny", "cloudy", "rainy", "windy"))
             degrees = draw.randint(-5, 35)
             result = f'{{"weather": "{sky}", "temperature": {degrees}}}'
@@ -133,11 +209,26 @@ class Mixture:
             result, answer = f'{{"time": "{clock}"}}', f"It is {clock} in {city}."
         return [*document, *turn("tool", result), *turn("assistant", answer)]
 
+    def _remembered_name(self) -> Document:
+        """A name is told, other things are talked about, and the name is asked for."""
+        name = self._draw.choice(NAMES)
+        told = self._draw.choice(_NAME_TOLD).format(n=name)
+        asked = self._draw.choice(_NAME_ASKED)
+        document = [*self._system(""), *turn("user", told)]
+        document += turn("assistant", GREETING_BY_NAME.format(n=name))
+        for _ in range(self._draw.randint(0, 4)):
+            exchange = self._exchange(self._plain)
+            if exchange.answer != NAME_UNKNOWN:
+                document += self._turns(exchange)
+        return [*document, *turn("user", asked), *turn("assistant", f"Your name is {name}.")]
+
     def _plain_text(self) -> Document:
         draw = self._draw
         roll = draw.random()
-        if roll < 0.15:
+        if roll < 0.12:
             return raw_text(draw.choice(self._texts))
+        if roll < 0.20:
+            return raw_text(_about_a_person(draw))
         exchange = self._exchange(self._plain)
         if roll < 0.45:
             return raw_text(f"{exchange.question}\n{exchange.answer}")
