@@ -152,7 +152,7 @@ def test_a_shared_prefix_equals_recomputing_it(make_executor: MakeExecutor) -> N
     step(executor, share(0, source))
     step(executor, share(0, source, len(PROMPT)))  # the source runs on
 
-    branch = PROMPT[:12] + [65, 66, 67]
+    branch = [*PROMPT[:12], 65, 66, 67]
     executor.share_prefix(0, 1, 12)
     shared = sequence(branch)
     step(executor, share(1, shared, 12))
@@ -183,7 +183,7 @@ def test_trim_drops_the_tail(make_executor: MakeExecutor) -> None:
     step(executor, share(0, sequence(PROMPT)))
     executor.trim(0, 5)
     assert executor._context.last_position(0) == 4
-    other = PROMPT[:5] + [70, 71, 72]
+    other = [*PROMPT[:5], 70, 71, 72]
     step(executor, share(0, sequence(other), 5))
     trimmed = logits_of(executor)
     step(executor, share(1, sequence(other)))

@@ -63,7 +63,7 @@ class Sampler:
         Raises:
             GenerationError: no token is possible, or the model's logits are not numbers.
         """
-        processed = self._processed(seq_id, sequence, logits)
+        processed = self.processed(seq_id, sequence, logits)
         highest = int(processed.argmax())
         if not np.isfinite(processed[highest]):
             raise GenerationError(
@@ -74,7 +74,8 @@ class Sampler:
             return highest
         return self.draw(processed, sequence.sampling, sequence.seed, len(sequence.token_ids))
 
-    def _processed(self, seq_id: int, sequence: Sequence, logits: Logits) -> Logits:
+    def processed(self, seq_id: int, sequence: Sequence, logits: Logits) -> Logits:
+        """Bias, penalties and masks applied; the very same array where there are none."""
         params = sequence.sampling
         masked = end_token_ids_to_mask(sequence)
         penalized = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
@@ -100,8 +101,8 @@ class Sampler:
             counts = self._counts[seq_id] = TokenCounts(sequence)
         return counts
 
-    def draw(self, logits: Logits, params: SamplingParams, seed: int, position: int) -> int:
-        """Truncate and draw; `params.temperature` > 0."""
+    def candidates(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
+        """What the truncations keep: ascending ids and their weights; temperature is not 0."""
         ids, weights = self._likeliest(logits, params)
         if params.min_p > 0.0:
             kept = weights >= params.min_p * weights.max()
@@ -109,6 +110,11 @@ class Sampler:
         if params.typical_p < 1.0:
             kept = _typical(weights, params.typical_p)
             ids, weights = ids[kept], weights[kept]
+        return ids, weights
+
+    def draw(self, logits: Logits, params: SamplingParams, seed: int, position: int) -> int:
+        """One of the candidates, chosen by `uniform(seed, position)`."""
+        ids, weights = self.candidates(logits, params)
         cumulative = np.cumsum(weights)
         number = uniform(seed, position) * cumulative[-1]
         index = np.searchsorted(cumulative, number, side="right")

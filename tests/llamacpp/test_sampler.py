@@ -1,0 +1,261 @@
+"""The sampler against core's vectors and, on random parameters, against core's plain reference."""
+
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from backplane_core.batching.sequence import Sequence
+from backplane_core.errors import GenerationError
+from backplane_core.messages import Submit, TokenSegment
+from backplane_core.sampling import SamplingParams, StoppingParams, sequence_seed, uniform
+from backplane_core.testing import sampling_reference, sampling_vectors
+from backplane_llamacpp.sampler import Sampler, needs_only_argmax
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+CASES = sampling_vectors.load().cases
+_SAMPLERS: dict[int, Sampler] = {}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _free_samplers() -> Iterator[None]:
+    yield
+    while _SAMPLERS:
+        _SAMPLERS.popitem()[1].close()
+
+
+def sampler_for(n_vocab: int) -> Sampler:
+    return _SAMPLERS.setdefault(n_vocab, Sampler(n_vocab))
+
+
+def sequence(
+    prompt: list[int],
+    output: list[int],
+    params: SamplingParams,
+    *,
+    index: int = 0,
+    stopping: StoppingParams | None = None,
+    eos: frozenset[int] = frozenset(),
+) -> Sequence:
+    request = Submit(
+        request_id="s-0",
+        prompt=[TokenSegment(token_ids=prompt)],
+        sampling=params,
+        stopping=stopping or StoppingParams(max_new_tokens=100),
+    )
+    return Sequence(
+        request=request,
+        index=index,
+        token_ids=prompt + output,
+        num_prompt_tokens=len(prompt),
+        eos_token_ids=eos,
+    )
+
+
+def with_seed(params: SamplingParams, seed: int) -> SamplingParams:
+    names = SamplingParams.__struct_fields__
+    return SamplingParams(**{name: getattr(params, name) for name in names} | {"seed": seed})
+
+
+def masking(masked: list[int], num_output: int) -> dict[str, object]:
+    minimum = num_output + 1 if masked else 0
+    return {
+        "eos": frozenset(masked),
+        "stopping": StoppingParams(max_new_tokens=100, min_new_tokens=minimum),
+    }
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
+def test_vectors(case: sampling_vectors.SamplingVector) -> None:
+    sampler = sampler_for(len(case.logits))
+    logits = np.array(case.logits, np.float32)
+    mask = masking(case.masked, len(case.output))
+    one = sequence(case.prompt, case.output, case.params, **mask)
+    if case.params.greedy:
+        assert sampler.sample(0, one, logits) == case.kept[0].token_id
+    else:
+        ids, weights = sampler.candidates(sampler.processed(0, one, logits), case.params)
+        kept = {
+            int(token_id): share
+            for token_id, share in zip(ids, weights / weights.sum(), strict=True)
+            if share > 0
+        }
+        expected = {c.token_id: c.probability for c in case.kept if c.probability > 0}
+        assert kept == pytest.approx(expected, abs=1e-6)
+    for draw in case.draws:
+        one = sequence(case.prompt, case.output, with_seed(case.params, draw.seed), **mask)
+        assert sampler.sample(0, one, logits) == draw.token_id
+    for token_id, expected in enumerate(case.logprobs):
+        logprob, _ = sampler.logprobs(logits, token_id, 0)
+        assert logprob == pytest.approx(expected, abs=1e-5)
+
+
+# Three decimals keep thresholds away from rounding; 0 and 1, where they are switches, are there.
+share = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
+token_ids = st.lists(st.integers(0, 47), max_size=12)
+random_params = st.builds(
+    SamplingParams,
+    logit_bias=st.dictionaries(
+        st.integers(0, 47), st.sampled_from([-100.0, -1.5, 2.5]), max_size=4
+    ),
+    repetition_penalty=st.sampled_from([0.8, 1.0, 1.0, 1.3, 2.0]),
+    frequency_penalty=st.sampled_from([-0.5, 0.0, 0.0, 0.7]),
+    presence_penalty=st.sampled_from([-1.0, 0.0, 0.0, 0.9]),
+    temperature=st.sampled_from([0.0, 0.05, 0.5, 1.0, 1.7]),
+    top_k=st.integers(0, 60),
+    top_p=share,
+    min_p=share,
+    typical_p=share,
+    seed=st.integers(0, 2**64 - 1),
+)
+
+
+@settings(max_examples=600, deadline=None)
+@given(
+    params=random_params,
+    prompt=token_ids,
+    output=token_ids,
+    masked=st.lists(st.integers(0, 47), max_size=3, unique=True),
+    random_state=st.integers(0, 2**32 - 1),
+)
+def test_random_parameters_against_the_reference(
+    params: SamplingParams,
+    prompt: list[int],
+    output: list[int],
+    masked: list[int],
+    random_state: int,
+) -> None:
+    logits = np.random.default_rng(random_state).normal(0, 3, 48).astype(np.float32)
+    before = logits.copy()
+    one = sequence(prompt, output, params, **masking(masked, len(output)))
+    sampler = sampler_for(48)
+    token_id = sampler.sample(0, one, logits)
+    assert np.array_equal(logits, before)
+
+    model_logits = dict(enumerate(map(float, logits)))
+    processed = sampling_reference.process_logits(
+        model_logits, params, prompt + output, masked=masked
+    )
+    expected = sampling_reference.distribution(processed, params)
+    if params.greedy:
+        assert token_id in expected
+        return
+    ids, weights = sampler.candidates(sampler.processed(0, one, logits), params)
+    kept = dict(zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
+    kept = {key: value for key, value in kept.items() if value > 1e-9}
+    expected = {key: value for key, value in expected.items() if value > 1e-9}
+    assert kept == pytest.approx(expected, abs=2e-5)
+    number = uniform(one.seed, len(one.token_ids))
+    cumulative = np.cumsum(list(expected.values()))
+    if np.abs(cumulative - number).min() > 1e-4:
+        assert token_id == sampling_reference.draw(expected, number)
+
+
+@pytest.mark.parametrize("params", [{"top_p": 0.95}, {"top_k": 700, "top_p": 0.9}, {"top_k": 40}])
+def test_a_vocabulary_larger_than_the_first_look(params: dict[str, float]) -> None:
+    logits = np.random.default_rng(5).normal(0, 0.3, 5000).astype(np.float32)
+    wanted = SamplingParams(**params)
+    ids, weights = sampler_for(5000).candidates(logits, wanted)
+    expected = sampling_reference.distribution(dict(enumerate(map(float, logits))), wanted)
+    assert ids.tolist() == list(expected)
+    assert (weights / weights.sum()).tolist() == pytest.approx(list(expected.values()), rel=1e-9)
+
+
+def test_equal_logits_at_the_edge_keep_the_lowest_ids() -> None:
+    logits = np.zeros(1000, np.float32)
+    logits[[3, 500, 999]] = 1.0
+    sampler = sampler_for(1000)
+    assert sampler.highest(logits, 2).tolist() == [3, 500]
+    assert sampler.highest(logits, 5).tolist() == [0, 1, 3, 500, 999]
+    assert sampler.sample(0, sequence([1], [], SamplingParams(temperature=0.0)), logits) == 3
+
+
+def test_a_seed_draws_the_same_whatever_else_is_sampled() -> None:
+    random = np.random.default_rng(11)
+    rows = random.normal(0, 2, (30, 300)).astype(np.float32)
+    params = SamplingParams(temperature=0.9, top_p=0.9, seed=77)
+    sampler = sampler_for(300)
+
+    alone = sequence([1, 2], [], params)
+    for row in rows:
+        alone.token_ids.append(sampler.sample(0, alone, row))
+    crowded = sequence([1, 2], [], params)
+    other = sequence([4], [], with_seed(params, 5))
+    for row in rows:
+        other.token_ids.append(sampler.sample(2, other, row[::-1].copy()))
+        crowded.token_ids.append(sampler.sample(1, crowded, row))
+    assert crowded.token_ids == alone.token_ids
+    assert len(set(alone.token_ids)) > 10
+
+
+def test_choices_of_a_request_differ_and_choice_0_has_its_seed() -> None:
+    row = np.zeros(300, np.float32)
+    params = SamplingParams(seed=9)
+    sampler = sampler_for(300)
+    drawn = [sampler.sample(0, sequence([1], [], params, index=index), row) for index in range(8)]
+    assert len(set(drawn)) > 4
+    assert drawn[0] == math.floor(uniform(9, 1) * 300)
+    assert drawn[3] == math.floor(uniform(sequence_seed(9, 3), 1) * 300)
+
+
+def test_penalty_counts_follow_the_output_and_a_reused_id_starts_anew() -> None:
+    sampler = sampler_for(16)
+    logits = np.linspace(0, 1, 16, dtype=np.float32)
+    params = SamplingParams(temperature=0.0, frequency_penalty=0.4)
+    one = sequence([15, 15], [], params)
+    for expected in (14, 13, 12, 11):
+        assert sampler.sample(3, one, logits) == expected
+        one.token_ids.append(expected)
+    fresh = sequence([0], [], params)  # the id 3 again, without `forget`
+    assert sampler.sample(3, fresh, logits) == 15
+
+
+def test_end_tokens_are_masked_until_min_new_tokens() -> None:
+    sampler = sampler_for(8)
+    logits = np.array([0, 1, 2, 3, 4, 5, 6, 7], np.float32)
+    stopping = StoppingParams(max_new_tokens=9, min_new_tokens=2, stop_token_ids=(6,))
+    greedy = SamplingParams(temperature=0.0)
+    one = sequence([1], [], greedy, stopping=stopping, eos=frozenset({7}))
+    drawn = []
+    for _ in range(3):
+        drawn.append(sampler.sample(0, one, logits))
+        one.token_ids.append(drawn[-1])
+    assert drawn == [5, 5, 7]
+
+
+def test_top_logprobs_are_sorted_and_ties_go_to_the_lower_id() -> None:
+    logits = np.array([1.0, 3.0, 3.0, 2.0, 3.0], np.float32)
+    logprob, top = sampler_for(5).logprobs(logits, 3, 2)
+    normalizer = math.log(sum(math.exp(value) for value in logits.tolist()))
+    assert logprob == pytest.approx(2.0 - normalizer)
+    assert [token_id for token_id, _ in top] == [1, 2]
+    assert top[0][1] == pytest.approx(3.0 - normalizer)
+
+
+@pytest.mark.parametrize("broken", [np.nan, -np.inf])
+def test_no_possible_token_is_an_error(broken: float) -> None:
+    logits = np.full(8, broken, np.float32)
+    one = sequence([1], [], SamplingParams())
+    with pytest.raises(GenerationError, match="no token can follow"):
+        sampler_for(8).sample(0, one, logits)
+
+
+@pytest.mark.parametrize(
+    "not_plain",
+    [
+        {"temperature": 0.5},
+        {"logit_bias": {1: 1.0}},
+        {"repetition_penalty": 1.1},
+        {"frequency_penalty": 0.1},
+        {"presence_penalty": 0.1},
+    ],
+)
+def test_the_fast_path_is_for_plain_greedy_alone(not_plain: dict[str, object]) -> None:
+    plain = sequence([1], [], SamplingParams(temperature=0.0))
+    assert needs_only_argmax([plain])
+    other = SamplingParams(**{"temperature": 0.0} | not_plain)
+    assert not needs_only_argmax([plain, sequence([1], [], other)])
+    waiting = StoppingParams(max_new_tokens=5, min_new_tokens=1)
+    held = sequence([1], [], SamplingParams(temperature=0.0), stopping=waiting)
+    assert not needs_only_argmax([held])
