@@ -77,15 +77,16 @@ class Catalogue:
         model: ModelSource | None,
         names: Sequence[str] | None = None,
         *,
-        timeout_s: float = LIVE_TIMEOUT_S,
+        timeout_s: float | None = None,
     ) -> list[BackendDescription]:
         """Ask backends live, each in a process of its own, so that a hung one delays no other."""
         wanted = self.names() if names is None else list(names)
         question = Question(model=model)
+        limit_s = LIVE_TIMEOUT_S if timeout_s is None else timeout_s
         answers: dict[str, BackendDescription] = {}
 
         def ask_about(name: str) -> None:
-            answers[name] = ask_one(self.python_of(name), name, question, timeout_s)
+            answers[name] = ask_one(self.python_of(name), name, question, limit_s)
 
         # Daemons: a launcher told to stop does not wait for a driver that hangs.
         threads = [threading.Thread(target=ask_about, args=(name,), daemon=True) for name in wanted]

@@ -1,0 +1,248 @@
+"""The launcher as a process, with core's real worker, the echo backend and a server that listens."""
+
+import os
+import signal
+import socket
+import stat
+import sys
+import time
+import urllib.request
+
+import pytest
+
+from .launched import Launched
+
+ECHO = ("--model-id", "echo:x", "--port", "0")
+
+
+def gone(launched: Launched, timeout_s: float = 5.0) -> None:
+    launched.until(lambda: not launched.pids(), timeout_s, f"end of {launched.pids()}")
+
+
+def test_from_start_to_stop(tmp_path):
+    with Launched(tmp_path, *ECHO, "--echo.load-seconds", "0.3") as launched:
+        url = launched.wait_connected()
+        with urllib.request.urlopen(f"{url}/health/ready") as answer:  # noqa: S310 - our own server
+            assert answer.status == 200
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        gone(launched)
+    kinds = [event["event"] for event in launched.events()]
+    assert kinds[0] == "launch", "the server starts first"
+    assert "Progress" in kinds[1 : kinds.index("WorkerUp")]
+    assert kinds[-2:] == ["Shutdown", "drained"]
+    assert "server-0: a line on standard output" in launched.lines
+    assert list(launched.runtime.iterdir()) == [], "the run directory is removed"
+
+
+def test_secrets_travel_in_a_private_document_only(tmp_path):
+    environ = {"API_KEY": "secret-of-the-environment", "HF_TOKEN": "hf_secret"}
+    with Launched(tmp_path, *ECHO, environ=environ) as launched:
+        launched.wait_connected()
+        event = launched.wait_for_event("launch")
+        assert event["document"]["api_keys"] == ["secret-of-the-environment"]
+        assert event["secrets"] == []
+        assert event["mode"] == "0o600"
+        (folder,) = launched.runtime.iterdir()
+        assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+        assert not list(folder.glob("*.json")), "documents are removed once they are read"
+        assert "secret-of" not in launched.output
+        assert "hf_secret" not in launched.output
+
+
+def test_a_killed_worker_is_replaced_and_the_servers_know(tmp_path):
+    with Launched(tmp_path, *ECHO) as launched:
+        launched.wait_connected()
+        first = launched.wait_for_event("WorkerUp")
+        os.kill(launched.worker_pid(), signal.SIGKILL)
+        down = launched.wait_for_event("WorkerDown")
+        assert down["reason"].startswith("was killed by SIGKILL; it is started again in 0.5 s")
+        assert not down.get("final", False)
+        second = launched.wait_for_event("WorkerUp", 2)
+        assert second["worker_id"] == first["worker_id"]
+        assert second["socket_path"] != first["socket_path"]
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+
+
+def test_back_off_doubles(tmp_path):
+    with Launched(tmp_path, *ECHO) as launched:
+        launched.wait_connected()
+        for number, pause in ((1, "0.5"), (2, "1"), (3, "2")):
+            os.kill(launched.worker_pid(), signal.SIGKILL)
+            down = launched.wait_for_event("WorkerDown", number)
+            assert down["reason"].endswith(f"started again in {pause} s")
+            launched.wait_for_event("WorkerUp", number + 1)
+
+
+def test_a_stopped_worker_is_replaced_after_the_stall_timeout(tmp_path):
+    with Launched(tmp_path, *ECHO, "--worker-stall-timeout", "1.5") as launched:
+        launched.wait_connected()
+        pid = launched.worker_pid()
+        stopped_at = time.monotonic()
+        os.kill(pid, signal.SIGSTOP)
+        down = launched.wait_for_event("WorkerDown")
+        assert 1.0 < time.monotonic() - stopped_at < 6.0
+        assert down["reason"].startswith("hung: no heartbeat for 1.5 s")
+        launched.wait_for_event("WorkerUp", 2)
+        assert launched.worker_pid() != pid
+        assert not os.path.exists(f"/proc/{pid}/cmdline") or pid not in launched.pids()
+
+
+def test_a_killed_server_is_replaced_on_the_same_port(tmp_path):
+    with Launched(tmp_path, *ECHO) as launched:
+        url = launched.wait_connected()
+        os.kill(launched.server_pid(), signal.SIGKILL)
+        again = launched.wait_for_event("launch", 2)
+        assert again["server"] == "server-0.2", "request ids must never come twice"
+        assert url.endswith(f":{again['document']['port']}")
+        launched.until(
+            lambda: [e for e in launched.events()
+                     if e["server"] == "server-0.2" and e["event"] == "WorkerUp"],
+            10.0,
+            "present state for the server that joined late",
+        )
+        with urllib.request.urlopen(f"{url}/health/ready") as answer:  # noqa: S310
+            assert answer.status == 200
+
+
+def test_a_model_that_cannot_be_loaded_ends_the_launcher_with_one_line(tmp_path):
+    with Launched(tmp_path, *ECHO, "--echo.load-error", "the weights are torn") as launched:
+        assert launched.wait() == 1
+        gone(launched)
+    errors = [line for line in launched.lines if line.startswith("error:")]
+    assert len(errors) == 1
+    assert "the weights are torn" in errors[0]
+    assert "Traceback" not in launched.output
+    assert launched.wait_for_event("WorkerDown")["final"] is True
+
+
+def test_a_worker_that_never_comes_up_is_given_up(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *backplane_core.worker*) echo "libgpu.so: cannot open" >&2; exit 9;; esac\n'
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    argv = (*ECHO, "--backend", "echo", "--backend-python", f"echo={python}")
+    with Launched(tmp_path, *argv) as launched:
+        assert launched.wait() == 1
+        gone(launched)
+    assert "error: worker-0 could not start, 3 times: exited with status 9" in launched.output
+    assert "libgpu.so: cannot open" in launched.lines[-1]
+
+
+def test_a_server_that_never_comes_up_is_given_up(tmp_path):
+    with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_FAILS": "1"}) as launched:
+        assert launched.wait() == 1
+        gone(launched)
+    assert "error: server-0 could not start, 3 times: exited with status 1" in launched.output
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_drains(tmp_path, number):
+    environ = {"FAKE_SERVER_DRAIN_S": "1"}
+    with Launched(tmp_path, *ECHO, "-g", "7", environ=environ) as launched:
+        launched.wait_connected()
+        worker = launched.worker_pid()
+        asked_at = time.monotonic()
+        launched.signal(number)
+        assert launched.wait_for_event("Shutdown")["grace_s"] == 7.0
+        assert worker in launched.pids(), "the worker outlives the draining server"
+        assert launched.wait() == 0
+        assert 1.0 <= time.monotonic() - asked_at < 5.0
+        assert launched.wait_for_event("drained")
+        gone(launched)
+
+
+def test_a_second_signal_stops_at_once(tmp_path):
+    with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_DRAIN_S": "60"}) as launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGTERM)
+        launched.wait_for_event("Shutdown")
+        asked_at = time.monotonic()
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        assert time.monotonic() - asked_at < 3.0
+        gone(launched)
+
+
+def test_a_server_that_does_not_stop_is_killed(tmp_path):
+    with Launched(tmp_path, *ECHO, "-g", "0", environ={"FAKE_SERVER_DEAF": "1"}) as launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        assert "server-0 did not stop within 5 s; killing it" in launched.output
+        gone(launched)
+
+
+def test_a_signal_while_the_model_loads(tmp_path):
+    with Launched(tmp_path, *ECHO, "--echo.load-seconds", "60") as launched:
+        launched.until(
+            lambda: [e for e in launched.events() if e.get("stage") == "load"], 10.0, "loading"
+        )
+        asked_at = time.monotonic()
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        assert time.monotonic() - asked_at < 4.0
+        gone(launched)
+
+
+@pytest.mark.parametrize("stopped", [False, True], ids=["running", "stopped worker"])
+def test_kill_9_of_the_launcher_leaves_no_orphan(tmp_path, stopped):
+    argv = (*ECHO, "--num-replicas", "2", "--num-servers", "2")
+    with Launched(tmp_path, *argv) as launched:
+        launched.wait_connected()
+        launched.until(lambda: len(launched.pids()) == 4, 10.0, "all four children")
+        if stopped:
+            os.kill(launched.worker_pid(), signal.SIGSTOP)
+        launched.signal(signal.SIGKILL)
+        launched.wait()
+        gone(launched, 3.0)
+        (leftover,) = launched.runtime.iterdir()
+    with Launched(tmp_path, *ECHO) as launched:
+        launched.wait_connected()
+        assert not leftover.exists(), "what a killed launcher left is swept by the next one"
+
+
+def test_kill_9_while_loading_leaves_no_orphan(tmp_path):
+    with Launched(tmp_path, *ECHO, "--echo.load-seconds", "60") as launched:
+        launched.until(lambda: len(launched.pids()) == 2, 10.0, "both children")
+        launched.signal(signal.SIGKILL)
+        launched.wait()
+        gone(launched, 3.0)
+
+
+def test_a_taken_port(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with Launched(tmp_path, "--model-id", "echo:x", "--port", str(port)) as launched:
+            assert launched.wait() == 1
+    assert launched.lines[-1] == (
+        f"error: port {port} is in use on 127.0.0.1 "
+        "(stop what listens there, or choose another --port)"
+    )
+
+
+def test_json_output_is_json_lines_only(tmp_path):
+    import json
+
+    with Launched(tmp_path, *ECHO, "--json-output") as launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+    documents = [json.loads(line) for line in launched.lines]
+    assert any("Connected" in document["message"] for document in documents)
+    assert any(document["target"] == "server-0" for document in documents)
+
+
+def test_an_unnamed_model_is_the_demo_and_says_so(tmp_path):
+    with Launched(tmp_path, "--port", "0") as launched:
+        launched.wait_for_line(r"serving the bundled demo model.*--model-id")
+
+
+def test_a_named_backend_that_cannot_serve_the_model_is_an_error(tmp_path):
+    with Launched(tmp_path, "--port", "0", "--backend", "echo") as launched:
+        assert launched.wait() == 1
+    assert "error: backend echo cannot serve this model" in launched.lines[-1]
