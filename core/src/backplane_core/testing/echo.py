@@ -5,6 +5,7 @@ It repeats the prompt, or a chat's last turn. It serves only models named "echo:
 
 import platform
 import time
+from pathlib import Path
 
 from backplane_core.backend import (
     Availability,
@@ -82,6 +83,8 @@ class EchoBackend(Backend):
     def create_runner(self, spec: RunnerSpec, progress: ProgressSink) -> ModelRunner:
         """Pretend to load for `load_seconds`."""
         settings: EchoSettings = self.parse_settings(spec.settings)
+        if spec.model.path is not None and not Path(spec.model.path).exists():
+            raise ModelError(f"there is no model at {spec.model.path}")
         limits = _limits(spec, settings)
         _pretend_to_load(settings, progress)
         info = RunnerInfo(
