@@ -22,6 +22,7 @@ let
     "pluggy"
     "prometheus-client"
     "pytest"
+    "swagger-ui-bundle"
     "tokenizers"
     "uvicorn"
     "uvloop"
