@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).parent
 
@@ -43,7 +44,7 @@ class Launched:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def __enter__(self) -> "Launched":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_) -> None:

@@ -93,7 +93,11 @@ def test_flags(argv, name, value):
         ({"TRUST_REMOTE_CODE": "false"}, "trust_remote_code", False),
         ({"JSON_OUTPUT": "1"}, "json_output", True),
         ({"API_KEY": "with space, and comma"}, "api_key", ("with space, and comma",)),
-        ({"CORS_ALLOW_ORIGIN": "http://a, http://b"}, "cors_allow_origin", ("http://a", "http://b")),
+        (
+            {"CORS_ALLOW_ORIGIN": "http://a, http://b"},
+            "cors_allow_origin",
+            ("http://a", "http://b"),
+        ),
         ({"MAX_INPUT_LENGTH": "5"}, "max_input_tokens", 5),
         ({"BACKEND": "alpha"}, "backend", "auto"),
         ({"BACKPLANE_BACKEND": "alpha"}, "backend", "alpha"),
@@ -108,8 +112,14 @@ def test_environment(environ, name, value):
 
 def test_every_flag_reads_its_variable():
     samples = {int: "7", float: "7.5", bool: "1", str: "x"}
-    choices = {"dtype": "float16", "quantize": "gptq", "kv_cache_dtype": "fp8_e5m2",
-               "log_level": "debug", "backend_python": "x=/p", "max_total_tokens": "9"}
+    choices = {
+        "dtype": "float16",
+        "quantize": "gptq",
+        "kv_cache_dtype": "fp8_e5m2",
+        "log_level": "debug",
+        "backend_python": "x=/p",
+        "max_total_tokens": "9",
+    }
     for name, hint in cli.LaunchSettings.__annotations__.items():
         kind = next((each for each in samples if repr(each)[8:-2] in str(hint.__origin__)), str)
         text = choices.get(name, samples[kind])
@@ -119,7 +129,9 @@ def test_every_flag_reads_its_variable():
 
 def test_the_command_line_beats_the_environment():
     environ = {"PORT": "1", "BACKPLANE_MODEL_ID": "a/b", "API_KEY": "env", "TRUST_REMOTE_CODE": "1"}
-    settings = settings_of("--port 2 --model-id c/d --api-key line --trust-remote-code=false", environ)
+    settings = settings_of(
+        "--port 2 --model-id c/d --api-key line --trust-remote-code=false", environ
+    )
     assert (settings.port, settings.model_id, settings.api_key) == (2, "c/d", ("line",))
     assert settings.trust_remote_code is False
 
@@ -234,8 +246,14 @@ def test_help_names_every_flag(capsys):
     page = capsys.readouterr().out
     for flag in cli._flags_of_settings() - {"--help", "-h", "--version", "-V"}:
         assert flag in page
-    for wanted in ("Backend alpha:", "--alpha.ctx-size, --ctx-size N", "--alpha.no-mmap",
-                   "--alpha.mode fast|small", "--dtype float16|bfloat16|float32", "[default: 3000]"):
+    for wanted in (
+        "Backend alpha:",
+        "--alpha.ctx-size, --ctx-size N",
+        "--alpha.no-mmap",
+        "--alpha.mode fast|small",
+        "--dtype float16|bfloat16|float32",
+        "[default: 3000]",
+    ):
         assert wanted in page
 
 
@@ -257,8 +275,11 @@ def test_version(capsys):
 )
 def test_exit_codes(argv, code, sentence):
     done = subprocess.run(
-        [sys.executable, "-m", "backplane_launcher", *argv], capture_output=True, text=True,
-        check=False, timeout=60,
+        [sys.executable, "-m", "backplane_launcher", *argv],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
     )
     assert done.returncode == code
     assert sentence in done.stderr
@@ -272,5 +293,7 @@ def test_help_loads_nothing_heavy():
         " 'concurrent.futures'};"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
     assert "HEAVY []" in done.stdout

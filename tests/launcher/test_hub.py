@@ -1,5 +1,6 @@
 import errno
 import json
+from pathlib import Path
 
 import pytest
 from backplane_core.errors import ModelError
@@ -58,8 +59,7 @@ def test_lists_then_downloads_only_what_was_selected(hub, tmp_path):
     local = getter.download(source, ["small.Q4.gguf"], heard)
     assert local.files == ("small.Q4.gguf",)
     assert local.revision == COMMIT
-    with open(f"{local.path}/small.Q4.gguf", "rb") as file:
-        assert file.read() == FILES["small.Q4.gguf"]
+    assert (Path(local.path) / "small.Q4.gguf").read_bytes() == FILES["small.Q4.gguf"]
     assert hub.gets("small.Q8.gguf") == 0
     assert hub.gets("README.md") == 0
     assert {stage for stage, _, _ in heard} == {"download"}
@@ -109,8 +109,7 @@ def test_a_cut_connection_resumes_where_it_broke(hub, tmp_path, monkeypatch):
     hub.cut["small.Q8.gguf"] = 1
     getter = model(tmp_path)
     local = getter.download(getter.list_files(), ["small.Q8.gguf"], Heard())
-    with open(f"{local.path}/small.Q8.gguf", "rb") as file:
-        assert file.read() == FILES["small.Q8.gguf"]
+    assert (Path(local.path) / "small.Q8.gguf").read_bytes() == FILES["small.Q8.gguf"]
     assert hub.ranges == ["bytes=102000-"]
 
 
@@ -135,7 +134,7 @@ def test_a_busy_hub_is_asked_again(hub, tmp_path):
 def test_a_busy_hub_is_given_up_after_five_tries(hub, tmp_path):
     hub.statuses = [503] * 100
     pauses = []
-    with pytest.raises(ModelError, match="is not answering .*status 503") as caught:
+    with pytest.raises(ModelError, match=r"is not answering .*status 503") as caught:
         model(tmp_path, pauses=pauses).list_files()
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     assert "HF_HUB_OFFLINE=1" in caught.value.remedy
@@ -158,7 +157,7 @@ def test_no_such_revision(hub, tmp_path):
 
 def test_gated_without_and_with_a_token(hub, tmp_path):
     hub.repositories[REPO].gated = True
-    hub.repositories[REPO].token = "hf_right"
+    hub.repositories[REPO].token = "hf_right"  # noqa: S105 - a test
     with pytest.raises(ModelError, match="is gated") as caught:
         model(tmp_path).list_files()
     assert f"https://huggingface.co/{REPO}" in caught.value.remedy

@@ -1,5 +1,6 @@
-"""The launcher as a process, with core's real worker, the echo backend and a server that listens."""
+"""The launcher as a process, with core's real worker, the echo backend and a listening server."""
 
+import json
 import os
 import signal
 import socket
@@ -86,7 +87,7 @@ def test_a_stopped_worker_is_replaced_after_the_stall_timeout(tmp_path):
         assert down["reason"].startswith("hung: no heartbeat for 1.5 s")
         launched.wait_for_event("WorkerUp", 2)
         assert launched.worker_pid() != pid
-        assert not os.path.exists(f"/proc/{pid}/cmdline") or pid not in launched.pids()
+        assert pid not in launched.pids()
 
 
 def test_a_killed_server_is_replaced_on_the_same_port(tmp_path):
@@ -97,8 +98,11 @@ def test_a_killed_server_is_replaced_on_the_same_port(tmp_path):
         assert again["server"] == "server-0.2", "request ids must never come twice"
         assert url.endswith(f":{again['document']['port']}")
         launched.until(
-            lambda: [e for e in launched.events()
-                     if e["server"] == "server-0.2" and e["event"] == "WorkerUp"],
+            lambda: [
+                e
+                for e in launched.events()
+                if e["server"] == "server-0.2" and e["event"] == "WorkerUp"
+            ],
             10.0,
             "present state for the server that joined late",
         )
@@ -226,8 +230,6 @@ def test_a_taken_port(tmp_path):
 
 
 def test_json_output_is_json_lines_only(tmp_path):
-    import json
-
     with Launched(tmp_path, *ECHO, "--json-output") as launched:
         launched.wait_connected()
         launched.signal(signal.SIGTERM)

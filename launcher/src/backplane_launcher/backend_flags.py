@@ -1,4 +1,4 @@
-"""Backends' own settings on the command line: `--<backend>.<field>` and the shorter flags they claim.
+"""Backends' own settings on the command line: `--<backend>.<field>` and shorter flags they claim.
 
 Works from `SettingField` data alone, so a backend in another Python mounts as any other.
 """

@@ -99,7 +99,7 @@ class DownloadProgress:
 
 class _SilentBar(tqdm):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **{**kwargs, "disable": True})
+        super().__init__(*args, **{**kwargs, "disable": True})  # pyright: ignore[reportUnknownMemberType] - tqdm is not typed
 
 
 def _size(num_bytes: float) -> str:

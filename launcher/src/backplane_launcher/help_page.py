@@ -28,7 +28,8 @@ def render_help(app: App) -> str:
     """The page, as wide as the terminal allows, 100 columns at most."""
     width = min(100, shutil.get_terminal_size().columns)
     groups: dict[tuple[Any, str], list[str]] = {}
-    for argument in app.assemble_argument_collection():
+    arguments: Any = app.assemble_argument_collection()
+    for argument in arguments:
         if argument.children or not argument.parse:
             continue
         group = argument.parameter.group[0]

@@ -14,7 +14,7 @@ from typing import Final, TypeVar
 import huggingface_hub
 from backplane_core.backend import ModelSource, ProgressSink
 from backplane_core.errors import ModelError
-from huggingface_hub import constants, hf_hub_download
+from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from backplane_launcher.download_progress import DownloadProgress
@@ -147,7 +147,7 @@ class HubModel:
         def download() -> str:
             if meter:
                 meter.restart_file()
-            return hf_hub_download(
+            return huggingface_hub.hf_hub_download(  # pyright: ignore[reportUnknownMemberType] - its tqdm argument is not typed
                 self._id.repository,
                 name,
                 revision=commit,

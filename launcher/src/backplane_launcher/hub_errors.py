@@ -40,33 +40,60 @@ def explain(
     """The error to show; `token` says whether one was sent."""
     if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
         return explain(error.__cause__, repository, revision=revision, token=token)
+    if (known := _of_repository(error, repository, revision, token=token)) is not None:
+        return known
+    if isinstance(error, HfHubHTTPError):
+        return _by_status(error, repository, token=token)
+    return _of_machine(error, repository)
+
+
+def not_in_cache(repository: str, revision: str | None) -> ModelError:
+    """Offline, and the model is not here."""
     at = f" at revision {revision}" if revision else ""
-    if isinstance(error, GatedRepoError):
-        return ModelError(
-            f"{repository} is gated and the Hub refused access",
-            remedy=f"accept its terms at https://huggingface.co/{repository}, then "
-            + (
+    return ModelError(
+        f"{repository}{at} is not in the cache, and HF_HUB_OFFLINE forbids to download it",
+        remedy="unset HF_HUB_OFFLINE once, or name the right cache with --huggingface-hub-cache",
+    )
+
+
+def _of_repository(
+    error: BaseException, repository: str, revision: str | None, *, token: bool
+) -> ModelError | None:
+    """What the Hub, or the cache in its stead, said about the repository."""
+    match error:
+        case GatedRepoError():
+            step = (
                 "wait for approval or use a token of that account"
                 if token
                 else "set HF_TOKEN to a token of that account"
-            ),
-        )
-    if isinstance(error, RepositoryNotFoundError):
-        return ModelError(
-            f"the Hub knows no model {repository}",
-            remedy="check the spelling"
-            + ("" if token else "; a private model needs HF_TOKEN set to a token with access"),
-        )
-    if isinstance(error, RevisionNotFoundError):
-        return ModelError(
-            f"{repository} has no revision {revision}", remedy="name a branch, tag or commit it has"
-        )
-    if isinstance(error, OfflineModeIsEnabled | LocalEntryNotFoundError):
-        return not_in_cache(repository, revision)
-    if isinstance(error, EntryNotFoundError):
-        return ModelError(f"a file of {repository}{at} is gone from the Hub: {_line(error)}")
-    if isinstance(error, HfHubHTTPError):
-        return _by_status(error, repository, token=token)
+            )
+            return ModelError(
+                f"{repository} is gated and the Hub refused access",
+                remedy=f"accept its terms at https://huggingface.co/{repository}, then {step}",
+            )
+        case RepositoryNotFoundError():
+            private = "" if token else "; a private model needs HF_TOKEN set to a token with access"
+            return ModelError(
+                f"the Hub knows no model {repository}", remedy=f"check the spelling{private}"
+            )
+        case RevisionNotFoundError():
+            return ModelError(
+                f"{repository} has no revision {revision}",
+                remedy="name a branch, tag or commit it has",
+            )
+        case OfflineModeIsEnabled() | LocalEntryNotFoundError():
+            return not_in_cache(repository, revision)
+        case EntryNotFoundError():
+            return ModelError(
+                f"a file of {repository} is gone from the Hub: {_line(error)}",
+                remedy="start again, so that its files are listed anew",
+            )
+        case _:
+            return None
+
+
+def _of_machine(error: BaseException, repository: str) -> ModelError:
+    """What the disk or the network said."""
     if isinstance(error, OSError) and error.errno in _NO_SPACE:
         return ModelError(
             f"the disk is full: {repository} cannot be written to {error.filename or 'the cache'}",
@@ -80,15 +107,6 @@ def explain(
     return ModelError(
         f"the download of {repository} broke off: {_line(error)}",
         remedy="check the network (and HTTPS_PROXY), then start again",
-    )
-
-
-def not_in_cache(repository: str, revision: str | None) -> ModelError:
-    """Offline, and the model is not here."""
-    at = f" at revision {revision}" if revision else ""
-    return ModelError(
-        f"{repository}{at} is not in the cache, and HF_HUB_OFFLINE forbids to download it",
-        remedy="unset HF_HUB_OFFLINE once, or name the right cache with --huggingface-hub-cache",
     )
 
 

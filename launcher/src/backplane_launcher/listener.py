@@ -41,6 +41,8 @@ def listen(hostname: str, port: int) -> socket.socket:
 
 def address_of(listening: socket.socket) -> tuple[str, int]:
     """Where a client on this machine reaches the socket: host and port."""
+    host: str
+    port: int
     host, port = listening.getsockname()[:2]
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
 

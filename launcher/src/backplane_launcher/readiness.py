@@ -10,7 +10,9 @@ _TIMEOUT_S: Final = 5.0
 
 async def wait_until_ready(host: str, port: int) -> None:
     """Return once `GET /health/ready` answers 200."""
-    while not await _is_ready(host, port):
+    while True:
+        if await _is_ready(host, port):
+            return
         await asyncio.sleep(_ASK_EVERY_S)
 
 

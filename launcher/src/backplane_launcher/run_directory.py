@@ -1,4 +1,4 @@
-"""The launcher's private folder: control and worker sockets, and the children's launch documents."""
+"""The launcher's private folder: control and worker sockets, and children's documents."""
 
 import fcntl
 import os

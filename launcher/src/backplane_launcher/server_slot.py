@@ -55,6 +55,9 @@ class ServerSlot(Slot):
         """The listening socket."""
         return (self._listen_fd,)
 
+    def began(self) -> None:
+        """Nothing to prepare: a server is told the workers' states when it joins."""
+
     def said(self, message: FromChild) -> None:
         """Note that it serves."""
         if isinstance(message, ServerUp):

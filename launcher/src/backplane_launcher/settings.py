@@ -36,8 +36,8 @@ Quantization = Literal[
 def _flag(
     group: Group,
     *names: str,
-    help: str,
-    validator: Number | None = None,  # noqa: A002 - cyclopts' word
+    help: str,  # noqa: A002 - cyclopts' word
+    validator: Number | None = None,
 ) -> Parameter:
     return Parameter(
         name=names,

@@ -81,6 +81,7 @@ class Slot(ABC):
         """The child is gone and another follows in `pause_s` seconds."""
         _log.error("%s %s; starting it again in %g s", self.name, reason, pause_s)
 
+    @abstractmethod
     def began(self) -> None:
         """A child was started."""
 

@@ -58,7 +58,7 @@ def main():
         document=msgspec.to_builtins(launch),
         secrets=[name for name in ("API_KEY", "HF_TOKEN") if name in os.environ],
         argv=sys.argv,
-        mode=oct(os.stat(sys.argv[1]).st_mode & 0o777),
+        mode=oct(Path(sys.argv[1]).stat().st_mode & 0o777),
     )
     sock = socket.socket(socket.AF_UNIX)
     sock.connect(launch.control_path)
