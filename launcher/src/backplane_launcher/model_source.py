@@ -44,7 +44,7 @@ def locate(
     """
     if model_id is None or model_id == DEMO_MODEL_ID:
         return _demo(gguf_file)
-    if (found := _local(model_id, gguf_file)) is not None:
+    if model_id and (found := _local(model_id, gguf_file)) is not None:
         return found
     if _BACKEND_ID.fullmatch(model_id):
         return ModelSource(model_id=model_id, revision=revision, gguf_file=gguf_file)
