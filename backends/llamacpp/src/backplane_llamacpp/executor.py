@@ -85,7 +85,7 @@ class LlamaCppExecutor(Executor):
                 f"the key-value cache has no {num_tokens} free cells of {self._context.n_ctx}",
                 remedy="a larger --ctx-size holds more",
             )
-        reason = log.last_complaint("it does not say why")
+        reason = log.cause()
         if code == _ALLOCATION_FAILED and self._undo(batch):
             raise OutOfMemoryError(f"llama.cpp found no memory for {num_tokens} tokens: {reason}")
         raise GenerationError(f"llama_decode failed with code {code}: {reason}")

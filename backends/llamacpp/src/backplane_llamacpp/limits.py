@@ -35,6 +35,7 @@ _CPU_CHUNK, _GPU_CHUNK = 256, 512
 _MEMORY_SHARE = 0.5
 _RETAINED_SHARE = 0.125
 _LEAST_RETAINED = 2048
+_BYTES_PER_THREAD = 16 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -143,6 +144,17 @@ def make_plan(
         max_waiting_requests=max(0, engine.max_concurrent_requests - running),
         why=why,
     )
+
+
+def num_threads(flag: str, asked: int, size_bytes: int, cpus: int) -> int:
+    """Threads to compute with: with little to do for each, they would only wait for one another.
+
+    Raises:
+        BackendError: a negative number was asked for.
+    """
+    if asked < 0:
+        raise BackendError(f"{flag} is {asked}, but must be 0 (automatic) or more")
+    return asked or max(1, min(cpus, size_bytes // _BYTES_PER_THREAD))
 
 
 def _positive(flag: str, value: int | None) -> int | None:

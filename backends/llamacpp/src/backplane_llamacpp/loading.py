@@ -8,7 +8,7 @@ from pathlib import Path
 from backplane_core.backend import EngineSettings, ProgressSink
 from backplane_core.errors import BackendError, ModelError
 
-from backplane_llamacpp.limits import ModelShape, Plan
+from backplane_llamacpp.limits import ModelShape, Plan, num_threads
 from backplane_llamacpp.memory import available_bytes
 from backplane_llamacpp.native import enums, log
 from backplane_llamacpp.native.context import ContextOptions, NativeContext, TokenBatch
@@ -230,7 +230,7 @@ def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> 
             f"--type-v {settings.type_v} needs flash attention, which is disabled",
             remedy="leave --disable-flash-attention out, or use --type-v f16",
         )
-    cpus = len(os.sched_getaffinity(0))
+    cpus, size = len(os.sched_getaffinity(0)), model.size_bytes
     return NativeContext(
         model,
         ContextOptions(
@@ -238,20 +238,14 @@ def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> 
             n_batch=plan.batch_tokens,
             n_ubatch=plan.ubatch_tokens,
             n_seq_max=plan.num_sequences,
-            n_threads=_threads("--n-threads", settings.n_threads) or cpus,
-            n_threads_batch=_threads("--n-threads-batch", settings.n_threads_batch) or cpus,
+            n_threads=num_threads("--n-threads", settings.n_threads, size, cpus),
+            n_threads_batch=num_threads("--n-threads-batch", settings.n_threads_batch, size, cpus),
             type_k=enums.CACHE_TYPES[settings.type_k],
             type_v=enums.CACHE_TYPES[settings.type_v],
             offload_kqv=not settings.disable_offload_kqv,
             flash_attention=not settings.disable_flash_attention,
         ),
     )
-
-
-def _threads(flag: str, value: int) -> int:
-    if value < 0:
-        raise BackendError(f"{flag} is {value}, but must be 0 (every CPU) or more")
-    return value
 
 
 def warm_up(model: NativeModel, context: NativeContext) -> bool:
@@ -272,8 +266,7 @@ def warm_up(model: NativeModel, context: NativeContext) -> bool:
     log.forget_complaints()
     if code := context.decode(batch, len(tokens)):
         raise ModelError(
-            f"the model does not compute (code {code}): "
-            f"{log.last_complaint('llama.cpp does not say why')}"
+            f"the model does not compute (code {code}): {log.cause('llama.cpp does not say why')}"
         )
     context.logits(1)
     trimmable = context.remove(0, 2) and model.n_swa == 0

@@ -46,10 +46,12 @@ class LlamaCppSettings:
         flags=("--retained-tokens",),
     )
     n_threads: int = setting(
-        0, "threads for steps of one token; 0 is every CPU", flags=("--n-threads",)
+        0,
+        "threads for steps of one token; 0 is every CPU, but at most one for 16 MiB of weights",
+        flags=("--n-threads",),
     )
     n_threads_batch: int = setting(
-        0, "threads for larger steps; 0 is every CPU", flags=("--n-threads-batch",)
+        0, "threads for larger steps; 0 is as with --n-threads", flags=("--n-threads-batch",)
     )
     n_gpu_layers: int = setting(
         0, "layers to put on the GPU; negative is all of them", flags=("--n-gpu-layers",)

@@ -77,8 +77,7 @@ class NativeContext:
         self._context: Any = cpp.llama_init_from_model(model.handle, params)
         if not self._context:
             raise BackendError(
-                "llama.cpp cannot make a context of "
-                f"{options.n_ctx} tokens: {log.last_complaint('it does not say why')}",
+                f"llama.cpp cannot make a context of {options.n_ctx} tokens: {log.cause()}",
                 remedy="a smaller --ctx-size, --batch-size or cheaper --type-k/--type-v may help",
             )
         self._n_vocab = model.n_vocab

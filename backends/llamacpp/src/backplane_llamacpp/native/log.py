@@ -1,9 +1,8 @@
-"""Routes llama.cpp's own log into `logging` and remembers its last complaints.
+"""Routes llama.cpp's own log into `logging` and remembers its complaints.
 
 llama.cpp says why it failed only in its log, so errors raised here quote it.
 """
 
-import collections
 import ctypes
 import logging
 import threading
@@ -12,11 +11,13 @@ from llama_cpp import llama_cpp as cpp  # noqa: TID253 - imported by engine modu
 
 _logger = logging.getLogger("backplane.llamacpp.native")
 
-# GGML_LOG_LEVEL_*: "info" (2) is a page per model load, "warning" (3) mostly advice on the file.
-_LEVELS = {3: logging.INFO, 4: logging.ERROR}
-_CONTINUE = 5
-_complaints: collections.deque[str] = collections.deque(maxlen=8)
+# GGML_LOG_LEVEL_*: "info" (2) is a page per model load, "warning" (3) mostly advice to whoever
+# converts models, so both are for debugging.
+_WARNING, _ERROR, _CONTINUE = 3, 4, 5
+_MOST_REMEMBERED = 64
+
 _lock = threading.Lock()
+_complaints: list[tuple[int, str]] = []
 _last_level = 0
 _partial = ""
 
@@ -30,9 +31,9 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
         lines = (_partial + text.decode("utf-8", "replace")).split("\n")
         _partial = lines.pop()
         for line in filter(None, map(str.strip, lines)):
-            if level in _LEVELS:
-                _complaints.append(line)
-            _logger.log(_LEVELS.get(level, logging.DEBUG), "%s", line)
+            if level in {_WARNING, _ERROR} and len(_complaints) < _MOST_REMEMBERED:
+                _complaints.append((level, line))
+            _logger.log(logging.ERROR if level == _ERROR else logging.DEBUG, "%s", line)
 
 
 # Held for the life of the process: llama.cpp keeps the bare pointer.
@@ -51,15 +52,17 @@ def forget_complaints() -> None:
 
 
 def complaints() -> list[str]:
-    """Warnings and errors since the last `forget_complaints`, oldest first, at most 8."""
+    """Warnings and errors since the last `forget_complaints`, oldest first."""
     with _lock:
-        return list(_complaints)
+        return [line for _, line in _complaints]
 
 
-def last_complaint(default: str) -> str:
-    """The newest warning or error, without the C function's name in front."""
-    said = complaints()
+def cause(default: str = "it does not say why") -> str:
+    """The first error since then (those after it only pass it on), or else the last warning."""
+    with _lock:
+        errors = [line for level, line in _complaints if level == _ERROR]
+        said = errors[:1] or [line for _, line in _complaints[-1:]]
     if not said:
         return default
-    function, separator, sentence = said[-1].partition(": ")
-    return sentence if separator and " " not in function else said[-1]
+    function, separator, sentence = said[0].partition(": ")
+    return sentence if separator and " " not in function else said[0]

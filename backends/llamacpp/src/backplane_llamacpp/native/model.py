@@ -83,7 +83,7 @@ class NativeModel:
             raise interruption[0]
         if not self._model:
             raise ModelError(
-                f"llama.cpp cannot load {path}: {log.last_complaint('it does not say why')}",
+                f"llama.cpp cannot load {path}: {log.cause()}",
                 remedy="check that the file is whole and its architecture known to this llama.cpp",
             )
         self._vocab: Any = cpp.llama_model_get_vocab(self._model)
