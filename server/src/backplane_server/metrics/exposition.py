@@ -4,7 +4,6 @@ from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.samples import Sample
-from prometheus_client.utils import floatToGoString
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -26,11 +25,7 @@ def expose(registry: CollectorRegistry) -> bytes:
 def _line(sample: Sample, family_type: str) -> str:
     name = sample.name.removesuffix("_total") if family_type == "counter" else sample.name
     labels = ",".join(f'{key}="{_quote(value)}"' for key, value in sample.labels.items())
-    return (
-        f"{name}{{{labels}}} {floatToGoString(sample.value)}\n"
-        if labels
-        else (f"{name} {floatToGoString(sample.value)}\n")
-    )
+    return f"{name}{{{labels}}} {sample.value!r}\n" if labels else f"{name} {sample.value!r}\n"
 
 
 def _escape(text: str) -> str:

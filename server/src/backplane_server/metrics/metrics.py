@@ -3,24 +3,17 @@
 Names and buckets are TGI's; what TGI lacks begins with `backplane_`.
 """
 
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from backplane_core.capabilities import Limits
 from prometheus_client import CollectorRegistry, Counter, Histogram
 
 from backplane_server.metrics.worker_gauges import WorkerGauges
 
+# TGI's, and "unavailable", which TGI does not have as it refuses connections while it loads.
 FailureLabel = Literal[
-    "overloaded", "validation", "generation", "incomplete", "dropped", "template"
+    "overloaded", "validation", "generation", "incomplete", "dropped", "template", "unavailable"
 ]
-_FAILURES: Final[tuple[FailureLabel, ...]] = (
-    "overloaded",
-    "validation",
-    "generation",
-    "incomplete",
-    "dropped",
-    "template",
-)
 
 DURATION_BUCKETS: Final = tuple(0.00015 * 1.5**step for step in range(35))
 _NUM_LINEAR: Final = 100
@@ -41,7 +34,7 @@ class Metrics:
         self._failures = Counter(
             "tgi_request_failure", "Requests that failed.", ["err"], registry=self.registry
         )
-        for label in _FAILURES:
+        for label in get_args(FailureLabel):
             self._failures.labels(label)
         self._duration = self._seconds("tgi_request_duration", "Arrival to end.")
         self._validation = self._seconds(
@@ -83,6 +76,10 @@ class Metrics:
     def first_token(self, seconds: float) -> None:
         """A request's first token is there."""
         self._first_token.observe(seconds)
+
+    def answered(self) -> None:
+        """A request that generates nothing was answered."""
+        self._successes.inc()
 
     def succeeded(
         self,

@@ -125,6 +125,8 @@ class Generation:
                 for delta in (item, *self._stream.drain_nowait())
                 if isinstance(delta, SequenceDelta) and (event := self._decode(delta))
             ]
+            if any(event.finish is Finish.CANCELLED for event in events):
+                break
             if events:
                 yield events
             if self.finished:
@@ -145,7 +147,7 @@ class Generation:
         event = choice.push(delta)
         if delta.timing is not None and delta.index == 0:
             self.times.queue_s = delta.timing.queue_s
-        if choice.finish is Finish.STOP_STRING and delta.finish_reason is None:
+        if event.finish is Finish.STOP_STRING and delta.finish_reason is None:
             self._stream.cancel(delta.index)
         if self.finished:
             self.times.finished = time.monotonic()

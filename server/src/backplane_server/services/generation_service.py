@@ -100,6 +100,11 @@ class GenerationService:
     async def close(self) -> None:
         """Drop the workers."""
         await self.pool.close()
+        self._close_tokenizer()
+
+    def _close_tokenizer(self) -> None:
+        if self._model is not None and isinstance(self._model.tokenizer, FileTokenizer):
+            self._model.tokenizer.close()
 
     async def _encode(self, request: GenerationRequest, model: ServedModel) -> list[int]:
         if isinstance(request.prompt, str):
@@ -126,6 +131,7 @@ class GenerationService:
         """Make the model from a worker's answer, unless it is the one there is."""
         info = connection.info
         if self._model is None or self._model.info != info:
+            self._close_tokenizer()
             self._model = make_model(
                 self.settings, info, self._make_tokenizer(info), self._renderer
             )

@@ -1,5 +1,6 @@
-"""What a request is held against before it costs anything: the operator's limits, then what the
-running backend can do. The worker checks again; here the client's own names are known.
+"""What a request is held against before it costs anything: limits, then capabilities.
+
+The worker checks again; here the client's own names for the parameters are known.
 """
 
 from collections.abc import Iterator
@@ -105,6 +106,13 @@ def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: Run
             f"`{prompt_name}` must have less than {limits.max_input_tokens + 1} tokens. "
             f"Given: {num_prompt_tokens}",
             parameter=prompt_name,
+        )
+    if request.max_new_tokens is not None and request.min_new_tokens > request.max_new_tokens:
+        name = request.name_of("min_new_tokens")
+        raise ValidationError(
+            f"`{name}` of {request.min_new_tokens} is more than "
+            f"`{request.name_of('max_new_tokens')}` of {request.max_new_tokens}",
+            parameter=name,
         )
     room = limits.max_total_tokens - num_prompt_tokens
     if request.max_new_tokens is None:

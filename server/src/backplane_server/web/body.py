@@ -5,9 +5,10 @@ Fields that the struct does not know are allowed, and named to the caller.
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Final, Generic, TypeVar
 
 import msgspec
+from litestar.types import Receive
 
 from backplane_server.errors import (
     BodyError,
@@ -22,14 +23,6 @@ BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 _JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$?(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
-
-
-class Receive(Protocol):
-    """ASGI's receive."""
-
-    async def __call__(self) -> Any:
-        """The next event."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ async def read_body(receive: Receive, headers: dict[str, str], limit: int) -> by
         event = await receive()
         if event["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client left while it sent the body")
-        chunk: bytes = event.get("body", b"")
+        chunk = event.get("body", b"")
         size += len(chunk)
         if size > limit:
             raise _too_large(limit)

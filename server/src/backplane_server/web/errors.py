@@ -3,6 +3,7 @@
 Text of exceptions from outside the tree goes to the log under an id, never to a client.
 """
 
+import asyncio
 import logging
 import math
 import secrets
@@ -34,14 +35,12 @@ from backplane_server.errors import (
     UnauthorizedError,
     UnknownModelError,
 )
+from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.services.readiness import ReadinessReport
 
 _log = logging.getLogger(__name__)
 
 Dialect = Literal["native", "openai"]
-FailureLabel = Literal[
-    "overloaded", "validation", "generation", "incomplete", "dropped", "template"
-]
 
 
 @dataclass(frozen=True)
@@ -81,7 +80,7 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
     OverloadedError: Row(
         429, "overloaded", "rate_limit_error", "overloaded", "Model is overloaded: "
     ),
-    UnavailableError: Row(503, "unavailable", "service_unavailable_error", "overloaded"),
+    UnavailableError: Row(503, "unavailable", "service_unavailable_error", "unavailable"),
     # A bare GenerationError may carry the text of whatever an engine raised.
     GenerationError: Row(
         424,
@@ -104,6 +103,7 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
         500, "incomplete_generation", _SERVER, "incomplete", "Incomplete generation: "
     ),
     ClientDisconnectedError: Row(499, "client_disconnected", _INVALID, "dropped"),
+    asyncio.CancelledError: Row(499, "client_disconnected", _INVALID, "dropped"),
     BackplaneError: Row(500, "internal", _SERVER, "generation", shown=False),
     Exception: Row(500, "internal", _SERVER, "generation", shown=False),
 }
@@ -183,7 +183,7 @@ def dialect_of(path: str) -> Dialect:
 
 def map_error(error: BaseException) -> HttpError:
     """Describe any exception for HTTP; what may not leave the server is logged here."""
-    row = next(_ROWS[base] for base in type(error).__mro__ if base in _ROWS)
+    row = _row_of(error)
     if not isinstance(error, BackplaneError):
         return HttpError(row, "internal_error", _hidden(error))
     return HttpError(
@@ -196,9 +196,18 @@ def map_error(error: BaseException) -> HttpError:
     )
 
 
+def failure_label(error: BaseException) -> FailureLabel:
+    """The metric's label for an error."""
+    return _row_of(error).label
+
+
 def plain_error(status: int, code: str, message: str, *, parameter: str | None = None) -> HttpError:
     """An error of HTTP itself: no such route, no such method."""
     return HttpError(Row(status, code, _INVALID, "validation"), code, message, parameter)
+
+
+def _row_of(error: BaseException) -> Row:
+    return next((_ROWS[base] for base in type(error).__mro__ if base in _ROWS), _ROWS[Exception])
 
 
 def _headers(error: BackplaneError, row: Row) -> dict[str, str]:

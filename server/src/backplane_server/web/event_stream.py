@@ -7,7 +7,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import Final
 
 from litestar.types import Receive, Scope, Send
@@ -34,12 +34,13 @@ def frame(data: bytes) -> bytes:
 
 
 class EventStream:
-    """Sends frames as they come; closes `frames` in every case, which cancels the generation.
+    """Sends frames as they come; closes `frames` in every case.
 
     Args:
         frames: an asynchronous generator of bytes; its clean-up runs when the client leaves.
         headers: beside those that every stream has.
         write_timeout_s: how long one write may wait for the client before it is cut.
+        on_close: runs once at the end, whatever the end.
     """
 
     def __init__(
@@ -48,11 +49,13 @@ class EventStream:
         *,
         headers: Mapping[str, str],
         write_timeout_s: float,
+        on_close: Callable[[], None],
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
         self._frames = frames
         self._headers = {**STREAM_HEADERS, **headers}
         self._write_timeout_s = write_timeout_s
+        self._on_close = on_close
         self._keep_alive_s = keep_alive_s
         self._last_write = 0.0
         self._lock = asyncio.Lock()
@@ -70,6 +73,7 @@ class EventStream:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._frames.aclose()
+            self._on_close()
 
     async def _pump(self, send: Send) -> None:
         start = {"status": 200, "headers": encode_headers(self._headers)}

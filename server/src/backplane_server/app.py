@@ -1,0 +1,80 @@
+"""The application: controllers, the error mapper and authentication around one `Services`."""
+
+from typing import Any
+
+from litestar import Litestar, Request
+from litestar.config.cors import CORSConfig
+from litestar.di import Provide
+from litestar.exceptions import HTTPException
+from litestar.response import Response
+
+from backplane_server.controllers.chat import ChatController
+from backplane_server.controllers.completions import CompletionsController
+from backplane_server.controllers.health import HealthController
+from backplane_server.controllers.model_facts import ModelFactsController
+from backplane_server.controllers.native import NativeController
+from backplane_server.controllers.pages import PagesController
+from backplane_server.services.services import Services
+from backplane_server.web.auth import Authentication
+from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
+
+AnyRequest = Request[Any, Any, Any]
+
+
+def create_app(services: Services) -> Litestar:
+    """The ASGI application. The caller feeds `services` with workers and closes it."""
+    settings = services.settings
+    cors = settings.cors_allow_origin
+    app = Litestar(
+        route_handlers=[
+            NativeController,
+            ChatController,
+            CompletionsController,
+            ModelFactsController,
+            HealthController,
+            PagesController,
+        ],
+        dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
+        signature_types=[Services],
+        exception_handlers={HTTPException: _http_exception, Exception: _exception},
+        cors_config=_cors(cors) if cors else None,
+        openapi_config=None,  # the document is our own: bodies are read by our own gate
+        request_max_body_size=None,  # likewise: its limit is ours
+        logging_config=None,
+    )
+    app.asgi_handler = Authentication(
+        app.asgi_handler, settings.api_keys, settings.open_routes, allow_preflight=bool(cors)
+    )
+    return app
+
+
+def _cors(origins: tuple[str, ...]) -> CORSConfig:
+    return CORSConfig(
+        allow_origins=list(origins),
+        allow_methods=["GET", "POST"],
+        allow_headers=["content-type", "authorization"],
+    )
+
+
+def _exception(request: AnyRequest, error: Exception) -> Response[bytes]:
+    return _respond(request, map_error(error))
+
+
+def _http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
+    """Errors of HTTP itself, which the framework raises: no route, no such method."""
+    sentences = {
+        404: ("not_found", "there is no such route; GET /docs lists them"),
+        405: ("method_not_allowed", "the route does not have this method"),
+    }
+    if error.status_code not in sentences:
+        return _respond(request, map_error(error))
+    return _respond(request, plain_error(error.status_code, *sentences[error.status_code]))
+
+
+def _respond(request: AnyRequest, error: HttpError) -> Response[bytes]:
+    return Response(
+        error.body(dialect_of(request.scope["path"])),
+        status_code=error.status,
+        media_type="application/json",
+        headers=error.headers,
+    )

@@ -1,0 +1,1 @@
+"""One controller per family of routes. Handlers translate; the services decide."""

@@ -1,0 +1,58 @@
+"""`GET /`, `/docs/…` and `/api-doc/openapi.json`: for people and for generators of clients."""
+
+from functools import lru_cache
+from typing import Final
+
+from litestar import Controller, get
+from litestar.types import ASGIApp
+
+from backplane_server.controllers.health import health_answer
+from backplane_server.openapi import openapi_document
+from backplane_server.pages.docs import ASSETS, DOCS_POLICY, PAGE, SPEC_PATH, read_asset
+from backplane_server.pages.home import HOME_POLICY, home_page
+from backplane_server.services.services import Services
+from backplane_server.web.errors import plain_error
+from backplane_server.web.exchange import AnyRequest
+from backplane_server.web.responses import Answer
+
+_HTML: Final = "text/html; charset=utf-8"
+_SAFE: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
+
+
+@lru_cache(maxsize=len(ASSETS))
+def _asset(name: str) -> bytes:
+    return read_asset(name)
+
+
+class PagesController(Controller):
+    """Pages and the description of the API."""
+
+    @get("/")
+    async def home(self, request: AnyRequest, services: Services) -> ASGIApp:
+        """The page for browsers; for everybody else the same as `/health`."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return health_answer(services)
+        headers = {**_SAFE, "content-security-policy": HOME_POLICY, "cache-control": "no-store"}
+        return Answer(home_page(services), content_type=_HTML, headers=headers)
+
+    @get("/docs")
+    async def docs(self, request: AnyRequest) -> ASGIApp:
+        """Swagger UI. Its files' addresses are relative, so the path must end in a slash."""
+        if not request.scope["raw_path"].endswith(b"/"):
+            return Answer(b"", status=307, headers={"location": "docs/"})
+        headers = {**_SAFE, "content-security-policy": DOCS_POLICY}
+        return Answer(PAGE, content_type=_HTML, headers=headers)
+
+    @get("/docs/{name:str}")
+    async def docs_file(self, name: str) -> ASGIApp:
+        """A file of Swagger UI."""
+        if name not in ASSETS:
+            error = plain_error(404, "not_found", "there is no such page")
+            return Answer(error.body("native"), status=error.status)
+        headers = {**_SAFE, "cache-control": "max-age=86400"}
+        return Answer(_asset(name), content_type=ASSETS[name], headers=headers)
+
+    @get(SPEC_PATH)
+    async def openapi(self) -> ASGIApp:
+        """The API as OpenAPI 3.0."""
+        return Answer(openapi_document())

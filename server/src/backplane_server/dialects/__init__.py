@@ -1,0 +1,1 @@
+"""The APIs' JSON, one module each: request structs in, `GenerationRequest` and answers out."""

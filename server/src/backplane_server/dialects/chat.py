@@ -1,0 +1,223 @@
+"""`/v1/chat/completions`: a conversation to a `GenerationRequest`, events to answers and frames."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from backplane_core.errors import UnsupportedError, ValidationError
+
+from backplane_server.dialects.chat_types import (
+    AssistantMessage,
+    ChatChoice,
+    ChatCompletion,
+    ChatRequest,
+    Message,
+    ToolCall,
+)
+from backplane_server.dialects.not_yet import refuse_not_yet
+from backplane_server.dialects.openai import (
+    FINGERPRINT,
+    FINISH,
+    ReplyHead,
+    chat_logprobs,
+    generation_request,
+    json_text,
+    refuse_template,
+    usage_of,
+)
+from backplane_server.services.generation import Generation
+from backplane_server.services.generation_request import GenerationRequest
+from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
+from backplane_server.web.errors import Dialect
+from backplane_server.web.event_stream import DONE
+
+
+def check(body: ChatRequest) -> None:
+    """Refuse what this version does not have, before anything is rendered.
+
+    Raises:
+        ValidationError: or `UnsupportedError`, naming the parameter.
+    """
+    refuse_template(body)
+    refuse_not_yet(
+        {
+            "tools": body.tools,
+            "tool_choice": body.tool_choice not in (None, "none", "auto"),
+            "functions": body.functions,
+            "function_call": body.function_call not in (None, "none", "auto"),
+            "response_format": body.response_format not in (None, {"type": "text"}),
+            "modalities": body.modalities not in (None, [], ["text"]),
+            "audio": body.audio,
+            "chat_template_kwargs": body.chat_template_kwargs,
+        }
+    )
+    if body.top_logprobs and not body.logprobs:
+        raise ValidationError("`top_logprobs` needs `logprobs: true`", parameter="top_logprobs")
+
+
+def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
+    """The conversation as templates expect it: text parts joined, calls with their objects.
+
+    Raises:
+        UnsupportedError: a part that is not text.
+    """
+    return [_template_message(number, message) for number, message in enumerate(messages)]
+
+
+def _template_message(number: int, message: Message) -> dict[str, Any]:
+    fields: dict[str, Any] = {"role": message.role, "content": _text(number, message)}
+    if message.name is not None:
+        fields["name"] = message.name
+    if message.tool_call_id is not None:
+        fields["tool_call_id"] = message.tool_call_id
+    if message.tool_calls:
+        fields["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+    return fields
+
+
+def _text(number: int, message: Message) -> str:
+    if not isinstance(message.content, list):
+        return message.content or ""
+    for position, part in enumerate(message.content):
+        if part.type != "text":
+            name = f"messages[{number}].content[{position}]"
+            raise UnsupportedError(
+                f"`{name}`: parts of type {part.type[:40]!r} are not available in this version",
+                parameter=name,
+            )
+    return "".join(part.text or "" for part in message.content)
+
+
+def _template_call(call: ToolCall) -> Mapping[str, Any]:
+    arguments: Any = call.function.arguments
+    if isinstance(arguments, str):
+        try:
+            arguments = msgspec.json.decode(arguments)
+        except msgspec.DecodeError:
+            arguments = call.function.arguments
+    return {
+        "id": call.id,
+        "type": call.type,
+        "function": {"name": call.function.name, "arguments": arguments},
+    }
+
+
+def plan(body: ChatRequest, prompt: str) -> GenerationRequest:
+    """Translate a request whose conversation is rendered. The template has the special tokens."""
+    return generation_request(
+        body,
+        prompt=prompt,
+        prompt_name="messages",
+        add_special=False,
+        max_new_tokens=body.max_completion_tokens or body.max_tokens,
+        top_logprobs=body.top_logprobs or 0 if body.logprobs else None,
+        logprobs_name="top_logprobs",
+    )
+
+
+class ChatCollector:
+    """Gathers the tokens whose logprobs an answer lists."""
+
+    def __init__(self, generation: Generation, *, logprobs: bool) -> None:
+        self._generation = generation
+        self._tokens: list[list[TokenOut]] | None = (
+            [[] for _ in generation.choices] if logprobs else None
+        )
+
+    def add(self, event: ChoiceEvent) -> None:
+        """Take news of a sequence."""
+        if self._tokens is not None:
+            self._tokens[event.index] += event.tokens
+
+    def completion(self, head: ReplyHead) -> ChatCompletion:
+        """The answer, once every sequence has ended."""
+        table = self._generation.model.table
+        return ChatCompletion(
+            id=head.id,
+            created=head.created,
+            model=head.model,
+            system_fingerprint=FINGERPRINT,
+            choices=[
+                ChatChoice(
+                    index=choice.index,
+                    message=AssistantMessage(content=choice.text),
+                    logprobs=(
+                        None
+                        if self._tokens is None
+                        else chat_logprobs(table, self._tokens[choice.index])
+                    ),
+                    finish_reason=FINISH[choice.finish or Finish.LENGTH],
+                )
+                for choice in self._generation.choices
+            ],
+            usage=usage_of([self._generation]),
+        )
+
+
+_PLAIN_TAIL: Final = b',"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
+
+
+class ChatStream:
+    """Writes a chat stream: frames are a prefix rendered once and what is new.
+
+    The role stands in a choice's first chunk only; a token without text makes no chunk, unless
+    its logprob is asked for.
+    """
+
+    dialect: Dialect = "openai"
+
+    def __init__(
+        self, head: ReplyHead, generation: Generation, *, logprobs: bool, include_usage: bool
+    ) -> None:
+        self._generation = generation
+        self._logprobs = logprobs
+        self._include_usage = include_usage
+        self._begun: set[int] = set()
+        self._head = (
+            b'data: {"object":"chat.completion.chunk","id":'
+            + json_text(head.id)
+            + b',"created":%d,"model":' % head.created
+            + json_text(head.model)
+            + b',"system_fingerprint":'
+            + json_text(FINGERPRINT)
+            + b',"choices":['
+        )
+        self._prefixes = [
+            self._head + b'{"index":%d,"delta":' % choice.index for choice in generation.choices
+        ]
+
+    def event(self, prompt: int, event: ChoiceEvent) -> bytes:  # noqa: ARG002 - there is one prompt
+        """Frames for news of a sequence."""
+        prefix = self._prefixes[event.index]
+        frames: list[bytes] = []
+        if event.index not in self._begun:
+            self._begun.add(event.index)
+            frames.append(prefix + b'{"role":"assistant","content":""}' + _PLAIN_TAIL)
+        for token in event.tokens:
+            if token.text or (self._logprobs and not token.silent):
+                delta = prefix + b'{"content":' + json_text(token.text) + b"}"
+                frames.append(delta + self._tail_of(token))
+        if event.finish is not None:
+            delta = b'{"content":' + json_text(event.tail) + b"}" if event.tail else b"{}"
+            reason = json_text(FINISH[event.finish])
+            frames.append(
+                prefix
+                + delta
+                + b',"logprobs":null,"finish_reason":'
+                + reason
+                + b'}],"usage":null}\n\n'
+            )
+        return b"".join(frames)
+
+    def end(self) -> bytes:
+        """The counts, where asked for, and the end marker."""
+        if not self._include_usage:
+            return DONE
+        usage = msgspec.json.encode(usage_of([self._generation]))
+        return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
+
+    def _tail_of(self, token: TokenOut) -> bytes:
+        if not self._logprobs or token.silent:
+            return _PLAIN_TAIL
+        logprobs = msgspec.json.encode(chat_logprobs(self._generation.model.table, [token]))
+        return b',"logprobs":' + logprobs + b',"finish_reason":null}],"usage":null}\n\n'

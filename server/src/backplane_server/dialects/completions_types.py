@@ -1,0 +1,41 @@
+"""JSON of `/v1/completions`."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from backplane_server.dialects.openai import FinishReason
+from backplane_server.dialects.openai_types import Count, SamplingFields, TextLogprobs, Usage
+
+
+class CompletionRequest(SamplingFields, kw_only=True, frozen=True):
+    """Body of `/v1/completions`: a text, several, a list of token ids, or several of those."""
+
+    prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
+    max_tokens: Count | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
+    echo: bool | None = None
+    suffix: Any = None
+
+
+class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
+    """One continuation; `index` counts the choices of the first prompt, then the next's."""
+
+    index: int
+    text: str
+    logprobs: TextLogprobs | None
+    finish_reason: FinishReason | None
+
+
+class Completion(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `/v1/completions`, and one event of its stream."""
+
+    object: Literal["text_completion"] = "text_completion"
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[CompletionChoice]
+    usage: Usage | None

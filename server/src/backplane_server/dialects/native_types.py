@@ -1,0 +1,135 @@
+"""TGI's native JSON: field names, order and defaults are the contract's (docs/server.md)."""
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
+
+Positive = Annotated[float, Meta(gt=0, le=1000)]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Penalty = Annotated[float, Meta(ge=-2, le=2)]
+Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
+Seed = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+
+FinishReason = Literal["length", "eos_token", "stop_sequence"]
+
+
+class GenerateParameters(msgspec.Struct, kw_only=True, frozen=True):
+    """How to generate. Everything may be left out or null."""
+
+    best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
+    temperature: Positive | None = None
+    repetition_penalty: Positive | None = None
+    frequency_penalty: Penalty | None = None
+    top_k: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
+    top_p: Share | None = None
+    typical_p: Share | None = None
+    do_sample: bool | None = None
+    max_new_tokens: Count | None = None
+    return_full_text: bool | None = None
+    stop: str | list[str] | None = None
+    truncate: Count | None = None
+    watermark: bool | None = None
+    details: bool | None = None
+    decoder_input_details: bool | None = None
+    seed: Seed | None = None
+    top_n_tokens: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    grammar: Any = None
+    adapter_id: str | None = None
+
+
+class GenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """Body of `/generate`, `/generate_stream` and `/tokenize`."""
+
+    inputs: str
+    parameters: GenerateParameters | None = None
+
+
+class CompatGenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """Body of `POST /`."""
+
+    inputs: str
+    parameters: GenerateParameters | None = None
+    stream: bool = False
+
+
+class Token(msgspec.Struct, frozen=True):
+    """A generated token; `text` is its share of the text, a special token's literal."""
+
+    id: int
+    text: str
+    logprob: float | None
+    special: bool
+
+
+class PrefillToken(msgspec.Struct, frozen=True):
+    """A token of the prompt; the first one's logprob is null."""
+
+    id: int
+    text: str
+    logprob: float | None
+
+
+class Details(msgspec.Struct, frozen=True, kw_only=True):
+    """What `details` adds to an answer."""
+
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    prefill: list[PrefillToken]
+    tokens: list[Token]
+    top_tokens: list[list[Token]] | UnsetType = UNSET
+
+
+class GenerateResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `/generate`."""
+
+    generated_text: str
+    details: Details | UnsetType = UNSET
+
+
+class StreamDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """What `details` adds to a stream's last event."""
+
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    input_length: int
+
+
+class StreamResponse(msgspec.Struct, frozen=True, kw_only=True):
+    """One event of a stream: one token. The last has the whole text."""
+
+    index: int
+    token: Token
+    top_tokens: list[Token] | UnsetType = UNSET
+    generated_text: str | None = None
+    details: StreamDetails | None = None
+
+
+class SimpleToken(msgspec.Struct, frozen=True):
+    """A token of `/tokenize` and the bytes of the input it stands for."""
+
+    id: int
+    text: str
+    start: int
+    stop: int
+
+
+class Info(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer of `/info`."""
+
+    model_id: str
+    model_sha: str | None
+    model_pipeline_tag: str | None
+    max_concurrent_requests: int
+    max_best_of: int
+    max_stop_sequences: int
+    max_input_tokens: int
+    max_total_tokens: int
+    validation_workers: int
+    max_client_batch_size: int
+    router: str
+    version: str
+    sha: str | None
+    docker_label: str | None

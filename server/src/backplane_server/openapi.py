@@ -1,0 +1,175 @@
+"""The API as an OpenAPI 3.0 document, made from the structs that read and write its JSON.
+
+A test holds the list of routes against the application's.
+"""
+
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final, cast
+
+import msgspec
+from backplane_core.version import __version__
+
+from backplane_server.controllers.health import Unhealthy
+from backplane_server.controllers.model_facts import ModelsInfo
+from backplane_server.dialects.chat_types import ChatChunk, ChatCompletion, ChatRequest
+from backplane_server.dialects.completions_types import Completion, CompletionRequest
+from backplane_server.dialects.native_types import (
+    CompatGenerateRequest,
+    GenerateRequest,
+    GenerateResponse,
+    Info,
+    SimpleToken,
+    StreamResponse,
+)
+from backplane_server.web.errors import NativeErrorBody, OpenAIErrorBody
+
+_REF: Final = "#/components/schemas/{name}"
+
+
+@dataclass(frozen=True)
+class Route:
+    """A route as the document tells it. `event` is what its stream's events hold."""
+
+    method: str
+    path: str
+    summary: str
+    body: Any = None
+    answer: Any = None
+    event: Any = None
+    media_type: str = "application/json"
+
+
+ROUTES: Final = (
+    Route("post", "/generate", "Generate text", GenerateRequest, GenerateResponse),
+    Route("post", "/generate_stream", "Stream tokens", GenerateRequest, event=StreamResponse),
+    Route(
+        "post",
+        "/",
+        "Generate text; `stream` decides how",
+        CompatGenerateRequest,
+        list[GenerateResponse],
+        StreamResponse,
+    ),
+    Route("post", "/tokenize", "Tokens of a text", GenerateRequest, list[SimpleToken]),
+    Route(
+        "post",
+        "/v1/chat/completions",
+        "Next turn of a chat",
+        ChatRequest,
+        ChatCompletion,
+        ChatChunk,
+    ),
+    Route("post", "/v1/completions", "Continue text", CompletionRequest, Completion, Completion),
+    Route("get", "/v1/models", "The served model", answer=ModelsInfo),
+    Route("get", "/info", "Model and limits", answer=Info),
+    Route("get", "/health", "Whether requests can be answered"),
+    Route("get", "/health/live", "Whether the process lives"),
+    Route("get", "/health/ready", "Whether requests can be answered, without a key"),
+    Route("get", "/metrics", "Prometheus metrics", answer=str, media_type="text/plain"),
+    Route("get", "/", "A page for browsers, else as /health", answer=str, media_type="text/html"),
+)
+# What a generating route can answer beside 200: status, meaning.
+_ERRORS: Final = {
+    "400": "The body is not JSON",
+    "413": "The body is too large",
+    "415": "The body is not declared to be JSON",
+    "422": "A parameter is wrong or not available; the sentence names it",
+    "424": "The engine failed the request",
+    "429": "No room now; `Retry-After` says when to try again",
+    "503": "No worker is ready; `progress` says how far loading is",
+}
+
+
+@lru_cache(maxsize=1)
+def openapi_document() -> bytes:
+    """The document as JSON."""
+    types = [
+        one
+        for route in ROUTES
+        for one in (route.body, route.answer, route.event)
+        if one is not None
+    ]
+    types += [NativeErrorBody, OpenAIErrorBody, Unhealthy]
+    schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
+    by_type = {str(one): schema for one, schema in zip(types, schemas, strict=True)}
+    paths: dict[str, dict[str, Any]] = {}
+    for route in ROUTES:
+        paths.setdefault(route.path, {})[route.method] = _operation(route, by_type)
+    document: dict[str, Any] = {
+        "openapi": "3.0.3",
+        "info": {
+            "title": "Backplane",
+            "version": __version__,
+            "license": {"name": "Apache-2.0"},
+            "description": "One LLM server, any accelerator.",
+        },
+        "paths": paths,
+        "components": {
+            "schemas": components,
+            "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{}, {"key": []}],
+    }
+    return msgspec.json.encode(to_openapi_30(document))
+
+
+def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    if route.answer is not None:
+        content[route.media_type] = {"schema": by_type[str(route.answer)]}
+    if route.event is not None:
+        content["text/event-stream"] = {"schema": by_type[str(route.event)]}
+    responses: dict[str, Any] = {"200": {"description": "OK"}}
+    if content:
+        responses["200"]["content"] = content
+    operation: dict[str, Any] = {"summary": route.summary, "responses": responses}
+    if route.body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "content": {"application/json": {"schema": by_type[str(route.body)]}},
+        }
+        shape = OpenAIErrorBody if route.path.startswith("/v1/") else NativeErrorBody
+        error = {"application/json": {"schema": by_type[str(shape)]}}
+        for status, meaning in _ERRORS.items():
+            responses[status] = {"description": meaning, "content": error}
+    elif route.path in {"/health", "/health/ready"}:
+        schema = {"application/json": {"schema": by_type[str(Unhealthy)]}}
+        responses["503"] = {"description": _ERRORS["503"], "content": schema}
+    return operation
+
+
+def to_openapi_30(node: Any) -> Any:
+    """Rewrite JSON Schema 2020-12 as OpenAPI 3.0 has it, which is what Swagger UI 4 reads.
+
+    Concerns null as a type, numbers as exclusive limits, and `const`.
+    """
+    if isinstance(node, list):
+        return [to_openapi_30(item) for item in cast("list[Any]", node)]
+    if not isinstance(node, dict):
+        return node
+    result = {key: to_openapi_30(value) for key, value in cast("dict[str, Any]", node).items()}
+    _rewrite_null(result)
+    for limit in ("Minimum", "Maximum"):
+        edge = result.get(f"exclusive{limit}")
+        if isinstance(edge, int | float) and not isinstance(edge, bool):
+            result[f"exclusive{limit}"] = True
+            result[limit.lower()] = edge
+    if "const" in result:
+        result["enum"] = [result.pop("const")]
+    return result
+
+
+def _rewrite_null(schema: dict[str, Any]) -> None:
+    null = {"nullable": True, "enum": [None]}
+    if schema.get("type") == "null":
+        del schema["type"]
+        schema.update(null)
+    options: list[Any] = schema.get("anyOf") or []
+    if null not in options:
+        return
+    rest = [option for option in options if option != null]
+    del schema["anyOf"]
+    # A reference stands alone in 3.0, so being nullable wraps it.
+    schema.update({"anyOf": rest} if len(rest) > 1 or "$ref" in rest[0] else rest[0])
+    schema["nullable"] = True

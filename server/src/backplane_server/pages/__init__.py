@@ -1,0 +1,1 @@
+"""The two pages for browsers, each self-contained: nothing is loaded from elsewhere."""

@@ -1,0 +1,78 @@
+"""Everything the controllers are given, and the count of requests that a shutdown waits for."""
+
+import asyncio
+import logging
+from collections.abc import Iterable
+from typing import Final
+from urllib.parse import quote
+
+from backplane_core.control import ServerLaunch
+
+from backplane_server.metrics.metrics import Metrics
+from backplane_server.services.generation_service import GenerationService
+from backplane_server.templates.renderer import RendererProcess, TemplateRenderer
+
+_log = logging.getLogger(__name__)
+
+_MAX_LOGGED_NAMES: Final = 256
+_MAX_NAMED: Final = 20
+_MAX_NAME_CHARS: Final = 64
+
+
+class Services:
+    """One per server process."""
+
+    def __init__(self, settings: ServerLaunch, renderer: TemplateRenderer | None = None) -> None:
+        self.settings: Final = settings
+        self.metrics: Final = Metrics()
+        self.renderer: Final = renderer or RendererProcess()
+        self.generation: Final = GenerationService(settings, self.renderer, self.metrics)
+        self._logged_names: set[str] = set()
+        self._num_open = 0
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # ── requests in flight ───────────────────────────────────────────────────────────────
+
+    def enter(self) -> None:
+        """A request begins."""
+        self._num_open += 1
+        self._idle.clear()
+
+    def leave(self) -> None:
+        """A request has ended."""
+        self._num_open -= 1
+        if not self._num_open:
+            self._idle.set()
+
+    async def drain(self, grace_s: float) -> bool:
+        """Refuse what is new and wait for what is in flight; whether all of it ended in time."""
+        self.generation.readiness.draining = True
+        _log.info("draining %d requests for at most %g s", self._num_open, grace_s)
+        try:
+            async with asyncio.timeout(grace_s):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("%d requests were cut short", self._num_open)
+            return False
+        return True
+
+    # ── parameters nobody knows ──────────────────────────────────────────────────────────
+
+    def note_ignored(self, names: Iterable[str]) -> str:
+        """Log each name the first time it is seen; the value of `x-ignored-parameters`.
+
+        Names come from clients: they are escaped, cut and counted.
+        """
+        shown = [quote(name[:_MAX_NAME_CHARS], safe="._-[]") for name in names][:_MAX_NAMED]
+        for name in shown:
+            if name not in self._logged_names and len(self._logged_names) < _MAX_LOGGED_NAMES:
+                self._logged_names.add(name)
+                _log.warning("requests hold the parameter %s, which has no meaning here", name)
+        return ", ".join(shown)
+
+    async def close(self) -> None:
+        """Drop the workers and end the renderer."""
+        await self.generation.close()
+        if isinstance(self.renderer, RendererProcess):
+            await self.renderer.close()
