@@ -49,14 +49,14 @@ class AdapterSet:
     """The adapters that one batch may mix; it takes more while there is room."""
 
     def __init__(self, names: list[str | None], max_names: int) -> None:
-        self._names = set(names)
+        self.names = set(names)
         self._max_names = max_names
 
     def permits(self, name: str | None) -> bool:
         """Whether a sequence with this adapter may be in the batch; then it counts."""
-        if name in self._names:
+        if name in self.names:
             return True
-        if len(self._names) == self._max_names:
+        if len(self.names) == self._max_names:
             return False
-        self._names.add(name)
+        self.names.add(name)
         return True

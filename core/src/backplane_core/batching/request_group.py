@@ -21,6 +21,12 @@ class RequestGroup:
         self._leader = sequences[0]
         self._parked = deque(sequences[1:])
 
+    @property
+    def num_found_tokens(self) -> int:
+        """Prompt tokens that were in the cache before any of the sequences came there."""
+        started = (one for one in self.sequences if one.start_s is not None)
+        return min((one.num_cached_tokens for one in started), default=0)
+
     def start(self, *, shares: bool) -> list[Sequence]:
         """The sequences to queue at once."""
         return [self._leader] if shares else [self._leader, *self._unpark()]

@@ -131,7 +131,8 @@ class BatchingRunner(ModelRunner):
             if wanted and sequence.state is not SequenceState.FINISHED:
                 sequence.finish_reason = "cancelled"
                 self._counters.num_cancelled += 1
-                self._scheduler.finish(sequence, sequence.num_matched_tokens)
+                kept = min(sequence.num_matched_tokens, group.num_found_tokens)
+                self._scheduler.finish(sequence, kept)
         self._drop_if_finished(group)
 
     def poll(self, timeout: float) -> StepOutput:
@@ -154,7 +155,7 @@ class BatchingRunner(ModelRunner):
                     failures.append(self._fail(victim.request.request_id, error))
                 batch = self._scheduler.schedule()
             else:
-                self._scheduler.succeeded()
+                self._scheduler.succeeded(batch)
                 self._counters.count(batch, self._clock() - start_s)
                 deltas = self._commit(batch, result, failures)
                 return StepOutput(deltas=deltas, failures=failures)

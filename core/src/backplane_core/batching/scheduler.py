@@ -69,7 +69,8 @@ class Scheduler:
         self._decodes: list[Sequence] = []
         self._turns = AdapterTurns(traits.adapters_per_batch)
         self._prefill_limit = traits.max_batch_tokens
-        self._prefilled_last = False
+        self._adapters = self._turns.choose()
+        self._owed_decodes: set[str | None] = set()
         self.num_waiting_requests = 0
         self.num_preemptions = 0
 
@@ -96,8 +97,8 @@ class Scheduler:
             head = self._waiting.peek()
             if head is None and not self.num_running:
                 return None
-            adapters = self._turns.choose(*([head.request.adapter] if head else []))
-            scheduled = self._fill(adapters)
+            self._adapters = self._turns.choose(*([head.request.adapter] if head else []))
+            scheduled = self._fill(self._adapters)
             if scheduled:
                 return ScheduledBatch(sequences=scheduled, adapters=_adapters_of(scheduled))
         raise AssertionError("there are sequences, but none can be scheduled")
@@ -144,9 +145,14 @@ class Scheduler:
             return None
         return batch.sequences[0].sequence
 
-    def succeeded(self) -> None:
-        """A batch was computed: what `relieve` took away comes back step by step."""
+    def succeeded(self, batch: ScheduledBatch) -> None:
+        """The last batch was computed; its sequences are as they were when it was scheduled."""
+        # What `relieve` took away comes back step by step.
         self._prefill_limit = min(2 * self._prefill_limit, self._max_batch_tokens)
+        if not self._mixed and batch.sequences[0].sequence.state is SequenceState.PREFILL:
+            self._owed_decodes |= self._adapters.names
+        else:
+            self._owed_decodes -= self._adapters.names
 
     def check_integrity(self) -> None:
         """Check the queues and the memory.
@@ -176,14 +182,11 @@ class Scheduler:
             scheduled = self._schedule_decodes(adapters)
             num_tokens = sum(1 + decode.num_draft_tokens for decode in scheduled)
             return scheduled + self._schedule_prefills(adapters, num_tokens)
-        # Neither kind may go twice while the other waits.
-        scheduled = [] if self._prefilled_last else self._schedule_prefills(adapters, 0)
-        self._prefilled_last = bool(scheduled)
-        scheduled = scheduled or self._schedule_decodes(adapters)
-        if not scheduled:
-            scheduled = self._schedule_prefills(adapters, 0)
-            self._prefilled_last = bool(scheduled)
-        return scheduled
+        # Neither kind may go twice while the other waits, adapter by adapter: with one flag for
+        # all, their turns could fall into step with it.
+        if any(name in adapters.names for name in self._owed_decodes):
+            return self._schedule_decodes(adapters) or self._schedule_prefills(adapters, 0)
+        return self._schedule_prefills(adapters, 0) or self._schedule_decodes(adapters)
 
     def _schedule_decodes(self, adapters: AdapterSet) -> list[ScheduledSequence]:
         spare = max(0, self._max_batch_tokens - self.num_running)

@@ -1,0 +1,219 @@
+"""Random arrivals, cancels, forks, preemptions and failures, over every kind of executor.
+
+After each step the books are checked; every output is what its sequence gives when it is alone.
+"""
+
+import dataclasses
+from collections import Counter
+
+import pytest
+from backplane_core.batching.executor import MemoryLayout
+from backplane_core.errors import GenerationError
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from tests.core.batching.harness import Engine, make_traits
+
+PAGED, CELLS, SLOTS = MemoryLayout
+
+# Small caches, so that memory runs out; each row is traits, then settings.
+FLAVOURS = {
+    "paged": (PAGED, {"cache_tokens": 80}, {}),
+    "paged, tight, chunked": (
+        PAGED,
+        {"cache_tokens": 72, "max_batch_tokens": 11},
+        {"max_prefill_chunk": 3, "headroom_tokens": 0},
+    ),
+    "paged, speculating": (PAGED, {"cache_tokens": 80, "max_draft_tokens": 3}, {}),
+    "paged, phases apart": (PAGED, {"cache_tokens": 80, "mixed_prefill": False}, {}),
+    "paged, adapters": (PAGED, {"cache_tokens": 120, "adapters_per_batch": 2}, {}),
+    "paged, little retained": (PAGED, {"cache_tokens": 100}, {"max_retained_tokens": 12}),
+    "cells": (CELLS, {"cache_tokens": 80}, {}),
+    "cells, tight, chunked": (
+        CELLS,
+        {"cache_tokens": 72, "max_batch_tokens": 11, "max_sequences": 5},
+        {"max_prefill_chunk": 3, "headroom_tokens": 0},
+    ),
+    "cells, speculating": (CELLS, {"cache_tokens": 80, "max_draft_tokens": 3}, {}),
+    "cells, not trimmable": (CELLS, {"cache_tokens": 90, "trimmable": False}, {}),
+    "cells, not shareable": (CELLS, {"cache_tokens": 90, "shareable": False}, {}),
+    "cells, one adapter a batch": (
+        CELLS,
+        {"cache_tokens": 120, "adapters_per_batch": 1, "mixed_prefill": False},
+        {},
+    ),
+    "cells, little retained": (
+        CELLS,
+        {"cache_tokens": 200, "max_sequences": 4},
+        {"max_retained_tokens": 30, "max_retained_sequences": 2},
+    ),
+    "slots": (SLOTS, {"max_sequences": 3, "cache_tokens": 3 * 64}, {}),
+    "slots, speculating, not trimmable": (
+        SLOTS,
+        {
+            "max_sequences": 3,
+            "cache_tokens": 3 * 64,
+            "trimmable": False,
+            "max_draft_tokens": 2,
+            "mixed_prefill": False,
+        },
+        {},
+    ),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """A request; prompts are drawn from three texts, so that they share prefixes."""
+
+    text: int
+    num_prompt_tokens: int
+    max_new_tokens: int
+    num_sequences: int
+    priority: int
+    ignore_eos: bool
+    stop_token_ids: tuple[int, ...]
+    adapter: str | None
+    salt: str | None
+
+    @property
+    def prompt(self):
+        # Texts 1 and 2 part after 13 tokens, in the middle of a block.
+        common = [1 + (7 * index) % 50 for index in range(13)]
+        return [*common, *[self.text + 3 * index % 40 for index in range(30)]][
+            : self.num_prompt_tokens
+        ]
+
+
+arrivals = st.builds(
+    Arrival,
+    text=st.integers(1, 3),
+    num_prompt_tokens=st.integers(1, 43),
+    max_new_tokens=st.integers(1, 18),
+    num_sequences=st.sampled_from([1, 1, 1, 2, 4]),
+    priority=st.sampled_from([0, 0, 0, 1, -1]),
+    ignore_eos=st.booleans(),
+    stop_token_ids=st.sampled_from([(), (5, 17, 40, 63)]),
+    adapter=st.sampled_from([None, "a", "b", "c"]),
+    salt=st.sampled_from([None, None, "x"]),
+)
+events = st.one_of(
+    arrivals,
+    arrivals,
+    st.tuples(st.just("follow up"), st.integers(0, 4), st.integers(1, 9)),
+    st.integers(1, 6),  # so many steps
+    st.integers(1, 6),
+    st.tuples(st.just("cancel"), st.integers(0, 9), st.sampled_from([None, 0, 1])),
+    st.tuples(st.just("out of memory"), st.integers(1, 4)),
+    st.tuples(st.just("fail"), st.integers(0, 9)),
+    st.tuples(st.just("wait"), st.integers(1, 30)),
+)
+
+
+def play(engine: Engine, trace) -> set[str]:
+    """Play a trace; the requests that were cancelled or told to fail, all or in part."""
+    spoilt: set[str] = set()
+    names: list[str] = []
+    for event in trace:
+        match event:
+            case Arrival():
+                names.append(f"r{len(names)}")
+                engine.submit(
+                    names[-1],
+                    event.prompt,
+                    event.max_new_tokens,
+                    num_sequences=event.num_sequences,
+                    priority=event.priority,
+                    ignore_eos=event.ignore_eos,
+                    stop_token_ids=event.stop_token_ids,
+                    adapter=event.adapter if engine.traits.adapters_per_batch else None,
+                    cache_salt=event.salt,
+                    seed=event.text,
+                )
+            case ("follow up", back, num_more) if names:
+                before = engine.requests[names[-1 - back % len(names)]]
+                output = engine.answer(before.request_id).token_ids
+                names.append(f"r{len(names)}")
+                engine.submit(
+                    names[-1],
+                    [*before.prompt_token_ids, *output, *range(3, 3 + num_more)][:50],
+                    num_more,
+                    adapter=before.adapter,
+                    cache_salt=before.cache_salt,
+                )
+            case int():
+                for _ in range(event):
+                    engine.step()
+            case ("cancel", back, index) if names:
+                engine.cancel(names[-1 - back % len(names)], index)
+                spoilt.add(names[-1 - back % len(names)])
+            case ("out of memory", times):
+                engine.executor.out_of_memory = times
+            case ("fail", back) if names:
+                name = names[-1 - back % len(names)]
+                engine.executor.failing[name] = GenerationError("told to fail")
+                spoilt.add(name)
+            case ("wait", seconds):
+                engine.clock.now_s += seconds
+            case _:
+                pass
+    return spoilt
+
+
+def max_steps(engine: Engine) -> int:
+    """With each its turn, the first in rank gains a token; nobody may make that longer."""
+    num_tokens = sum(
+        request.num_sequences * (len(request.prompt_token_ids) + request.stopping.max_new_tokens)
+        for request in engine.requests.values()
+    )
+    return 10 + 8 * num_tokens
+
+
+@pytest.mark.parametrize("flavour", FLAVOURS)
+def test_every_output_is_the_lone_one(flavour):
+    layout, traits, tuning = FLAVOURS[flavour]
+    seen = Counter()
+
+    @settings(
+        max_examples=140,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        phases=[Phase.explicit, Phase.generate, Phase.shrink],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(trace=st.lists(events, min_size=15, max_size=50))
+    def check(trace):
+        engine = Engine(make_traits(layout, **traits), **tuning)
+        spoilt = play(engine, trace)
+        engine.run(max_steps(engine))
+        engine.check_alone()
+        for name, request in engine.requests.items():
+            if name in spoilt:
+                continue
+            if name in engine.errors:
+                assert engine.errors[name].code == "out_of_memory"
+                continue
+            for index in range(request.num_sequences):
+                assert engine.answer(name, index).finish_reason in {"eos", "length", "stop_token"}
+        stats = engine.runner.stats()
+        assert stats.used_tokens == 0
+        if not stats.num_preemptions:
+            num_computed = stats.num_prompt_tokens - stats.num_cached_tokens
+            assert stats.num_prefilled_tokens <= num_computed
+            if not spoilt and not engine.errors:
+                assert stats.num_prefilled_tokens == num_computed
+
+        seen["preempted"] += stats.num_preemptions
+        seen["cached"] += stats.num_cached_tokens
+        seen["cancelled"] += stats.num_cancelled
+        seen["finished"] += stats.num_finished
+        seen["out of memory"] += len(engine.errors.keys() - spoilt)
+
+    check()
+    # The traces are no use if they do not go everywhere.
+    assert seen["finished"] > 900
+    assert seen["cancelled"] > 150
+    assert seen["cached"] > 900
+    assert seen["out of memory"] > 5
+    assert seen["preempted"] > 50
