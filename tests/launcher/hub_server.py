@@ -119,7 +119,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             self.close_connection = True
             return
-        self.wfile.write(content[start:])
+        half = start + (len(content) - start) // 2
+        self.wfile.write(content[start:half])
+        if file in self.server.hub.stalled:
+            self.server.hub.released.wait(60)
+        self.wfile.write(content[half:])
 
     def _json(self, status: int, document: dict, code: str | None = None) -> None:
         encoded = json.dumps(document).encode()
@@ -137,13 +141,16 @@ class _Handler(BaseHTTPRequestHandler):
 class HubServer:
     """`repositories` by id. `cut` counts down: so many more GETs end mid-file.
 
-    `status` answers everything with that status. `ranges` are the Range headers seen.
+    `statuses` are the next answers. `stalled` files stop halfway until `released` is set. `ranges`
+    are the Range headers seen.
     """
 
     def __init__(self) -> None:
         self.repositories: dict[str, Repository] = {}
         self.cut: Counter[str] = Counter()
         self.statuses: list[int] = []
+        self.stalled: set[str] = set()
+        self.released = threading.Event()
         self.requests: list[str] = []
         self.ranges: list[str] = []
         self.tokens: set[str] = set()
@@ -161,6 +168,7 @@ class HubServer:
         return self
 
     def __exit__(self, *_) -> None:
+        self.released.set()
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()

@@ -102,15 +102,17 @@ class Launched:
         return status
 
     def pids(self) -> list[int]:
-        """Processes that run on behalf of this launcher, whoever their parent is now."""
+        """Processes that descend from this launcher, whoever their parent is now.
+
+        They are known by a variable that they inherited.
+        """
         found = []
-        needle = str(self.runtime).encode()
+        needle = f"XDG_RUNTIME_DIR={self.runtime}\0".encode()
         for entry in Path("/proc").iterdir():
             if not entry.name.isdigit() or int(entry.name) in (os.getpid(), self.pid):
                 continue
             with contextlib.suppress(OSError):
-                arguments = (entry / "cmdline").read_bytes()
-                if needle in arguments:
+                if needle in (entry / "environ").read_bytes():
                     found.append(int(entry.name))
         return found
 

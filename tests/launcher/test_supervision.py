@@ -11,7 +11,7 @@ import urllib.request
 
 import pytest
 
-from .launched import Launched
+from .launched import HERE, Launched
 
 ECHO = ("--model-id", "echo:x", "--port", "0")
 
@@ -213,6 +213,31 @@ def test_kill_9_of_the_launcher_leaves_no_orphan(tmp_path, stopped):
 def test_kill_9_while_loading_leaves_no_orphan(tmp_path):
     with Launched(tmp_path, *ECHO, "--echo.load-seconds", "60") as launched:
         launched.until(lambda: len(launched.pids()) == 2, 10.0, "both children")
+        launched.signal(signal.SIGKILL)
+        launched.wait()
+        gone(launched, 3.0)
+
+
+def test_kill_9_while_a_probe_hangs_leaves_no_orphan(tmp_path):
+    (tmp_path / "plug_hung.py").write_text(
+        "import time\n"
+        "from backplane_core.hookspecs import hookimpl\n"
+        "from backplane_core.testing.echo import EchoBackend\n"
+        "class Hung(EchoBackend):\n"
+        "    name = 'hung'\n"
+        "    def probe(self):\n"
+        "        time.sleep(600)\n"
+        "@hookimpl\n"
+        "def backplane_register_backends(register):\n"
+        "    register(Hung)\n"
+    )
+    environ = {
+        "PYTHONPATH": f"{HERE / 'fake_server'}:{tmp_path}",
+        "BACKPLANE_EXTRA_PLUGINS": "plug_hung",
+    }
+    with Launched(tmp_path, *ECHO, environ=environ) as launched:
+        launched.wait_for_event("Progress")
+        launched.until(lambda: len(launched.pids()) >= 2, 10.0, "the server and the probe")
         launched.signal(signal.SIGKILL)
         launched.wait()
         gone(launched, 3.0)

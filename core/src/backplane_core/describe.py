@@ -4,6 +4,7 @@ A probe may load drivers, hang or crash; it does so in a child with a time limit
 answer is data. The same road serves backends of this interpreter and of another.
 """
 
+import os
 import subprocess
 import sys
 from typing import TextIO
@@ -21,6 +22,7 @@ from backplane_core.backend import (
     Unsupported,
 )
 from backplane_core.errors import BackendError, BackplaneError, ErrorInfo
+from backplane_core.process import die_with_parent
 from backplane_core.registry import Registry, discover
 
 _MARK = "backplane-describe: "
@@ -32,11 +34,13 @@ class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     Attributes:
         backends: names; None asks all that are installed.
         model: also ask whether each supports it and which files it needs.
+        asker_pid: the process that waits for the answer; without it there is nobody to answer.
     """
 
     backends: tuple[str, ...] | None = None
     model: ModelSource | None = None
     live: bool = True
+    asker_pid: int | None = None
 
 
 class BackendDescription(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,7 +62,7 @@ def ask(python: str, question: Question, timeout: float) -> list[BackendDescript
     try:
         done = subprocess.run(  # noqa: S603 - an interpreter the user named, and our own module
             [python, "-m", "backplane_core.describe"],
-            input=msgspec.json.encode(question),
+            input=msgspec.json.encode(msgspec.structs.replace(question, asker_pid=os.getpid())),
             capture_output=True,
             timeout=timeout,
             check=False,
@@ -166,7 +170,15 @@ def _describe_model(
 
 def main(stdin: TextIO, stdout: TextIO) -> None:
     """Read a question, print the answer on one marked line (plugins may print as they load)."""
-    question = msgspec.json.decode(stdin.read() or "{}", type=Question)
+    question = msgspec.json.decode(stdin.read(), type=Question)
+    if question.asker_pid is not None:
+        # First ask the kernel to end this process with its parent, then look whether the asker
+        # still lives: a probe that hangs must not outlive a launcher killed in between.
+        die_with_parent()
+        try:
+            os.kill(question.asker_pid, 0)
+        except ProcessLookupError:
+            return
     answers = describe(question)
     stdout.write(_MARK + msgspec.json.encode(answers).decode() + "\n")
     stdout.flush()
