@@ -8,10 +8,35 @@ import pytest
 from backplane_core.backend import ModelSource, RunnerSpec, Unsupported
 from backplane_core.messages import Submit, TokenSegment
 from backplane_core.registry import discover
-from backplane_core.sampling import StoppingParams
+from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.testing.conformance import BackendConformance
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "alphabet"
 PLUGIN = "backplane_alphabet.plugin"
+END = 256
+
+
+class TestAlphabet(BackendConformance):
+    """The suite that docs/writing-a-backend.md tells authors to subclass."""
+
+    backend = "alphabet"
+    model = ModelSource(model_id="alphabet:latin")
+    environment = {  # noqa: RUF012 -- the suite never writes it
+        "PYTHONPATH": str(EXAMPLE / "src"),
+        "BACKPLANE_EXTRA_PLUGINS": PLUGIN,
+    }
+    golden = (((*b"abc",), (*b"defgh",)), ((*b"x",), (*b"yz", END)))
+    allowed_skips = frozenset(
+        {
+            "test_adapters_do_not_mix",
+            "test_cancelling_one_choice_leaves_the_others",
+            "test_choices_share_a_prompt_and_differ_in_seed",
+            "test_grammars_are_obeyed",
+            "test_known_prefix_is_not_computed_again",
+            "test_prefixes_do_not_cross_salts",
+            "test_prompt_logprobs_cover_the_prompt",
+        }
+    )
 
 
 @pytest.fixture
@@ -33,6 +58,7 @@ def recite(backend, prompt, *, max_new_tokens, settings=()):
             Submit(
                 request_id="s-1",
                 prompt=[TokenSegment(token_ids=ids)],
+                sampling=SamplingParams(temperature=0.0),
                 stopping=StoppingParams(max_new_tokens=max_new_tokens),
             )
         )

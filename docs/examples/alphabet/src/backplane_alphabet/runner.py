@@ -1,84 +1,82 @@
-"""The engine: an `Executor` that knows which letter comes next. `BatchingRunner` does the rest."""
+"""The runner: limits, vocabulary and tokenizer around an executor. The toolkit does the rest."""
 
-from backplane_core.backend import RunnerSpec
-from backplane_core.batching.executor import (
-    Executor,
-    ExecutorTraits,
-    MemoryLayout,
-    SampledTokens,
-    ScheduledBatch,
-    StepResult,
-)
+from backplane_core.backend import EngineSettings, RunnerSpec
 from backplane_core.batching.runner import BatchingRunner
 from backplane_core.capabilities import Capabilities, Limits
+from backplane_core.errors import ModelError
 from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.runner import ModelRunner
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
-LETTERS = b"abcdefghijklmnopqrstuvwxyz"
-END = len(LETTERS)
+from backplane_alphabet.executor import END, AlphabetExecutor
 
+END_TEXT = "<end>"
 
-class AlphabetExecutor(Executor):
-    """Computes letters. Eight sequences at a time, each in a slot of its own."""
-
-    def __init__(self, stride: int, max_tokens: int) -> None:
-        self._stride = stride
-        self._traits = ExecutorTraits(
-            layout=MemoryLayout.SLOTS,
-            max_sequences=8,
-            cache_tokens=8 * max_tokens,
-            slot_tokens=max_tokens,
-            max_batch_tokens=max_tokens,
-            shareable=False,
-        )
-
-    @property
-    def traits(self) -> ExecutorTraits:
-        """What the scheduler must respect."""
-        return self._traits
-
-    def execute(self, batch: ScheduledBatch) -> StepResult:
-        """One step for every sequence of the batch: the letter after its newest token."""
-        return StepResult(
-            [
-                SampledTokens([self._next(scheduled.token_ids[-1])]) if scheduled.sample else None
-                for scheduled in batch.sequences
-            ]
-        )
-
-    def _next(self, token_id: int) -> int:
-        return min(token_id + self._stride, END)
-
-    def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
-        """Never called: the traits say that slots share nothing."""
-        raise NotImplementedError(f"slot {source} shares no {num_tokens} tokens with {target}")
-
-    def trim(self, seq_id: int, num_tokens: int) -> None:
-        """There is no cache to cut."""
-
-    def release(self, seq_id: int) -> None:
-        """There is no cache to free."""
+CAPABILITIES = Capabilities(
+    sampling=(
+        "logit_bias",
+        "repetition_penalty",
+        "frequency_penalty",
+        "presence_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+        "typical_p",
+        "seed",
+    ),
+    stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
+    max_top_logprobs=20,
+    deterministic_seeds=True,
+)
 
 
 class AlphabetRunner(BatchingRunner):
-    """Adds the tokenizer: one id per letter, and 26 for the end."""
+    """Adds the tokenizer, since no `tokenizer.json` holds this vocabulary."""
 
     def tokenize(
         self, texts: list[str], *, add_special: bool, parse_special: bool
     ) -> list[list[int]]:
-        """Letters become their places; whatever else the text holds is left out."""
-        del add_special, parse_special
-        return [
-            [LETTERS.index(byte) for byte in text.lower().encode() if byte in LETTERS]
-            for text in texts
-        ]
+        """UTF-8 bytes; the end's own text becomes its id where `parse_special`."""
+        del add_special  # an alphabet has no token that begins a text
+        return [_parsed(text) if parse_special else list(text.encode()) for text in texts]
+
+
+def _parsed(text: str) -> list[int]:
+    first, *rest = text.split(END_TEXT)
+    ids = list(first.encode())
+    for piece in rest:
+        ids += [END, *piece.encode()]
+    return ids
+
+
+def _limits(engine: EngineSettings) -> Limits:
+    """What the command line asks for, or something modest."""
+    max_total_tokens = engine.max_total_tokens or 256
+    max_sequences = engine.max_batch_size or 8
+    if engine.max_batch_total_tokens:
+        max_sequences = max(
+            1, min(max_sequences, engine.max_batch_total_tokens // max_total_tokens)
+        )
+    return Limits(
+        max_total_tokens=max_total_tokens,
+        max_input_tokens=engine.max_input_tokens or max_total_tokens - 1,
+        max_batch_tokens=engine.max_batch_prefill_tokens or max_total_tokens,
+        max_sequences=max_sequences,
+        max_waiting_requests=engine.max_concurrent_requests,
+        cache_tokens=max_sequences * max_total_tokens,
+    )
 
 
 def load(spec: RunnerSpec, stride: int) -> ModelRunner:
-    """A runner for the settings that the launcher hands down."""
-    max_tokens = spec.engine.max_total_tokens or 256
-    executor = AlphabetExecutor(stride, max_tokens)
+    """A runner under the settings that the launcher hands down.
+
+    Raises:
+        ModelError: files were named; an alphabet has none.
+    """
+    if spec.model.path is not None:
+        raise ModelError(f"{spec.model.path}: an alphabet is not loaded from files")
+    limits = _limits(spec.engine)
     info = RunnerInfo(
         model=ModelInfo(
             model_id=spec.model.model_id,
@@ -86,20 +84,13 @@ def load(spec: RunnerSpec, stride: int) -> ModelRunner:
             backend_version="0.1.0",
             device="cpu",
         ),
-        limits=Limits(
-            max_total_tokens=max_tokens,
-            max_input_tokens=max_tokens - 1,
-            max_batch_tokens=executor.traits.max_batch_tokens,
-            max_sequences=executor.traits.max_sequences,
-            max_waiting_requests=spec.engine.max_concurrent_requests,
-            cache_tokens=executor.traits.cache_tokens,
-        ),
-        capabilities=Capabilities(),
+        limits=limits,
+        capabilities=CAPABILITIES,
         vocabulary=Vocabulary(
-            tokens=[*(bytes([letter]) for letter in LETTERS), b"<end>"],
+            tokens=[*(bytes([value]) for value in range(END)), END_TEXT.encode()],
             special_token_ids=(END,),
             eos_token_ids=(END,),
         ),
         tokenizer=RemoteTokenizer(),
     )
-    return AlphabetRunner(executor, info)
+    return AlphabetRunner(AlphabetExecutor(limits, stride), info)
