@@ -101,7 +101,8 @@ def is_equal_or_near_tie(alone: tuple[list[int], list[float]], other: list[int])
     """Batch shape changes rounding, which may decide between two tokens that are as likely."""
     token_ids, gaps = alone
     assert len(token_ids) == len(other)
-    first = next((n for n, pair in enumerate(zip(token_ids, other)) if pair[0] != pair[1]), None)
+    pairs = zip(token_ids, other, strict=True)
+    first = next((n for n, (left, right) in enumerate(pairs) if left != right), None)
     return first is None or gaps[first] < NEAR_TIE
 
 

@@ -90,11 +90,11 @@ def write(
     """Write a model to `path` and return it. `vocabulary` is "bpe" or "spm"."""
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
-    num_tokens = _write_vocabulary(writer, vocabulary)
+    num_tokens = write_vocabulary(writer, vocabulary)
     _write_header(writer, shape, num_tokens)
     for name, tensor in _tensors(shape, num_tokens).items():
         writer.add_tensor(name, tensor)
-    _flush(writer)
+    flush(writer)
     return path
 
 
@@ -107,17 +107,18 @@ def write_split(folder: Path, *, parts: int = 3, shape: Shape | None = None) -> 
     for part, path in enumerate(paths):
         writer = gguf.GGUFWriter(path, "llama")
         if part == 0:
-            _write_header(writer, shape, _write_vocabulary(writer, "bpe"))
+            _write_header(writer, shape, write_vocabulary(writer, "bpe"))
         writer.add_uint16("split.no", part)
         writer.add_uint16("split.count", parts)
         writer.add_int32("split.tensors.count", len(tensors))
         for name, tensor in tensors[part * share : (part + 1) * share]:
             writer.add_tensor(name, tensor)
-        _flush(writer)
+        flush(writer)
     return paths
 
 
-def _flush(writer: gguf.GGUFWriter) -> None:
+def flush(writer: gguf.GGUFWriter) -> None:
+    """Write all that was added, and close the file."""
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -138,7 +139,8 @@ def _write_header(writer: gguf.GGUFWriter, shape: Shape, num_tokens: int) -> Non
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
 
 
-def _write_vocabulary(writer: gguf.GGUFWriter, kind: str) -> int:
+def write_vocabulary(writer: gguf.GGUFWriter, kind: str) -> int:
+    """Add a vocabulary and, to "bpe", chat templates; the number of its tokens."""
     if kind == "bpe":
         tokens, types, merges = bpe_vocabulary()
         writer.add_tokenizer_model("gpt2")
