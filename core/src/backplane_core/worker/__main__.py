@@ -13,6 +13,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any, Final
@@ -30,6 +31,7 @@ from backplane_core.worker.service import WorkerService
 _log = logging.getLogger("backplane_core.worker")
 
 SETUP_STATUS: Final = 3
+_PROGRESS_EVERY_S: Final = 0.5
 
 
 class Worker:
@@ -41,6 +43,8 @@ class Worker:
         self._thread = threading.Thread(target=self._loop.run_forever, name="io", daemon=True)
         self._line: LauncherLine | None = None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._last_stage = ""
+        self._last_progress_s = 0.0
 
     def run(self) -> int:
         """Load, serve, drain. The process's exit status."""
@@ -81,6 +85,12 @@ class Worker:
         self._spawn(self._line.listen())
 
     def _progress(self, stage: str, fraction: float | None = None, detail: str = "") -> None:
+        # Engines report every tensor; people and servers want to see that it moves.
+        now = time.monotonic()
+        changed = stage != self._last_stage or fraction == 1.0
+        if not changed and now - self._last_progress_s < _PROGRESS_EVERY_S:
+            return
+        self._last_stage, self._last_progress_s = stage, now
         _log.info("%s%s %s", stage, "" if fraction is None else f" {fraction:.0%}", detail)
         if self._line is not None:
             self._loop.call_soon_threadsafe(self._line.progress, stage, fraction, detail)
