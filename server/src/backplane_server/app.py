@@ -14,6 +14,7 @@ from backplane_server.controllers.health import HealthController
 from backplane_server.controllers.model_facts import ModelFactsController
 from backplane_server.controllers.native import NativeController
 from backplane_server.controllers.pages import PagesController
+from backplane_server.controllers.root import RootController
 from backplane_server.services.services import Services
 from backplane_server.web.auth import Authentication
 from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
@@ -27,6 +28,7 @@ def create_app(services: Services) -> Litestar:
     cors = settings.cors_allow_origin
     app = Litestar(
         route_handlers=[
+            RootController,
             NativeController,
             ChatController,
             CompletionsController,

@@ -1,4 +1,4 @@
-"""`POST /generate`, `/generate_stream`, `/` and `/tokenize`: TGI's native routes."""
+"""`POST /generate`, `/generate_stream` and `/tokenize`: TGI's native routes."""
 
 from typing import Final
 
@@ -8,7 +8,6 @@ from litestar.types import ASGIApp
 
 from backplane_server.dialects.native import NativeCollector, NativePlan, NativeStream, plan
 from backplane_server.dialects.native_types import (
-    CompatGenerateRequest,
     GenerateParameters,
     GenerateRequest,
     GenerateResponse,
@@ -18,9 +17,8 @@ from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
-_NESTED: Final[dict[str, type[msgspec.Struct]]] = {"parameters": GenerateParameters}
-_generate_body: Final = BodyReader(GenerateRequest, _NESTED)
-_compat_body: Final = BodyReader(CompatGenerateRequest, _NESTED)
+NESTED: Final[dict[str, type[msgspec.Struct]]] = {"parameters": GenerateParameters}
+_generate_body: Final = BodyReader(GenerateRequest, NESTED)
 
 
 class NativeController(Controller):
@@ -32,7 +30,7 @@ class NativeController(Controller):
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
             native = plan(body.inputs, body.parameters, stream=False)
-            return current.answer(await _generate(current, native))
+            return current.answer(await answer_whole(current, native))
 
         return await exchange(request, services, _generate_body, handle)
 
@@ -41,21 +39,9 @@ class NativeController(Controller):
         """One event a token."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            return await _stream(current, plan(body.inputs, body.parameters, stream=True))
+            return await answer_stream(current, plan(body.inputs, body.parameters, stream=True))
 
         return await exchange(request, services, _generate_body, handle)
-
-    @post("/")
-    async def compat(self, request: AnyRequest, services: Services) -> ASGIApp:
-        """The older form: an array of one answer, or a stream."""
-
-        async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
-            native = plan(body.inputs, body.parameters, stream=body.stream, full_text_default=True)
-            if body.stream:
-                return await _stream(current, native)
-            return current.answer([await _generate(current, native)])
-
-        return await exchange(request, services, _compat_body, handle)
 
     @post("/tokenize")
     async def tokenize(self, request: AnyRequest, services: Services) -> ASGIApp:
@@ -78,7 +64,8 @@ class NativeController(Controller):
         return await exchange(request, services, _generate_body, handle)
 
 
-async def _generate(current: Exchange, native: NativePlan) -> GenerateResponse:
+async def answer_whole(current: Exchange, native: NativePlan) -> GenerateResponse:
+    """Generate to the end."""
     generation = await current.start(native.generation)
     collector = NativeCollector(native, generation)
     async for events in generation.batches():
@@ -87,6 +74,7 @@ async def _generate(current: Exchange, native: NativePlan) -> GenerateResponse:
     return collector.response()
 
 
-async def _stream(current: Exchange, native: NativePlan) -> ASGIApp:
+async def answer_stream(current: Exchange, native: NativePlan) -> ASGIApp:
+    """Have the request accepted; the stream follows."""
     generation = await current.start(native.generation)
     return current.stream(NativeStream(native, generation))

@@ -1,4 +1,4 @@
-"""`GET /`, `/docs/…` and `/api-doc/openapi.json`: for people and for generators of clients."""
+"""`GET /docs/…` and `/api-doc/openapi.json`: for people and for generators of clients."""
 
 from functools import lru_cache
 from typing import Final
@@ -6,17 +6,14 @@ from typing import Final
 from litestar import Controller, get
 from litestar.types import ASGIApp
 
-from backplane_server.controllers.health import health_answer
 from backplane_server.openapi import openapi_document
 from backplane_server.pages.docs import ASSETS, DOCS_POLICY, PAGE, SPEC_PATH, read_asset
-from backplane_server.pages.home import HOME_POLICY, home_page
-from backplane_server.services.services import Services
+from backplane_server.pages.home import SAFE_HEADERS
 from backplane_server.web.errors import plain_error
 from backplane_server.web.exchange import AnyRequest
 from backplane_server.web.responses import Answer
 
 _HTML: Final = "text/html; charset=utf-8"
-_SAFE: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 
 
 @lru_cache(maxsize=len(ASSETS))
@@ -25,22 +22,14 @@ def _asset(name: str) -> bytes:
 
 
 class PagesController(Controller):
-    """Pages and the description of the API."""
-
-    @get("/")
-    async def home(self, request: AnyRequest, services: Services) -> ASGIApp:
-        """The page for browsers; for everybody else the same as `/health`."""
-        if "text/html" not in request.headers.get("accept", ""):
-            return health_answer(services)
-        headers = {**_SAFE, "content-security-policy": HOME_POLICY, "cache-control": "no-store"}
-        return Answer(home_page(services), content_type=_HTML, headers=headers)
+    """The description of the API, to be read and to be tried."""
 
     @get("/docs")
     async def docs(self, request: AnyRequest) -> ASGIApp:
         """Swagger UI. Its files' addresses are relative, so the path must end in a slash."""
         if not request.scope["raw_path"].endswith(b"/"):
             return Answer(b"", status=307, headers={"location": "docs/"})
-        headers = {**_SAFE, "content-security-policy": DOCS_POLICY}
+        headers = {**SAFE_HEADERS, "content-security-policy": DOCS_POLICY}
         return Answer(PAGE, content_type=_HTML, headers=headers)
 
     @get("/docs/{name:str}")
@@ -49,7 +38,7 @@ class PagesController(Controller):
         if name not in ASSETS:
             error = plain_error(404, "not_found", "there is no such page")
             return Answer(error.body("native"), status=error.status)
-        headers = {**_SAFE, "cache-control": "max-age=86400"}
+        headers = {**SAFE_HEADERS, "cache-control": "max-age=86400"}
         return Answer(_asset(name), content_type=ASSETS[name], headers=headers)
 
     @get(SPEC_PATH)

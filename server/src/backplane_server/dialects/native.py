@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import msgspec
+from backplane_core.errors import ValidationError
 from backplane_core.sampling import SamplingParams
 from msgspec import UNSET
 
@@ -68,6 +69,7 @@ def plan(
 
     Raises:
         UnsupportedError: a parameter that this version does not have.
+        ValidationError: a seed that is too large.
     """
     asked = parameters or _LEFT_OUT
     refuse_not_yet(
@@ -79,6 +81,8 @@ def plan(
             "adapter_id": asked.adapter_id,
         }
     )
+    if asked.seed is not None and asked.seed >= 1 << 64:
+        raise ValidationError("`seed` must be less than 2**64", parameter="seed")
     details = bool(asked.details)
     wants_logprobs = stream or details
     full_text = full_text_default if asked.return_full_text is None else asked.return_full_text

@@ -9,7 +9,7 @@ Positive = Annotated[float, Meta(gt=0, le=1000)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
-Seed = Annotated[int, Meta(ge=0, le=2**64 - 1)]
+Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which a bound here cannot say
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 

@@ -26,7 +26,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     presence_penalty: Penalty | None = None
     logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
-    seed: Annotated[int, Meta(ge=-(2**63), le=2**64 - 1)] | None = None
+    seed: int | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None

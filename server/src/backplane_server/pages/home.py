@@ -23,6 +23,7 @@ def source_hash(source: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(source.encode()).digest()).decode() + "'"
 
 
+SAFE_HEADERS: Final = {"x-content-type-options": "nosniff", "referrer-policy": "no-referrer"}
 HOME_POLICY: Final = (
     "default-src 'none'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
     f"frame-ancestors 'none'; style-src {source_hash(_STYLE)}; "

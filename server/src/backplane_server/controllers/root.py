@@ -1,0 +1,46 @@
+"""`/`: TGI's older form of generation for clients, a page for browsers, health for the rest."""
+
+from typing import Final
+
+from litestar import Controller, get, post
+from litestar.types import ASGIApp
+
+from backplane_server.controllers.health import health_answer
+from backplane_server.controllers.native import NESTED, answer_stream, answer_whole
+from backplane_server.dialects.native import plan
+from backplane_server.dialects.native_types import CompatGenerateRequest
+from backplane_server.pages.home import HOME_POLICY, SAFE_HEADERS, home_page
+from backplane_server.services.services import Services
+from backplane_server.web.body import BodyReader
+from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.responses import Answer
+
+_body: Final = BodyReader(CompatGenerateRequest, NESTED)
+
+
+class RootController(Controller):
+    """Everything at `/`."""
+
+    @post("/")
+    async def compat(self, request: AnyRequest, services: Services) -> ASGIApp:
+        """The older form: an array of one answer, or a stream."""
+
+        async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
+            native = plan(body.inputs, body.parameters, stream=body.stream, full_text_default=True)
+            if body.stream:
+                return await answer_stream(current, native)
+            return current.answer([await answer_whole(current, native)])
+
+        return await exchange(request, services, _body, handle)
+
+    @get("/")
+    async def home(self, request: AnyRequest, services: Services) -> ASGIApp:
+        """The page for browsers; for everybody else the same as `/health`."""
+        if "text/html" not in request.headers.get("accept", ""):
+            return health_answer(services)
+        headers = {
+            **SAFE_HEADERS,
+            "content-security-policy": HOME_POLICY,
+            "cache-control": "no-store",
+        }
+        return Answer(home_page(services), content_type="text/html; charset=utf-8", headers=headers)
