@@ -95,6 +95,35 @@ def test_an_indirect_import_is_caught(tree, tmp_path):
     assert "backplane_launcher.planted_user -> backplane_core.planted_carrier" in result.stdout
 
 
+@pytest.mark.parametrize(
+    ("package", "lower", "upper"),
+    [
+        ("backplane_core", "errors", "worker"),
+        ("backplane_server", "text/planted", "services"),
+        ("backplane_llamacpp", "settings", "runner"),
+    ],
+)
+def test_an_import_against_the_layers_is_caught(tree, tmp_path, package, lower, upper):
+    copy = tmp_path / "tree"
+    shutil.copytree(tree, copy)
+    module = import_packages(copy)[package] / f"{lower}.py"
+    before = module.read_text() if module.exists() else ""
+    module.write_text(f"{before}\n\ndef plant():\n    import {package}.{upper}\n")
+    result = lint(copy)
+    assert result.returncode == 1
+    dotted = lower.replace("/", ".")
+    assert f"{package}.{dotted} -> {package}.{upper}" in result.stdout
+
+
+def test_a_module_without_a_layer_is_caught(tree, tmp_path):
+    copy = tmp_path / "tree"
+    shutil.copytree(tree, copy)
+    (import_packages(copy)["backplane_core"] / "planted_newcomer.py").write_text("")
+    result = lint(copy)
+    assert result.returncode == 1
+    assert "planted_newcomer" in result.stdout
+
+
 def expected_forbidden(package, packages):
     backends = packages - {"backplane_core", "backplane_server", "backplane_launcher"}
     if package not in backends:
