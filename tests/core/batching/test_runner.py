@@ -287,9 +287,19 @@ def test_what_can_not_be_served_is_refused_and_leaves_no_trace(fields, error, pa
     engine.run()
 
 
-@pytest.mark.parametrize("layout", MemoryLayout)
-def test_a_sequence_that_just_fits_is_served(layout):
-    engine = Engine(make_traits(layout))
+@pytest.mark.parametrize(
+    ("layout", "limits"),
+    [
+        (PAGED, {}),
+        (PAGED, {"slot_tokens": 90}),
+        (CELLS, {}),
+        (CELLS, {"slot_tokens": 90}),
+        (CELLS, {"shareable": False}),
+        (SLOTS, {}),
+    ],
+)
+def test_a_sequence_that_just_fits_is_served(layout, limits):
+    engine = Engine(make_traits(layout, **limits))
     capacity = engine.traits.slot_tokens
     engine.submit("r", list(range(1, 41)), capacity - 40 + 1, ignore_eos=True)
     engine.run()

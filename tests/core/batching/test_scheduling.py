@@ -4,6 +4,7 @@ import sys
 
 import pytest
 from backplane_core.batching.executor import MemoryLayout
+from backplane_core.batching.scheduler import SchedulerSettings
 from backplane_core.batching.sequence import SequenceState
 
 from tests.core.batching.harness import Engine, make_traits
@@ -152,6 +153,14 @@ def test_admission_leaves_room_for_what_already_runs():
     engine.run()
     assert engine.stats.num_preemptions == 0
     assert engine.answer("newcomer").steps[0] > engine.answer("running").steps[-1]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_prefill_chunk": 0}, {"priority_aging_s": 0.0}, {"headroom_tokens": -1}]
+)
+def test_settings_that_would_stall_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings))):
+        SchedulerSettings(**settings)
 
 
 def num_calls(engine) -> int:

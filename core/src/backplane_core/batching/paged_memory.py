@@ -19,6 +19,7 @@ class PagedMemory(Memory):
     def __init__(self, traits: ExecutorTraits, verbs: MemoryVerbs, retention: Retention) -> None:
         self.shares = traits.shareable
         self._block_size = traits.block_size
+        self._max_tokens = traits.slot_tokens
         self._verbs = verbs
         self._pool = BlockPool(traits.cache_tokens // traits.block_size)
         self._cache = PrefixCache()
@@ -27,8 +28,9 @@ class PagedMemory(Memory):
         self._num_named = [0] * traits.max_sequences
 
     def fits(self, num_tokens: int) -> bool:
-        """Whether that many tokens are no more blocks than there are."""
-        return self._num_blocks(num_tokens) <= self._pool.num_blocks
+        """Whether a sequence may be that long and there are the blocks for it."""
+        fits = self._num_blocks(num_tokens) <= self._pool.num_blocks
+        return fits and num_tokens <= self._max_tokens
 
     def admit(self, sequence: Sequence, headroom: int) -> bool:
         """Take over the cached full blocks of its tokens."""

@@ -77,6 +77,7 @@ class BatchingRunner(ModelRunner):
         self._deadlines = Deadlines()
         self._groups: dict[str, RequestGroup] = {}
         self._eos_token_ids = frozenset(info.vocabulary.eos_token_ids)
+        self._max_sequence_tokens = min(traits.slot_tokens, traits.cache_tokens)
         self._num_submitted = 0
         self._woken = threading.Event()
 
@@ -299,13 +300,14 @@ class BatchingRunner(ModelRunner):
         # The last new token is never computed, so it needs no room.
         if not self._memory.fits(num_prompt_tokens):
             raise ValidationError(
-                f"the prompt's {num_prompt_tokens} tokens do not fit into the cache",
+                f"the prompt's {num_prompt_tokens} tokens do not fit: "
+                f"a sequence holds {self._max_sequence_tokens}",
                 parameter="prompt",
             )
         if not self._memory.fits(num_prompt_tokens + max_new_tokens - 1):
             raise ValidationError(
-                f"{num_prompt_tokens} prompt tokens and {max_new_tokens} new ones do not fit "
-                "into the cache",
+                f"{num_prompt_tokens} prompt tokens and {max_new_tokens} new ones do not fit: "
+                f"a sequence holds {self._max_sequence_tokens}",
                 parameter="max_new_tokens",
             )
 

@@ -36,6 +36,15 @@ class SchedulerSettings:
     max_retained_tokens: int | None = None
     max_retained_sequences: int | None = None
 
+    def __post_init__(self) -> None:
+        """Refuse what would stall: a chunk of nothing, or waiting that makes later."""
+        if self.max_prefill_chunk is not None and self.max_prefill_chunk < 1:
+            raise ValueError(f"max_prefill_chunk of {self.max_prefill_chunk} is below 1")
+        if self.priority_aging_s <= 0:
+            raise ValueError(f"priority_aging_s of {self.priority_aging_s} is not above 0")
+        if self.headroom_tokens < 0:
+            raise ValueError(f"headroom_tokens of {self.headroom_tokens} is below 0")
+
 
 def _rank(sequence: Sequence) -> tuple[float, int, int]:
     return sequence.rank
