@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from backplane_core.backend import BackendFacts, SettingField
@@ -297,3 +298,10 @@ def test_help_loads_nothing_heavy():
         [sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert "HEAVY []" in done.stdout
+
+
+def test_the_page_has_every_flag_in_its_table():
+    page = (Path(__file__).parents[2] / "docs" / "launcher.md").read_text()
+    rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `-")]
+    documented = {flag.strip(" `") for row in rows for flag in row.split(",")}
+    assert documented == cli._flags_of_settings() - {"--help", "-h", "--version", "-V"}

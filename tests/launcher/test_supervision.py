@@ -210,6 +210,20 @@ def test_kill_9_of_the_launcher_leaves_no_orphan(tmp_path, stopped):
         assert not leftover.exists(), "what a killed launcher left is swept by the next one"
 
 
+def test_a_hangup_that_nohup_ignores_stays_ignored(tmp_path):
+    previous = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        launched = Launched(tmp_path, *ECHO)
+    finally:
+        signal.signal(signal.SIGHUP, previous)
+    with launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGHUP)
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+    assert "SIGHUP" not in launched.output
+
+
 def test_kill_9_while_loading_leaves_no_orphan(tmp_path):
     with Launched(tmp_path, *ECHO, "--echo.load-seconds", "60") as launched:
         launched.until(lambda: len(launched.pids()) == 2, 10.0, "both children")
@@ -262,6 +276,7 @@ def test_json_output_is_json_lines_only(tmp_path):
     documents = [json.loads(line) for line in launched.lines]
     assert any("Connected" in document["message"] for document in documents)
     assert any(document["target"] == "server-0" for document in documents)
+    assert all("timestamp" in document for document in documents)
 
 
 def test_an_unnamed_model_is_the_demo_and_says_so(tmp_path):

@@ -5,6 +5,7 @@ thread that started it.
 """
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -13,7 +14,7 @@ from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Final, TextIO
 
-import msgspec
+from backplane_core.process import JsonFormatter
 
 _NUM_LAST_LINES: Final = 20
 _OUTPUT_GRACE_S: Final = 2.0
@@ -22,6 +23,7 @@ _MAX_LINE_CHARACTERS: Final = 1 << 16
 _LABEL_WITHIN: Final = 64
 
 _output_lock = threading.Lock()
+_json_formatter = JsonFormatter()
 
 
 class Child:
@@ -142,8 +144,9 @@ class _Forwarder(threading.Thread):
         if self._as_json:
             if text.startswith("{") and text.endswith("}"):
                 return text
-            fields = {"level": "INFO", "target": self._label, "message": text}
-            return msgspec.json.encode(fields).decode()
+            return _json_formatter.format(
+                logging.LogRecord(self._label, logging.INFO, "", 0, text, None, None)
+            )
         return text if self._label in text[:_LABEL_WITHIN] else f"{self._label}: {text}"
 
     def _write(self, text: str) -> None:

@@ -86,7 +86,9 @@ class _Service:
         """Serve until a signal or a failure; no child outlives this call."""
         loop = asyncio.get_running_loop()
         for number in _STOP_SIGNALS:
-            loop.add_signal_handler(number, self._on_signal, number)
+            # What was ignored from outside stays so: that is how `nohup` works.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                loop.add_signal_handler(number, self._on_signal, number)
         child_environ = launch_documents.child_environment(self._environ)
         supervisor = Supervisor(self._command.settings, self._run_directory, child_environ)
         failure: BaseException | None = None

@@ -49,7 +49,7 @@ class ServerSlot(Slot):
 
     def command(self, document: Path) -> Sequence[str]:
         """Servers run in the launcher's own interpreter."""
-        return [sys.executable, "-m", "backplane_server", str(document)]
+        return [sys.executable, "-P", "-m", "backplane_server", str(document)]
 
     def pass_fds(self) -> Sequence[int]:
         """The listening socket."""

@@ -62,7 +62,7 @@ class Slot(ABC):
 
     @abstractmethod
     def command(self, document: Path) -> Sequence[str]:
-        """The command line that runs `document`."""
+        """The command line that runs `document`, with `-P`: no module is taken from the cwd."""
 
     @abstractmethod
     def said(self, message: FromChild) -> None:
@@ -74,8 +74,11 @@ class Slot(ABC):
 
     def reason(self, ending: str) -> str:
         """Why the child is gone, given how its process ended."""
-        last = self.child.last_line() if self.child else ""
-        return f"{ending}: {last}" if last else ending
+        child = self.child
+        # A signal says all there is; what was printed last has nothing to do with it.
+        if child is None or (child.status or 0) < 0 or not child.last_line():
+            return ending
+        return f"{ending}: {child.last_line()}"
 
     def died(self, reason: str, pause_s: float) -> None:
         """The child is gone and another follows in `pause_s` seconds."""

@@ -37,6 +37,7 @@ class Supervisor:
         self._tasks: set[asyncio.Task[None]] = set()
         self.failed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.serving = asyncio.Event()
+        self._stopping = False
 
     async def start_servers(self, model_id: str, listening: socket.socket) -> None:
         """Open the control socket and start the servers, before there is any worker."""
@@ -77,12 +78,14 @@ class Supervisor:
 
     async def stop(self, grace_s: float) -> None:
         """Servers finish what is in flight within `grace_s`; then the workers end."""
+        self._stopping = True
         await asyncio.gather(*(slot.stop(grace_s, _MARGIN_S) for slot in self._servers))
         await asyncio.gather(*(slot.stop(_WORKER_GRACE_S, _MARGIN_S) for slot in self._workers))
         self._finish()
 
     async def kill(self) -> None:
         """End everything at once."""
+        self._stopping = True
         for slot in (*self._servers, *self._workers):
             slot.kill()
         children = [slot.child for slot in (*self._servers, *self._workers) if slot.child]
@@ -122,7 +125,7 @@ class Supervisor:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not self.failed.done():
+        if not self.failed.done() and not self._stopping:
             self.failed.set_exception(error)
 
     def _check_serving(self) -> None:

@@ -67,7 +67,7 @@ class WorkerSlot(Slot):
 
     def command(self, document: Path) -> Sequence[str]:
         """The backend's own interpreter runs core's worker."""
-        return [self._python, "-m", "backplane_core.worker", str(document)]
+        return [self._python, "-P", "-m", "backplane_core.worker", str(document)]
 
     def began(self) -> None:
         """Watch the new process."""
@@ -100,8 +100,7 @@ class WorkerSlot(Slot):
         """The worker's own words where it had any."""
         if self._said_reason is not None:
             return self._said_reason
-        # A signal says all there is; what was printed last has nothing to do with it.
-        return ending if "killed by" in ending else super().reason(ending)
+        return super().reason(ending)
 
     def died(self, reason: str, pause_s: float) -> None:
         """Tell the servers why."""
