@@ -152,3 +152,20 @@ def test_what_cannot_be_trimmed_is_continued_whole(layout):
     num_prefilled(engine, "first", PROMPT)
     turn = [*PROMPT, *engine.answer("first").token_ids, 1, 2, 3]
     assert num_prefilled(engine, "second", turn) == 4
+
+
+def test_when_ids_are_short_the_one_to_be_shared_is_not_the_one_that_goes():
+    engine = Engine(make_traits(CELLS, max_sequences=2))
+    num_prefilled(engine, "a", [1, *PROMPT])
+    num_prefilled(engine, "b", [2, *PROMPT])
+    assert num_prefilled(engine, "a again", [1, *PROMPT]) == 1
+
+
+def test_what_is_all_a_prefix_of_another_takes_up_no_id():
+    engine = Engine(make_traits(CELLS), max_retained_sequences=2)
+    num_prefilled(engine, "a", [1, *PROMPT])
+    num_prefilled(engine, "b", [2, *PROMPT])
+    engine.submit("cancelled", [2, *PROMPT], 6)
+    engine.step()
+    engine.cancel("cancelled")
+    assert num_prefilled(engine, "a again", [1, *PROMPT]) == 1

@@ -81,9 +81,10 @@ class CellMemory(Memory):
         """Set cells aside, shedding retained ones."""
         seq_id = held_id(sequence)
         more = num_tokens - self._reserved[seq_id]
-        lacking = more - self._num_free
+        tree = self._tree
+        lacking = more + tree.num_used + tree.num_cached + self._num_reserved - self._capacity
         if lacking > 0:
-            if lacking > self._tree.num_cached:
+            if lacking > tree.num_cached:
                 return False
             self._shed(lacking)
         self._reserved[seq_id] = num_tokens
@@ -94,7 +95,8 @@ class CellMemory(Memory):
         """Turn reserved cells into owned ones that others can find."""
         seq_id = held_id(sequence)
         end = sequence.num_computed_tokens
-        self._unreserve(seq_id)
+        self._num_reserved -= self._reserved[seq_id]
+        self._reserved[seq_id] = 0
         tail = self._tail(seq_id)
         if end > tail.end:
             self._tails[seq_id] = self._tree.extend(seq_id, tail, sequence.token_ids, end)
@@ -104,7 +106,8 @@ class CellMemory(Memory):
     def release(self, sequence: Sequence, num_kept: int) -> None:
         """Retain the sequence, unless all it has is a prefix of another."""
         seq_id = held_id(sequence)
-        self._unreserve(seq_id)
+        self._num_reserved -= self._reserved[seq_id]
+        self._reserved[seq_id] = 0
         sequence.seq_id = None
         tail = self._tail(seq_id)
         if num_kept < tail.end:
@@ -158,10 +161,6 @@ class CellMemory(Memory):
         if tail is None:
             raise AssertionError(f"sequence id {seq_id} holds no memory")
         return tail
-
-    def _unreserve(self, seq_id: int) -> None:
-        self._num_reserved -= self._reserved[seq_id]
-        self._reserved[seq_id] = 0
 
     def _cut(self, seq_id: int, end: int, *, running: bool) -> Run:
         tail = self._tree.cut(seq_id, self._tail(seq_id), end, running=running)

@@ -39,7 +39,9 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
         max_batch_tokens: most tokens in one `execute`.
         mixed_prefill: prefill chunks and decodes may share a batch.
         trimmable: the tail of a sequence can be dropped; needed to reuse a longer one's prefix.
-        shareable: `share_prefix` works; without it forks and reuse compute the prompt again.
+        shareable: `share_prefix` works (for the whole of a sequence only, where it is not
+            trimmable); without it forks compute the prompt again, and only the next sequence
+            of the same id reuses a prefix, by `hand_over`.
         adapters_per_batch: how many distinct adapters one batch may mix, the bare model counted
             as one; 0 is no adapters.
         max_draft_tokens: draft tokens a decode may write and accept beyond its one token.

@@ -211,8 +211,10 @@ class BatchingRunner(ModelRunner):
 
     def _start(self, batch: ScheduledBatch) -> None:
         """Note who is in the cache for the first time."""
-        for scheduled in batch.sequences:
+        for scheduled in reversed(batch.sequences):
             sequence = scheduled.sequence
+            if sequence.state is SequenceState.DECODE:
+                break  # decodes come first, and have been here before
             if sequence.start_s is None:
                 sequence.start_s = self._clock()
                 sequence.num_cached_tokens = min(

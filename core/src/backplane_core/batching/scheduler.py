@@ -189,8 +189,11 @@ class Scheduler:
     def _fill(self, adapters: AdapterSet) -> list[ScheduledSequence]:
         if self._mixed:
             scheduled = self._schedule_decodes(adapters)
-            num_tokens = sum(1 + decode.num_draft_tokens for decode in scheduled)
-            return scheduled + self._schedule_prefills(adapters, num_tokens)
+            num_tokens = len(scheduled)
+            if self._max_draft_tokens:
+                num_tokens += sum(decode.num_draft_tokens for decode in scheduled)
+            scheduled += self._schedule_prefills(adapters, num_tokens)
+            return scheduled
         # Neither kind may go twice while the other waits, adapter by adapter: with one flag for
         # all, their turns could fall into step with it.
         if any(name in adapters.names for name in self._owed_decodes):
@@ -200,16 +203,16 @@ class Scheduler:
     def _schedule_decodes(self, adapters: AdapterSet) -> list[ScheduledSequence]:
         spare = max(0, self._max_batch_tokens - self.num_running)
         scheduled: list[ScheduledSequence] = []
+        num_drafts = 0
         for sequence in self._decodes:  # a preemption removes only what comes later, or this
             if not adapters.permits(sequence.request.adapter):
                 continue
-            num_drafts = 0
             if self._max_draft_tokens:
                 left = sequence.stopping.max_new_tokens - sequence.num_output_tokens - 1
                 num_drafts = min(self._max_draft_tokens, left, spare)
+                spare -= num_drafts
             if not self._make_room(sequence, 1 + num_drafts):
                 continue
-            spare -= num_drafts
             scheduled.append(
                 ScheduledSequence(
                     seq_id=held_id(sequence),

@@ -55,13 +55,13 @@ class Committer:
         elif sequence.state is SequenceState.PREFILL:
             self._scheduler.prefilled(sequence)
         return SequenceDelta(
-            request_id=sequence.request.request_id,
-            index=sequence.index,
-            token_ids=sampled.token_ids[:num_taken],
-            logprobs=sampled.logprobs and sampled.logprobs[:num_taken],
-            top_logprobs=sampled.top_logprobs and sampled.top_logprobs[:num_taken],
-            finish_reason=reason,
-            timing=timing,
+            sequence.request.request_id,
+            sequence.index,
+            sampled.token_ids[:num_taken],
+            sampled.logprobs and sampled.logprobs[:num_taken],
+            sampled.top_logprobs and sampled.top_logprobs[:num_taken],
+            reason,
+            timing,
         )
 
 

@@ -28,13 +28,15 @@ class StepCounters:
 
     def count(self, batch: ScheduledBatch, duration_s: float) -> None:
         """A batch was computed. Its time is split by tokens."""
-        num_prefilled = sum(
-            len(scheduled.token_ids)
-            for scheduled in batch.sequences
-            if scheduled.sequence.state is SequenceState.PREFILL
-        )
+        num_decodes = len(batch.sequences)
+        num_prefilled = 0
+        for scheduled in reversed(batch.sequences):
+            if scheduled.sequence.state is SequenceState.DECODE:
+                break  # decodes come first, with one token each
+            num_decodes -= 1
+            num_prefilled += len(scheduled.token_ids)
         self.num_steps += 1
-        self.batch_tokens = batch.num_tokens
+        self.batch_tokens = num_decodes + num_prefilled
         self.batch_sequences = len(batch.sequences)
         self.num_prefilled_tokens += num_prefilled
         prefill_s = duration_s * num_prefilled / self.batch_tokens

@@ -10,12 +10,13 @@ def finish_reason(sequence: Sequence) -> FinishReason | None:
     An end token on the very last token allowed is reported as what it is, not as "length", as
     OpenAI does; TGI says "length" there. `min_new_tokens` needs no rule: samplers mask end tokens.
     """
-    stopping = sequence.stopping
-    token_id = sequence.token_ids[-1]
-    if not stopping.ignore_eos and token_id in sequence.eos_token_ids:
+    stopping = sequence.request.stopping
+    token_ids = sequence.token_ids
+    token_id = token_ids[-1]
+    if token_id in sequence.eos_token_ids and not stopping.ignore_eos:
         return "eos"
     if token_id in stopping.stop_token_ids:
         return "stop_token"
-    if sequence.num_output_tokens >= stopping.max_new_tokens:
+    if len(token_ids) - sequence.num_prompt_tokens >= stopping.max_new_tokens:
         return "length"
     return None
