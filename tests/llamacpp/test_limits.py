@@ -64,7 +64,7 @@ def test_retained_tokens_cost_at_most_an_eighth_of_the_weights() -> None:
     made = plan(LLAMA_8B, 64 * GIB)
     kept_bytes = made.retained_tokens * LLAMA_8B.bytes_per_token("f16", "f16")
     assert kept_bytes <= LLAMA_8B.size_bytes / 8
-    assert plan().retained_tokens == 2048
+    assert plan().retained_tokens == 512
     assert plan(retained_tokens=0).retained_sequences == 0
     assert plan(retained_tokens=500).retained_tokens == 500
 

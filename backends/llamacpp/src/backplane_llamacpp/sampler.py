@@ -1,7 +1,7 @@
 """Draws tokens from logits by the semantics of `backplane_core.sampling`.
 
 The heavy step, finding the highest of a whole vocabulary, is llama.cpp's native top-k; what
-remains is small and done exactly, in float64. Knows nothing of contexts or batches.
+remains is small and done in numpy. Knows nothing of contexts or batches.
 """
 
 import collections
@@ -19,8 +19,11 @@ Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
 Weights = npt.NDArray[np.float64]
 
-# How many of the highest to look at first for top-p; it grows eightfold until they suffice.
-_FIRST_LOOK = 256
+# How many of the highest to look at first for top-p, and by what it grows until they suffice.
+_FIRST_LOOK, _LOOK_FURTHER = 256, 8
+# Beyond so many numbers their sums, not their own rounding, decide: float32 is twice as fast.
+_MANY = 4096
+_BLOCK = 512
 
 
 class TokenCounts:
@@ -46,6 +49,7 @@ class Sampler:
 
     def __init__(self, n_vocab: int) -> None:
         self._n_vocab = n_vocab
+        self._all_ids: Ids = np.arange(n_vocab)
         self._highest = HighestLogits(n_vocab)
         self._counts: dict[int, TokenCounts] = {}
 
@@ -103,66 +107,67 @@ class Sampler:
 
     def candidates(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
         """What the truncations keep: ascending ids and their weights; temperature is not 0."""
-        ids, weights = self._likeliest(logits, params)
+        if 0 < params.top_k < self._n_vocab:
+            ids = self.highest(logits, params.top_k)
+        else:
+            ids = self._all_ids
+        scaled = self._scaled(logits if ids is self._all_ids else logits[ids], params.temperature)
+        weights = np.exp(scaled)
+        if params.top_p < 1.0:
+            kept = self._reaching(scaled, weights, params.top_p)
+            ids, weights = ids[kept], weights[kept]
         if params.min_p > 0.0:
-            kept = weights >= params.min_p * weights.max()
+            kept = np.flatnonzero(weights >= params.min_p * weights.max())
             ids, weights = ids[kept], weights[kept]
         if params.typical_p < 1.0:
-            kept = _typical(weights, params.typical_p)
+            kept = self._typical(weights, params.typical_p)
             ids, weights = ids[kept], weights[kept]
         return ids, weights
+
+    def _scaled(self, logits: Logits, temperature: float) -> Weights | Logits:
+        """Logits below the highest over the temperature; float64 unless that is many numbers."""
+        below = logits - logits.max()
+        if len(logits) > _MANY:
+            return below / np.float32(temperature)
+        return below.astype(np.float64) / temperature
+
+    def _reaching(self, scores: Weights | Logits, weights: Weights | Logits, share: float) -> Ids:
+        """Indices, ascending, of the highest scores whose weights reach a share of all weight."""
+        mass = share * weights.sum(dtype=np.float64)
+        look = _FIRST_LOOK
+        while True:
+            highest = self.highest(scores, look)
+            order = highest[_descending(scores[highest])]
+            cumulative = np.cumsum(weights[order], dtype=np.float64)
+            if cumulative[-1] >= mass or len(order) == len(scores):
+                return np.sort(order[: int(np.searchsorted(cumulative, mass)) + 1])
+            look *= _LOOK_FURTHER
+
+    def _typical(self, weights: Weights | Logits, share: float) -> Ids:
+        """Indices of the locally typical set: those of a surprise nearest to the entropy."""
+        possible = np.flatnonzero(weights > 0)
+        shares = weights[possible] / weights.sum(dtype=np.float64).astype(weights.dtype)
+        surprise = -np.log(shares)
+        entropy = (shares * surprise).sum(dtype=np.float64).astype(weights.dtype)
+        return possible[self._reaching(-np.abs(surprise - entropy), shares, share)]
 
     def draw(self, logits: Logits, params: SamplingParams, seed: int, position: int) -> int:
         """One of the candidates, chosen by `uniform(seed, position)`."""
         ids, weights = self.candidates(logits, params)
-        cumulative = np.cumsum(weights)
-        number = uniform(seed, position) * cumulative[-1]
-        index = np.searchsorted(cumulative, number, side="right")
-        # Should rounding carry `number` to the very end: the last id that has any weight.
-        last = np.searchsorted(cumulative, cumulative[-1])
-        return int(ids[min(index, last)])
+        return int(ids[_index_at(weights, uniform(seed, position))])
 
-    def _likeliest(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
-        """What top-k and top-p keep: ascending ids and their weights, the highest being 1."""
-        peak = logits.max()
-        truncates = 0 < params.top_k < self._n_vocab
-        if truncates:
-            ids = self.highest(logits, params.top_k)
-            weights = _weights(logits[ids], peak, params.temperature)
-            if params.top_p < 1.0:
-                order = _descending(logits[ids])
-                kept = np.sort(order[: _count_reaching(weights[order], params.top_p)])
-                ids, weights = ids[kept], weights[kept]
-            return ids, weights
-        weights = _weights(logits, peak, params.temperature)
-        if params.top_p >= 1.0:
-            return np.arange(self._n_vocab), weights
-        return self._nucleus(logits, weights, params.top_p)
-
-    def _nucleus(self, logits: Logits, weights: Weights, top_p: float) -> tuple[Ids, Weights]:
-        mass = top_p * weights.sum()
-        look = _FIRST_LOOK
-        while True:
-            look = min(look, self._n_vocab)
-            ids = self.highest(logits, look)
-            order = ids[_descending(logits[ids])]
-            cumulative = np.cumsum(weights[order])
-            if cumulative[-1] >= mass or look == self._n_vocab:
-                count = int(np.searchsorted(cumulative, mass)) + 1
-                ids = np.sort(order[:count])
-                return ids, weights[ids]
-            look *= 8
-
-    def highest(self, logits: Logits, k: int) -> Ids:
-        """Ids of the k highest logits, ascending; among equals at the edge the lowest ids."""
-        if k >= len(logits):
-            return np.arange(len(logits))
-        threshold = self._highest.kth(logits, k)
-        ids = np.flatnonzero(logits >= threshold)
-        if len(ids) > k:
-            equal = ids[logits[ids] == threshold]
-            ids = np.setdiff1d(ids, equal[k - len(ids) :], assume_unique=True)
-        return ids
+    def highest(self, scores: Weights | Logits, k: int) -> Ids:
+        """Indices of the k highest, ascending; among equals at the edge the lowest indices."""
+        if k >= len(scores):
+            return self._all_ids[: len(scores)]
+        if scores.dtype == np.float64:
+            return np.sort(_descending(scores)[:k])
+        threshold = self._highest.kth(scores, k)
+        indices = np.flatnonzero(scores >= threshold)
+        if len(indices) > k:
+            equal = indices[scores[indices] == threshold]
+            indices = np.setdiff1d(indices, equal[k - len(indices) :], assume_unique=True)
+        return indices
 
     def logprobs(
         self, logits: Logits, token_id: int, num_top: int
@@ -200,25 +205,22 @@ def needs_only_argmax(sequences: Items[Sequence]) -> bool:
     )
 
 
-def _weights(logits: Logits, peak: np.float32, temperature: float) -> Weights:
-    scaled = (logits.astype(np.float64) - float(peak)) / temperature
-    return np.exp(scaled, out=scaled)
+def _index_at(weights: Weights | Logits, number: float) -> int:
+    """The first index at which the cumulative share of the weights exceeds `number`.
+
+    Block by block: cumulating a whole vocabulary would cost ten times as much as summing it.
+    """
+    starts = np.arange(0, len(weights), _BLOCK)
+    until = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
+    target = number * until[-1]
+    block = min(int(np.searchsorted(until, target, side="right")), len(starts) - 1)
+    start = int(starts[block])
+    inside = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
+    target -= until[block - 1] if block else 0.0
+    # Should rounding carry the target to the very end: the last index that has any weight.
+    last = np.searchsorted(inside, inside[-1])
+    return start + int(min(np.searchsorted(inside, target, side="right"), last))
 
 
-def _descending(logits: Logits) -> Ids:
-    return np.argsort(-logits, kind="stable")
-
-
-def _count_reaching(weights: Weights, share: float) -> int:
-    cumulative = np.cumsum(weights)
-    return int(np.searchsorted(cumulative, share * cumulative[-1])) + 1
-
-
-def _typical(weights: Weights, mass: float) -> Ids:
-    """Indices, ascending, of the locally typical set: surprise nearest to the entropy first."""
-    possible = np.flatnonzero(weights > 0)
-    shares = weights[possible] / weights.sum()
-    surprise = -np.log(shares)
-    order = np.argsort(np.abs(surprise - (shares * surprise).sum()), kind="stable")
-    count = _count_reaching(shares[order], mass)
-    return np.sort(possible[order[:count]])
+def _descending(scores: Weights | Logits) -> Ids:
+    return np.argsort(-scores, kind="stable")

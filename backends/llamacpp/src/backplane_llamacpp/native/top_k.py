@@ -23,18 +23,19 @@ class HighestLogits:
         self._samplers: dict[int, Any] = {}
 
     def kth(self, logits: npt.NDArray[np.float32], k: int) -> np.float32:
-        """The k-th highest of `logits`; 1 ≤ k ≤ n_vocab."""
+        """The k-th highest of `logits`; 1 ≤ k ≤ len(logits) ≤ n_vocab."""
         if k not in self._samplers:
             if len(self._samplers) >= _MAX_SAMPLERS:
                 self.close()
             self._samplers[k] = cpp.llama_sampler_init_top_k(k)
-        self._entries["logit"] = logits
-        self._array.data = ctypes.cast(self._entries.ctypes.data, cpp.llama_token_data_p)
-        self._array.size = len(self._entries)
+        entries = self._entries[: len(logits)]
+        entries["logit"] = logits
+        self._array.data = ctypes.cast(entries.ctypes.data, cpp.llama_token_data_p)
+        self._array.size = len(entries)
         self._array.selected = -1
         self._array.sorted = False
         cpp.llama_sampler_apply(self._samplers[k], ctypes.byref(self._array))
-        return self._entries["logit"][self._array.size - 1]
+        return entries["logit"][k - 1]
 
     def close(self) -> None:
         """Free the native samplers."""
