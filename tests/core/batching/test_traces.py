@@ -212,8 +212,8 @@ def test_every_output_is_the_lone_one(flavour):
 
     check()
     # The traces are no use if they do not go everywhere.
-    assert seen["finished"] > 900
-    assert seen["cancelled"] > 150
-    assert seen["cached"] > 900
-    assert seen["out of memory"] > 5
-    assert seen["preempted"] > 50
+    assert seen["finished"] > 500
+    assert seen["cancelled"] > 80
+    assert seen["cached"] > 500
+    assert seen["out of memory"] > 2
+    assert seen["preempted"] > 30
