@@ -98,3 +98,8 @@ def test_the_plugin_snippet_is_discovered(tmp_path, monkeypatch):
     assert isinstance(backend.probe(), Available)
     assert isinstance(backend.supports(ModelSource(model_id="alphabet:latin")), BestEffort)
     assert isinstance(backend.supports(ModelSource(model_id="other")), Unsupported)
+
+
+def test_every_page_can_be_found_from_the_readme():
+    for name in PAGES:
+        assert name == "README.md" or f"({name})" in README, f"link {name} in README.md"
