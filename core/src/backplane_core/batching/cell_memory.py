@@ -145,7 +145,8 @@ class CellMemory(Memory):
         if holders != list(range(len(self._tails))):
             raise AssertionError(f"sequence ids held or free: {holders}")
         for sequence in running:
-            if self._tail(held_id(sequence)).end != sequence.num_computed_tokens:
+            computed = sequence.token_ids[: sequence.num_computed_tokens]
+            if self._tail(held_id(sequence)).spelled() != computed:
                 raise AssertionError("a sequence's cells are not its computed tokens")
         self._tree.check_integrity(
             {seq_id: self._tail(seq_id) for seq_id in ids},

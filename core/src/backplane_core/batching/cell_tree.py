@@ -46,6 +46,11 @@ class Run:
             yield run
             run = run.parent
 
+    def spelled(self) -> list[int]:
+        """The tokens of the cells up to the end of this run. O(n): for checks."""
+        runs = reversed(list(self.path()))
+        return [token_id for run in runs for token_id in run.token_ids[run.start : run.end]]
+
 
 class CellTree:
     """One tree per salt. `num_used` and `num_cached` count distinct cells.
