@@ -24,14 +24,16 @@ def endless(**extra) -> dict:
 
 
 def test_a_departed_client_frees_its_blocks(narrow):
-    assert narrow.metric("backplane_cache_used_tokens") == 0
+    assert narrow.metric("tgi_batch_current_max_tokens") == 0
     with httpx.stream("POST", f"{narrow.url}/v1/completions", json=endless(stream=True)) as reply:
         lines = reply.iter_lines()
         for _ in range(5):
             next(lines)
-        wait_until(lambda: narrow.metric("backplane_cache_used_tokens") > 0, 3, "tokens are in use")
+        wait_until(
+            lambda: narrow.metric("tgi_batch_current_max_tokens") > 0, 3, "tokens are in use"
+        )
     took = wait_until(
-        lambda: narrow.metric("backplane_cache_used_tokens") == 0, 2, "blocks are free"
+        lambda: narrow.metric("tgi_batch_current_max_tokens") == 0, 2, "blocks are free"
     )
     assert took < 2
 
@@ -39,7 +41,7 @@ def test_a_departed_client_frees_its_blocks(narrow):
 def test_a_client_that_leaves_before_the_whole_answer_is_cancelled_too(narrow):
     with pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{narrow.url}/v1/completions", json=endless(), timeout=0.5)
-    wait_until(lambda: narrow.metric("backplane_cache_used_tokens") == 0, 2, "blocks are free")
+    wait_until(lambda: narrow.metric("tgi_batch_current_max_tokens") == 0, 2, "blocks are free")
 
 
 def test_a_full_queue_answers_429_with_retry_after_before_the_first_byte(narrow):
@@ -92,5 +94,5 @@ def test_a_reader_that_stalls_is_cut_and_holds_nobody_up():
             assert answer.is_success
             assert time.monotonic() - started < 10
             wait_until(
-                lambda: deployment.metric("backplane_cache_used_tokens") == 0, 40, "it is cut"
+                lambda: deployment.metric("tgi_batch_current_max_tokens") == 0, 40, "it is cut"
             )

@@ -23,7 +23,8 @@ def test_the_server_answers_503_with_progress_before_the_worker_is_up():
         assert "retry-after" in refused.headers
         assert deployment.status("/health/live") == 200
         assert deployment.status("/health/ready") == 503
-        assert loading["stage"]
+        assert "unhealthy" in loading["error"]
+        assert loading["progress"]["stage"]
         deployment.wait_ready()
         assert deployment.status("/health/ready") == 200
 

@@ -17,11 +17,15 @@ STALL_TIMEOUT_S = 2.0
 class OpenStream(threading.Thread):
     """A client that reads a long stream to its end and remembers how it ended."""
 
-    def __init__(
-        self, deployment: Deployment, max_tokens: int = 1900, path: str = "/v1/completions"
-    ) -> None:
+    def __init__(self, deployment: Deployment, max_tokens: int) -> None:
         super().__init__(daemon=True)
-        self.request = (f"{deployment.url}{path}", max_tokens)
+        self.url = f"{deployment.url}/v1/completions"
+        self.body = {
+            "prompt": "Once",
+            "max_tokens": max_tokens,
+            "ignore_eos": True,
+            "stream": True,
+        }
         self.started = threading.Event()
         self.events: list[dict] = []
         self.done_mark = False
@@ -97,7 +101,7 @@ def test_a_hung_worker_is_ended_by_the_stall_timeout(supervised):
 def test_a_killed_server_is_restarted(supervised):
     def servers() -> list[int]:
         below = processes_below(supervised.process.pid)
-        return [pid for pid, command in below.items() if "backplane_server" in command]
+        return [pid for pid, command in below.items() if "-m backplane_server " in command]
 
     (server,) = servers()
     os.kill(server, signal.SIGKILL)
