@@ -11,7 +11,7 @@ import pytest
 from backplane_core.backend import Available
 from backplane_launcher.backends_listing import print_backends
 from backplane_launcher.catalogue import Catalogue
-from backplane_launcher.cli import BackendsCommand
+from backplane_launcher.commands import BackendsCommand
 
 PLUGIN = """
 import time

@@ -107,7 +107,7 @@ def _annotation(
 ) -> Any:
     shorter = [flag for flag in field.flags if short.get(flag) == (backend, field.name)]
     names = (long_flag(backend, field.name), *shorter)
-    kind: Any = Literal[field.choices] if field.choices else _TYPES[field.type]  # pyright: ignore[reportInvalidTypeForm]
+    kind: Any = Literal[field.choices] if field.choices else _TYPES[field.type]  # pyright: ignore[reportInvalidTypeForm] - made from data
     default = "" if field.default in (None, "") else f" [default: {_shown(field.default)}]"
     # A boolean that is on by default needs a way to say no; its negative is `--<backend>.no-x`.
     negative = None if field.type == "bool" else ()

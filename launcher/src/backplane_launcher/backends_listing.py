@@ -7,7 +7,7 @@ import msgspec
 from backplane_core.backend import Available, BackendFacts, Device, Unavailable
 from backplane_core.describe import BackendDescription
 
-from backplane_launcher.cli import BackendsCommand
+from backplane_launcher.commands import BackendsCommand
 
 
 class ListedBackend(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,7 +7,6 @@ import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 from backplane_core.backend import BackendFacts
@@ -16,6 +15,7 @@ from backplane_core.version import __version__
 from cyclopts import App, CycloptsError, Parameter
 
 from backplane_launcher import backend_flags, catalogue
+from backplane_launcher.commands import BackendsCommand, Command, ServeCommand
 from backplane_launcher.environment import EnvironmentFlags
 from backplane_launcher.help_page import render_help
 from backplane_launcher.not_yet import refuse_flags_not_here, variables_not_here
@@ -24,27 +24,6 @@ from backplane_launcher.usage import UsageError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
-
-
-@dataclass(frozen=True, kw_only=True)
-class ServeCommand:
-    """Serve a model. `backend_settings` holds what was set, by backend."""
-
-    settings: LaunchSettings
-    backend_settings: Mapping[str, Mapping[str, Any]]
-    catalogue: catalogue.Catalogue
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class BackendsCommand:
-    """List the backends."""
-
-    catalogue: catalogue.Catalogue
-    as_json: bool = False
-
-
-Command = ServeCommand | BackendsCommand
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
@@ -158,9 +137,9 @@ def _serve_function(
     )
     signature = [common, *backend_flags.parameters(facts, reserved)]
     # cyclopts reads a function's signature; this one is known only once backends are.
-    serve.__signature__ = inspect.Signature(signature)  # pyright: ignore[reportFunctionMemberAccess]
-    serve.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
-    serve.__doc__ = None
+    function: Any = serve
+    function.__signature__ = inspect.Signature(signature)
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in signature}
     return serve
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from backplane_core.backend import ModelSource, ProgressSink
 
 from backplane_launcher.choice import AUTO, choose
-from backplane_launcher.cli import ServeCommand
+from backplane_launcher.commands import ServeCommand
 from backplane_launcher.model_source import HubId
 
 _log = logging.getLogger(__name__)

@@ -17,7 +17,7 @@ from backplane_core.process import configure_logging
 
 from backplane_launcher import launch_documents
 from backplane_launcher.choice import check_name
-from backplane_launcher.cli import ServeCommand
+from backplane_launcher.commands import ServeCommand
 from backplane_launcher.console_progress import ConsoleProgress
 from backplane_launcher.listener import address_of, is_open_to_all, listen, url_of
 from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, locate
