@@ -24,3 +24,8 @@ def stack():
     """One server and one echo worker for every test that disturbs neither."""
     with stack_module.Stack() as running:
         yield running
+
+
+@pytest.fixture(scope="session", name="stack_module")
+def stack_module_fixture():
+    return stack_module

@@ -12,7 +12,7 @@ import tempfile
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import msgspec
@@ -56,8 +56,9 @@ class Stack:
         self.processes: list[subprocess.Popen[str]] = []
         self.workers: list[subprocess.Popen[str]] = []
         self.url = ""
+        self._client = httpx.Client(timeout=20, trust_env=False)
 
-    def __enter__(self) -> "Stack":
+    def __enter__(self) -> Self:
         try:
             self._start_server()
             if self._wants_worker:
@@ -74,6 +75,7 @@ class Stack:
         with contextlib.suppress(AttributeError):
             self.control.close()
         self._listener.close()
+        self._client.close()
         self._folder.cleanup()
 
     # ── the launcher's part ──────────────────────────────────────────────────────────────
@@ -83,7 +85,6 @@ class Stack:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
-        self._listener.settimeout(START_TIMEOUT_S)
         fields = {"hostname": "127.0.0.1", "port": 0, **self._server_fields}
         launch = ServerLaunch(
             server_id="server-0", control_path=str(path), model_id=MODEL_ID, **fields
@@ -99,10 +100,16 @@ class Stack:
                 pass_fds=[fd for fd in [fields.get("listen_fd")] if fd is not None],
             )
         self.processes.append(self.server)
-        try:
-            connection, _ = self._listener.accept()
-        except TimeoutError:
-            raise AssertionError(self.log()) from None
+        self._listener.settimeout(0.1)
+        deadline = time.monotonic() + START_TIMEOUT_S
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+                break
+            except TimeoutError:
+                if self.server.poll() is not None or time.monotonic() > deadline:
+                    raise AssertionError(self.log()) from None
+        connection.setblocking(True)
         self.control: BlockingChannel[FromChild] = BlockingChannel(connection, FromChild)
         threading.Thread(target=self._listen, daemon=True).start()
         join = self.heard.get(timeout=START_TIMEOUT_S)
@@ -154,16 +161,16 @@ class Stack:
     # ── the client's part ────────────────────────────────────────────────────────────────
 
     def get(self, path: str, **options: Any) -> httpx.Response:
-        return httpx.get(self.url + path, timeout=20, **options)
+        return self._client.get(self.url + path, **options)
 
     def post(self, path: str, body: Any, **options: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=20, **options)
+        return self._client.post(self.url + path, json=body, **options)
 
     def post_raw(self, path: str, body: bytes, **headers: str) -> httpx.Response:
         fields = {"content-type": "application/json"} | {
             name.replace("_", "-"): value for name, value in headers.items()
         }
-        return httpx.post(self.url + path, content=body, headers=fields, timeout=20)
+        return self._client.post(self.url + path, content=body, headers=fields)
 
     def events(self, path: str, body: Any) -> tuple[httpx.Response, list[Any]]:
         """Post and read a whole stream; events are decoded, "[DONE]" stays text."""

@@ -65,6 +65,7 @@ def _exception(request: AnyRequest, error: Exception) -> Response[bytes]:
 def _http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """Errors of HTTP itself, which the framework raises: no route, no such method."""
     sentences = {
+        400: ("bad_request", "the request's host or query cannot be read"),
         404: ("not_found", "there is no such route; GET /docs lists them"),
         405: ("method_not_allowed", "the route does not have this method"),
     }

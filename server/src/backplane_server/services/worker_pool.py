@@ -107,7 +107,9 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Drop every connection; workers cancel what is in flight on them."""
-        for connection in self._connections.values():
+        connections = list(self._connections.values())
+        self._connections.clear()
+        for connection in connections:
             await connection.close()
         for watcher in list(self._watchers):
             await watcher

@@ -5,6 +5,7 @@ The choice of uvicorn is told in docs/decisions/asgi-server.md.
 
 import asyncio
 import contextlib
+import math
 import socket
 from collections.abc import Generator
 from typing import Final
@@ -21,32 +22,29 @@ _CUT_AFTER_S: Final = 1
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses a request whose line and headers are larger than `MAX_HEADER_BYTES`.
+    """Refuses a request whose headers do not end within `MAX_HEADER_BYTES` and one read more.
 
-    An exception in a parser callback makes uvicorn answer 400 and close the connection.
+    The parser keeps an unfinished header in memory, so what arrives is what is counted.
     """
 
-    _num_bytes = 0
+    _num_bytes: float = 0
 
-    def on_message_begin(self) -> None:
-        """A request begins."""
+    def data_received(self, data: bytes) -> None:
+        """Parse what arrived; `on_headers_complete` runs within."""
+        self._num_bytes += len(data)
+        super().data_received(data)
+        if self._num_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
+            self.send_400_response("The headers are too large.")
+
+    def on_headers_complete(self) -> None:
+        """What follows is the body, whose size is bounded where it is read."""
+        super().on_headers_complete()
+        self._num_bytes = -math.inf
+
+    def on_message_complete(self) -> None:
+        """The next request's headers follow."""
+        super().on_message_complete()
         self._num_bytes = 0
-        super().on_message_begin()
-
-    def on_url(self, url: bytes) -> None:
-        """Part of the request line."""
-        self._count(len(url))
-        super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """One header."""
-        self._count(len(name) + len(value))
-        super().on_header(name, value)
-
-    def _count(self, size: int) -> None:
-        self._num_bytes += size
-        if self._num_bytes > MAX_HEADER_BYTES:
-            raise ValueError(f"headers over {MAX_HEADER_BYTES} bytes")
 
 
 class HttpServer(uvicorn.Server):

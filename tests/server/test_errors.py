@@ -1,0 +1,249 @@
+"""What is refused, with which status and in whose shape, on every generating route."""
+
+import json
+
+import pytest
+
+NATIVE = ["/generate", "/generate_stream", "/"]
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
+ROUTES = [*NATIVE, CHAT, TEXT]
+BODIES = {
+    **{path: {"inputs": "hello"} for path in NATIVE},
+    CHAT: {"messages": [{"role": "user", "content": "hello"}]},
+    TEXT: {"prompt": "hello"},
+}
+
+
+def problem(response):
+    """Status, sentence, parameter and type, in whichever shape the route has."""
+    body = response.json()
+    if isinstance(body["error"], dict):
+        assert set(body["error"]) >= {"message", "type", "param", "code"}
+        return body["error"]["message"], body["error"]["type"]
+    assert set(body) >= {"error", "error_type"}
+    return body["error"], body["error_type"]
+
+
+@pytest.mark.parametrize("path", ROUTES)
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"", 400),
+        (b"{", 400),
+        (b"nonsense", 400),
+        (b'{"x": NaN}', 400),
+        (b'{"inputs": "\\ud800", "prompt": "\\ud800"}', 400),
+        (b'{"inputs": "\xff"}', 400),
+        (b'{"inputs": "a"} trailing', 400),
+        (b"[" * 100_000, 422),
+        (b'{"x":' * 50_000, 400),
+        (b"[]", 422),
+        (b"null", 422),
+        (b"{}", 422),
+        (b'{"inputs": 5, "messages": 5, "prompt": 5}', 422),
+    ],
+)
+def test_malformed_bodies(stack, path, data, status):
+    response = stack.post_raw(path, data)
+    # The shape is read along with the syntax: a field that is missing may be told first.
+    assert response.status_code in {status, 422}
+    sentence, kind = problem(response)
+    assert sentence
+    assert kind in {"validation", "invalid_request_error"}
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_shape_errors_name_the_field(stack, path):
+    body = {**BODIES[path], "stream": "yes"} if path != "/generate" else {"inputs": 1}
+    if path == "/generate_stream":
+        body = {"inputs": "x", "parameters": {"top_k": "many"}}
+    response = stack.post(path, body)
+    assert response.status_code == 422
+    sentence, _ = problem(response)
+    assert any(name in sentence for name in ("`stream`", "`inputs`", "`parameters.top_k`"))
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_media_type_and_size(stack, path):
+    response = stack.post_raw(path, b"{}", content_type="text/plain")
+    assert (response.status_code, "application/json" in problem(response)[0]) == (415, True)
+    assert stack.post_raw(path, b"{}", content_encoding="gzip").status_code == 415
+    response = stack.post_raw(path, b" " * 2_000_001)
+    assert (response.status_code, "2000000" in problem(response)[0]) == (413, True)
+    kinds = ("application/json; charset=utf-8", "application/vnd.api+json", "Application/JSON")
+    data = json.dumps(BODIES[path]).encode()
+    assert {stack.post_raw(path, data, content_type=kind).status_code for kind in kinds} == {200}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"best_of": 2, "do_sample": True}, "best_of"),
+        ({"watermark": True}, "watermark"),
+        ({"decoder_input_details": True}, "decoder_input_details"),
+        ({"grammar": {"type": "regex", "value": "a+"}}, "grammar"),
+        ({"adapter_id": "mine"}, "adapter_id"),
+        ({"temperature": 0}, "temperature"),
+        ({"temperature": -1.0}, "temperature"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty"),
+        ({"frequency_penalty": 2.5}, "frequency_penalty"),
+        ({"top_p": 1.0}, "top_p"),
+        ({"typical_p": 0.0}, "typical_p"),
+        ({"top_k": 0}, "top_k"),
+        ({"max_new_tokens": 0}, "max_new_tokens"),
+        ({"max_new_tokens": 5000}, "max_new_tokens"),
+        ({"stop": ["a", "b", "c", "d", "e"]}, "stop"),
+        ({"stop": [""]}, "stop"),
+        ({"seed": -1}, "seed"),
+        ({"seed": 2**64}, "seed"),
+        ({"top_n_tokens": 6, "details": True}, "top_n_tokens"),
+        ({"truncate": 0}, "truncate"),
+        ({"truncate": 5000}, "truncate"),
+    ],
+)
+def test_native_parameters_outside_their_range(stack, parameters, name):
+    for path in NATIVE:
+        body = {"inputs": "hello", "parameters": parameters}
+        if path == "/" or (path == "/generate" and name == "top_n_tokens"):
+            body["parameters"] = {**parameters, "details": True}
+        response = stack.post(path, body)
+        assert response.status_code == 422, (path, response.text)
+        sentence, kind = problem(response)
+        assert kind == "validation"
+        assert sentence.startswith("Input validation error: ")
+        assert f"{name}`" in sentence
+
+
+TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"tools": [TOOL]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"functions": [{"name": "f"}]}, "functions"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"modalities": ["text", "audio"]}, "modalities"),
+        ({"chat_template": "{{ 1 }}"}, "chat_template"),
+        ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"top_logprobs": 2}, "top_logprobs"),
+        ({"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
+        ({"temperature": -0.1}, "temperature"),
+        ({"top_p": 0}, "top_p"),
+        ({"presence_penalty": 3}, "presence_penalty"),
+        ({"logit_bias": {"5": 101}}, "logit_bias"),
+        ({"logit_bias": [1.0]}, "logit_bias"),
+        ({"logit_bias": {"100000": 1}}, "logit_bias"),
+        ({"stop_token_ids": [100000]}, "stop_token_ids"),
+        ({"n": 0}, "n"),
+        ({"n": 129}, "n"),
+        ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
+        ({"max_tokens": 0}, "max_tokens"),
+        ({"max_tokens": 4096}, "max_tokens"),
+        ({"messages": []}, "messages"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+            "messages[0].content[0]",
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+def test_chat_parameters(stack, fields, name, stream):
+    response = stack.post(CHAT, {**BODIES[CHAT], **fields, "stream": stream})
+    assert response.status_code == 422, response.text
+    error = response.json()["error"]
+    assert error["param"] == name
+    assert f"`{name}`" in error["message"]
+    assert error["type"] == "invalid_request_error"
+
+
+@pytest.mark.parametrize(
+    ("fields", "name"),
+    [
+        ({"suffix": "x"}, "suffix"),
+        ({"echo": True}, "echo"),
+        ({"best_of": 2}, "best_of"),
+        ({"prompt": ""}, "prompt"),
+        ({"prompt": []}, "prompt"),
+        ({"prompt": ["a"] * 5}, "prompt"),
+        ({"prompt": ["a", 1]}, "prompt"),
+        ({"prompt": [100000]}, "prompt"),
+        ({"prompt": "x" * 5000}, "prompt"),
+        ({"logprobs": 6}, "logprobs"),
+    ],
+)
+def test_completions_parameters(stack, fields, name):
+    response = stack.post(TEXT, {**BODIES[TEXT], **fields})
+    assert response.status_code == 422, response.text
+    assert response.json()["error"]["param"] == name
+
+
+def test_neutral_values_of_missing_parameters_are_taken(stack):
+    neutral = {
+        "tools": [],
+        "tool_choice": "none",
+        "response_format": {"type": "text"},
+        "modalities": ["text"],
+        "stop": None,
+        "stream": None,
+        "logit_bias": {},
+    }
+    assert stack.post(CHAT, {**BODIES[CHAT], **neutral}).status_code == 200
+    parameters = {"best_of": 1, "watermark": False, "grammar": None, "stop": None}
+    assert stack.post("/generate", {"inputs": "x", "parameters": parameters}).status_code == 200
+
+
+def test_empty_inputs(stack):
+    response = stack.post("/generate", {"inputs": ""})
+    assert response.json() == {
+        "error": "Input validation error: `inputs` cannot be empty",
+        "error_type": "validation",
+    }
+
+
+def test_too_long_inputs(stack):
+    response = stack.post("/generate", {"inputs": "x" * 4095})
+    assert response.status_code == 422
+    assert "4096" in response.json()["error"]
+
+
+def test_parameters_nobody_knows_are_taken_named_and_logged_once(stack):
+    body = {"inputs": "x", "foo": 1, "parameters": {"bar": 2, "we\nird": 3, "max_new_tokens": 1}}
+    for _ in range(2):
+        response = stack.post("/generate", body)
+        assert response.status_code == 200
+        ignored = response.headers["x-ignored-parameters"]
+        assert ignored == "foo, parameters.bar, parameters.we%0Aird"
+    assert stack.log().count("parameters.bar") == 1
+    response = stack.post(CHAT, {**BODIES[CHAT], "stream": True, "stream_options": {"zzz": 1}})
+    assert response.headers["x-ignored-parameters"] == "stream_options.zzz"
+    assert "x-ignored-parameters" not in stack.post(CHAT, BODIES[CHAT]).headers
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_unknown_model(stack, path):
+    response = stack.post(path, {**BODIES[path], "model": "gpt-9"})
+    assert response.status_code == 404
+    error = response.json()["error"]
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "echo:test" in error["message"]
+
+
+def test_unknown_route_and_method(stack):
+    assert stack.get("/nope").json()["error_type"] == "not_found"
+    assert stack.get("/v1/nope").json()["error"]["code"] == "not_found"
+    for path in ("/generate", CHAT):
+        assert stack.get(path).status_code == 405
+
+
+def test_an_odd_host_header_changes_nothing(stack):
+    for host, status in (("a:notaport", 200), ("[", 200), ("x" * 300, 200), ("a/?x=", 400)):
+        assert stack.get("/health/live", headers={"host": host}).status_code == status
+    assert stack.post("/generate", {"inputs": "x"}, headers={"host": "a:b"}).status_code == 200
+
+
+def test_headers_are_bounded(stack):
+    with stack.connect() as raw:
+        raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: x\r\na: " + b"b" * 400_000)
+        assert raw.recv(100).startswith(b"HTTP/1.1 400")
