@@ -136,7 +136,7 @@ def test_no_memory_for_any_context() -> None:
 
 
 @given(
-    free=st.integers(2**26, 2**38),
+    free=st.integers(2**28, 2**38),
     n_ctx_train=st.integers(256, 2**20),
     values=st.integers(64, 2**16),
     size=st.integers(2**20, 2**37),

@@ -205,11 +205,32 @@ def test_context_flags_arrive(bpe_model: NativeModel, monkeypatch: pytest.Monkey
     assert (params().type_k, params().type_v) == (cpp.GGML_TYPE_F32, 30)
 
 
+def test_a_float32_cache_excludes_flash_attention(
+    bpe_model: NativeModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which would round it to float16 in every step."""
+    params = capture_params(monkeypatch)
+    shape = shape_of(bpe_model, bpe_model.metadata())
+    for settings, kind in (
+        (LlamaCppSettings(type_k="f32"), "DISABLED"),
+        (LlamaCppSettings(type_v="f32"), "DISABLED"),
+        (LlamaCppSettings(), "AUTO"),
+    ):
+        plan = make_plan(shape, 2**30, settings, EngineSettings())
+        open_context(bpe_model, plan, settings).close()
+        expected = getattr(native_context.cpp, f"LLAMA_FLASH_ATTN_TYPE_{kind}")
+        assert params().flash_attn_type == expected
+
+
 def test_a_quantized_cache_without_flash_attention_is_refused(bpe_model: NativeModel) -> None:
-    settings = LlamaCppSettings(type_v="q8_0", disable_flash_attention=True)
-    plan = make_plan(shape_of(bpe_model, bpe_model.metadata()), 2**30, settings, EngineSettings())
-    with pytest.raises(BackendError, match="--type-v q8_0 needs flash attention"):
-        open_context(bpe_model, plan, settings)
+    shape = shape_of(bpe_model, bpe_model.metadata())
+    for settings in (
+        LlamaCppSettings(type_v="q8_0", disable_flash_attention=True),
+        LlamaCppSettings(type_v="q8_0", type_k="f32"),
+    ):
+        plan = make_plan(shape, 2**30, settings, EngineSettings())
+        with pytest.raises(BackendError, match="--type-v q8_0 needs flash attention"):
+            open_context(bpe_model, plan, settings)
 
 
 def test_a_context_llama_cpp_refuses_quotes_why(bpe_model: NativeModel) -> None:

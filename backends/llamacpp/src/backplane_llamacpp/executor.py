@@ -121,7 +121,7 @@ class LlamaCppExecutor(Executor):
         if num_top is None:
             return SampledTokens([token_id])
         logprob, top = self._sampler.logprobs(logits, token_id, num_top)
-        return SampledTokens([token_id], [logprob], [top])
+        return SampledTokens([token_id], [logprob], [top] if num_top else None)
 
     def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Give `target` the cells of `source`'s first tokens; no key or value is copied."""

@@ -225,11 +225,6 @@ def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> 
     Raises:
         BackendError: llama.cpp refuses it; the message quotes why.
     """
-    if settings.disable_flash_attention and settings.type_v not in {"f32", "f16", "bf16"}:
-        raise BackendError(
-            f"--type-v {settings.type_v} needs flash attention, which is disabled",
-            remedy="leave --disable-flash-attention out, or use --type-v f16",
-        )
     cpus, size = len(os.sched_getaffinity(0)), model.size_bytes
     return NativeContext(
         model,
@@ -243,9 +238,21 @@ def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> 
             type_k=enums.CACHE_TYPES[settings.type_k],
             type_v=enums.CACHE_TYPES[settings.type_v],
             offload_kqv=not settings.disable_offload_kqv,
-            flash_attention=not settings.disable_flash_attention,
+            flash_attention=_uses_flash_attention(settings),
         ),
     )
+
+
+def _uses_flash_attention(settings: LlamaCppSettings) -> bool:
+    """Whether to: llama.cpp's flash attention would round a float32 cache to float16."""
+    plain = settings.disable_flash_attention or "f32" in {settings.type_k, settings.type_v}
+    if plain and settings.type_v not in {"f32", "f16", "bf16"}:
+        raise BackendError(
+            f"--type-v {settings.type_v} needs flash attention, which --disable-flash-attention "
+            "and float32 keys exclude",
+            remedy="change one of them, or use --type-v f16",
+        )
+    return not plain
 
 
 def warm_up(model: NativeModel, context: NativeContext) -> bool:

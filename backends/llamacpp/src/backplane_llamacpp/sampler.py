@@ -213,13 +213,17 @@ def _index_at(weights: Weights | Logits, number: float) -> int:
     starts = np.arange(0, len(weights), _BLOCK)
     until = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
     target = number * until[-1]
-    block = min(int(np.searchsorted(until, target, side="right")), len(starts) - 1)
+    block = _first_beyond(until, target)
     start = int(starts[block])
     inside = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
     target -= until[block - 1] if block else 0.0
-    # Should rounding carry the target to the very end: the last index that has any weight.
-    last = np.searchsorted(inside, inside[-1])
-    return start + int(min(np.searchsorted(inside, target, side="right"), last))
+    return start + _first_beyond(inside, target)
+
+
+def _first_beyond(cumulative: Weights, target: float) -> int:
+    """The first index above `target`; should rounding have left none, the last that adds to it."""
+    last = int(np.searchsorted(cumulative, cumulative[-1]))
+    return min(int(np.searchsorted(cumulative, target, side="right")), last)
 
 
 def _descending(scores: Weights | Logits) -> Ids:

@@ -82,8 +82,8 @@ class LlamaCppSettings:
         False, "use plain attention", flags=("--disable-flash-attention",)
     )
     type_k: CacheType = setting(  # noqa: RUF009 - an alias hides that the default is a string
-        "f16", "type of the cached keys", flags=("--type-k",)
+        "f16", "type of the cached keys; f32 excludes flash attention", flags=("--type-k",)
     )
     type_v: CacheType = setting(  # noqa: RUF009 - likewise
-        "f16", "type of the cached values", flags=("--type-v",)
+        "f16", "type of the cached values; f32 excludes flash attention", flags=("--type-v",)
     )

@@ -1,0 +1,30 @@
+"""The llama.cpp backend passes the suite that every backend has to pass, on a tiny model."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from backplane_core.backend import ModelSource
+from backplane_core.testing.conformance import BackendConformance
+
+
+class TestLlamaCpp(BackendConformance):
+    backend = "llamacpp"
+    model: ClassVar[ModelSource] = ModelSource(model_id="tiny")  # its path is known at run time
+    # Float32 all through: what is left of rounding is far below what decides a draw.
+    settings: ClassVar[Mapping[str, Any]] = {"type_k": "f32", "type_v": "f32"}
+    near_tie_gap = 0.02
+    allowed_skips = frozenset(
+        {
+            "test_adapters_do_not_mix",
+            "test_grammars_are_obeyed",
+            "test_greedy_is_the_known_output",  # random weights know nothing worth knowing
+            "test_prompt_logprobs_cover_the_prompt",
+        }
+    )
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _tiny_model(cls, bpe_path: Path) -> None:
+        cls.model = ModelSource(model_id="tiny", path=str(bpe_path), files=(bpe_path.name,))
