@@ -6,6 +6,7 @@ It repeats the prompt, or a chat's last turn. It serves only models named "echo:
 import platform
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from backplane_core.backend import (
     Availability,
@@ -63,6 +64,7 @@ class EchoBackend(Backend):
     summary = "Repeats the prompt; no model. For tests and front-end benchmarks."
     settings = EchoSettings
     priority = -100
+    runner_class: ClassVar[type[EchoRunner]] = EchoRunner
 
     def probe(self) -> Availability:
         """Always there."""
@@ -104,7 +106,7 @@ class EchoBackend(Backend):
             tokenizer=RemoteTokenizer(),
             chat_templates={"default": echo_model.CHAT_TEMPLATE},
         )
-        return EchoRunner(info, settings)
+        return self.runner_class(info, settings)
 
 
 @hookimpl

@@ -42,6 +42,8 @@ from backplane_core.messages import (
 from backplane_core.version import PROTOCOL
 from backplane_core.wire import BlockingChannel
 
+_PAUSE_S = 0.002
+
 AnswerT = TypeVar("AnswerT", bound=Message)
 
 
@@ -161,6 +163,19 @@ class WorkerClient:
         """The runner's gauges and counters."""
         return self._ask(GetStats(request_id=self._next_id()), Stats).stats
 
+    def wait_for_stats(self, holds: Callable[[RunnerStats], bool], what: str) -> RunnerStats:
+        """Ask for stats until they satisfy `holds`; the ones that did.
+
+        Raises:
+            TimeoutError: they did not within the client's time limit.
+        """
+        deadline = time.monotonic() + self._timeout_s
+        while not holds(stats := self.stats()):
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"waited {self._timeout_s:g} s in vain for {what}: {stats}")
+            time.sleep(_PAUSE_S)
+        return stats
+
     def tokenize(
         self, texts: list[str], *, add_special: bool = True, parse_special: bool = False
     ) -> list[list[int]]:
@@ -188,8 +203,16 @@ class WorkerClient:
     # ── the wire ─────────────────────────────────────────────────────────────────────────
 
     def send(self, message: Message) -> None:
-        """Send one message."""
-        self._channel.send(message)
+        """Send one message.
+
+        Raises:
+            WorkerDiedError: nobody is there to take it.
+        """
+        try:
+            self._channel.send(message)
+        except ConnectionError as error:
+            self._end()
+            raise WorkerDiedError(f"the worker went away: {error}") from error
 
     def wait(self, happened: Callable[[], bool], what: str) -> None:
         """Read until `happened()`.

@@ -10,7 +10,7 @@ import pytest
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
 from backplane_core.messages import RunnerInfo
 from backplane_core.sampling import SamplingParams, StoppingParams
-from backplane_core.testing.worker_client import Continuation, WorkerClient
+from backplane_core.testing.worker_client import Continuation, Stream, WorkerClient
 from backplane_core.testing.worker_process import WorkerProcess
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
@@ -132,6 +132,11 @@ class ConformanceBase:
     def room(self, client: WorkerClient, prompt: list[int]) -> int:
         """The most new tokens that go after a prompt."""
         return client.info.limits.max_total_tokens - len(prompt)
+
+    def submit_longest(self, client: WorkerClient, prompt: list[int], **fields: Any) -> Stream:
+        """The greedy request that runs the longest."""
+        stopping = lasting(client, client.info.limits.max_total_tokens - len(prompt))
+        return client.submit(prompt, sampling=GREEDY, stopping=stopping, **fields)
 
 
 def lasting(client: WorkerClient, num_tokens: int, **fields: Any) -> StoppingParams:

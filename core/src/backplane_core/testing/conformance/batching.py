@@ -53,10 +53,9 @@ class BatchingTests(ConformanceBase):
         client = backplane_client
         self.require(client.info.limits.max_sequences > 1, "more than one sequence at a time")
         first, second = self.prompts(client, 2, seed=2)
-        stopping = lasting(client, self.room(client, first))
-        running = client.submit(first, sampling=GREEDY, stopping=stopping)
         before = client.stats().num_generated_tokens
-        client.wait(lambda: client.stats().num_generated_tokens > before, "a first token")
+        running = self.submit_longest(client, first)
+        client.wait_for_stats(lambda now: now.num_generated_tokens > before, "a first token")
         newcomer = client.submit(second, sampling=GREEDY, stopping=lasting(client, 2))
         client.finish([running, newcomer])
         arrived, ended = newcomer[0].first_token_tick, running[0].finish_tick

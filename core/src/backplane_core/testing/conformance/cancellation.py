@@ -1,12 +1,13 @@
 """Conformance: what a cancelled request held is free at once, and the counts add up."""
 
 import time
+from itertools import pairwise
 
 from backplane_core.errors import DeadlineExceededError
 from backplane_core.messages import RunnerInfo, RunnerStats
 from backplane_core.testing.conformance.base import GREEDY, ConformanceBase, lasting
 from backplane_core.testing.conformance.shared_worker import is_idle
-from backplane_core.testing.worker_client import Stream, WorkerClient
+from backplane_core.testing.worker_client import WorkerClient
 
 _PROMPTLY_S = 1.0
 _COUNTERS = (
@@ -29,9 +30,9 @@ class CancellationTests(ConformanceBase):
         """Cancelled tokens return to the free ones within a second; others run on."""
         client = backplane_client
         prompts = self.prompts(client, 3, seed=4)
-        lasts = [self._submit_long(client, prompt) for prompt in prompts[:2]]
+        lasts = [self.submit_longest(client, prompt) for prompt in prompts[:2]]
         stays = client.submit(prompts[2], sampling=GREEDY, stopping=lasting(client, 24))
-        client.wait(lambda: client.stats().used_tokens > 0, "memory to be taken")
+        client.wait_for_stats(lambda now: now.used_tokens > 0, "memory to be taken")
         for stream in lasts:
             client.cancel(stream)
         client.finish([stays])
@@ -48,7 +49,7 @@ class CancellationTests(ConformanceBase):
         stream = client.submit(
             prompt, sampling=GREEDY, stopping=lasting(client, length), num_sequences=2
         )
-        client.wait(lambda: client.stats().used_tokens > 0, "the request to run")
+        client.wait_for_stats(lambda now: now.used_tokens > 0, "the request to run")
         client.cancel(stream, 0)
         client.wait(lambda: stream[1].finish_reason is not None, "the other choice to end")
         assert stream.error is None
@@ -59,7 +60,7 @@ class CancellationTests(ConformanceBase):
         """Past its deadline a request fails, typed, and holds nothing any more."""
         client = backplane_client
         prompt, other = self.prompts(client, 2, seed=6)
-        late = self._submit_long(client, prompt, deadline=time.time() + 0.05)
+        late = self.submit_longest(client, prompt, deadline=time.time() + 0.05)
         fine = client.submit(other, sampling=GREEDY, stopping=lasting(client, 8))
         client.finish([late, fine])
         assert isinstance(late.error, DeadlineExceededError)
@@ -77,13 +78,14 @@ class CancellationTests(ConformanceBase):
             client.submit(prompt, sampling=GREEDY, stopping=lasting(client, 20), cache_salt="stats")
             for prompt in prompts
         ]
-        previous = before
+        seen = [before]
         while not all(stream.done for stream in streams):
-            now = client.stats()
-            _assert_whole(now, client.info)
+            seen.append(client.stats())
+            client.read(0.005)
+        for earlier, later in pairwise(seen):
+            _assert_whole(later, client.info)
             for name in _COUNTERS:
-                assert getattr(now, name) >= getattr(previous, name), f"{name} fell"
-            previous = now
+                assert getattr(later, name) >= getattr(earlier, name), f"{name} fell"
         after = client.stats()
         assert is_idle(after)
         gained = {name: getattr(after, name) - getattr(before, name) for name in _COUNTERS}
@@ -92,18 +94,12 @@ class CancellationTests(ConformanceBase):
         assert gained["num_prompt_tokens"] == sum(map(len, prompts))
         assert gained["num_steps"] > 0
 
-    def _submit_long(
-        self, client: WorkerClient, prompt: list[int], deadline: float | None = None
-    ) -> Stream:
-        stopping = lasting(client, self.room(client, prompt))
-        return client.submit(prompt, sampling=GREEDY, stopping=stopping, deadline=deadline)
-
     @staticmethod
     def _assert_freed(client: WorkerClient) -> None:
         asked = time.monotonic()
         while not is_idle(stats := client.stats()):
             assert time.monotonic() - asked < _PROMPTLY_S, f"still held: {stats}"
-            client.read(0.01)
+            time.sleep(0.01)
         _assert_whole(stats, client.info)
 
 

@@ -3,10 +3,11 @@
 import time
 
 from backplane_core.errors import WorkerDiedError
-from backplane_core.testing.conformance.base import GREEDY, ConformanceBase, lasting
+from backplane_core.testing.conformance.base import ConformanceBase
+from backplane_core.testing.worker_client import Stream, WorkerClient
 
 _NOTICED_S = 2.0
-_PAUSE_S = 1.5
+_PAUSE_S = 1.3
 
 
 class FailureTests(ConformanceBase):
@@ -17,10 +18,7 @@ class FailureTests(ConformanceBase):
         worker = self.start_worker()
         try:
             client = worker.connect()
-            prompt = self.prompt(client)
-            stopping = lasting(client, self.room(client, prompt))
-            stream = client.submit(prompt, sampling=GREEDY, stopping=stopping)
-            client.wait(lambda: client.stats().used_tokens > 0, "the request to run")
+            stream = self._start_long(client)
             worker.kill()
             killed = time.monotonic()
             while not stream.done and time.monotonic() - killed < _NOTICED_S:
@@ -34,18 +32,23 @@ class FailureTests(ConformanceBase):
         worker = self.start_worker()
         try:
             client = worker.connect()
-            prompt = self.prompt(client)
-            stopping = lasting(client, self.room(client, prompt) // 2)
-            stream = client.submit(prompt, sampling=GREEDY, stopping=stopping)
-            client.wait(lambda: client.stats().used_tokens > 0, "the request to run")
+            stream = self._start_long(client)
             worker.pause()
             worker.observe(0.1)  # what was under way
             before = len(worker.heartbeats)
             worker.observe(_PAUSE_S)
             assert len(worker.heartbeats) == before, "a stopped worker cannot beat"
+            while client.read(0.01):
+                pass
+            assert not stream.done, "too fast to be paused: raise `engine.max_total_tokens`"
             worker.resume()
             client.finish([stream])
             assert stream.error is None
             assert worker.alive, worker.log
         finally:
             worker.close()
+
+    def _start_long(self, client: WorkerClient) -> Stream:
+        stream = self.submit_longest(client, self.prompt(client))
+        client.wait_for_stats(lambda now: now.used_tokens > 0, "the request to run")
+        return stream

@@ -62,12 +62,7 @@ class PressureTests(ConformanceBase):
             "set `engine.max_batch_total_tokens` low enough to be reached"
         )
         prompts = self.prompts(client, needed, seed=23)
-        streams = [
-            client.submit(
-                prompt, sampling=GREEDY, stopping=lasting(client, self.room(client, prompt))
-            )
-            for prompt in prompts
-        ]
+        streams = [self.submit_longest(client, prompt) for prompt in prompts]
         client.finish(streams)
         served = [stream for stream in streams if stream.error is None]
         assert served, "nobody was served"

@@ -41,7 +41,7 @@ class SharedWorker:
         client.close()
         try:
             probe = self._worker.connect()
-            probe.wait(lambda: is_idle(probe.stats()), "the worker to be idle")
+            probe.wait_for_stats(is_idle, "the worker to be idle")
             probe.close()
         except (BackplaneError, OSError):  # TimeoutError is one of these
             self.close()

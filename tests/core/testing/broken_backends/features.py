@@ -1,0 +1,70 @@
+"""Broken in tokenizing, seeds, choices, grammars and adapters."""
+
+from backplane_core.messages import StepOutput, Submit
+from backplane_core.testing.echo_runner import EchoRunner
+
+from broken_backends.breaking import breaks
+
+
+@breaks("test_encoded_texts_decode_to_themselves")
+class EncodesLatinAlone(EchoRunner):
+    def tokenize(
+        self, texts: list[str], *, add_special: bool, parse_special: bool
+    ) -> list[list[int]]:
+        latin = [text.encode("latin-1", errors="replace").decode("latin-1") for text in texts]
+        return super().tokenize(latin, add_special=add_special, parse_special=parse_special)
+
+
+@breaks("test_first_token_is_added_on_request")
+class NeverAddsTheFirstToken(EchoRunner):
+    def tokenize(
+        self, texts: list[str], *, add_special: bool, parse_special: bool
+    ) -> list[list[int]]:
+        return super().tokenize(texts, add_special=False, parse_special=parse_special)
+
+
+@breaks("test_special_texts_are_parsed_only_on_request")
+class AlwaysParsesSpecials(EchoRunner):
+    def tokenize(
+        self, texts: list[str], *, add_special: bool, parse_special: bool
+    ) -> list[list[int]]:
+        return super().tokenize(texts, add_special=add_special, parse_special=True)
+
+
+@breaks("test_choices_share_a_prompt_and_differ_in_seed")
+class GivesAllChoicesOneSeed(EchoRunner):
+    def submit(self, request: Submit) -> None:
+        super().submit(request)
+        sequences = self._requests[request.request_id].sequences
+        for sequence in sequences:
+            sequence.seed = sequences[0].seed
+
+
+@breaks("test_same_seed_same_tokens")
+class DrawsByTheBatch(EchoRunner):
+    """One generator for all: what a request draws depends on who is beside it."""
+
+    def _step(self, started: float) -> StepOutput:
+        if len({sequence.owner for sequence in self._decoding}) > 4:
+            for sequence in self._decoding:
+                sequence.seed += 1
+        return super()._step(started)
+
+
+@breaks("test_grammars_are_obeyed")
+class ConstrainsEverySecondRequest(EchoRunner):
+    def submit(self, request: Submit) -> None:
+        super().submit(request)
+        if request.sampling.seed % 2:
+            self._requests[request.request_id].alternatives = None
+
+
+@breaks("test_adapters_do_not_mix")
+class AppliesTheFirstAdapterToAll(EchoRunner):
+    def _step(self, started: float) -> StepOutput:
+        owners = {sequence.owner: None for sequence in self._decoding}
+        adapted = [owner for owner in owners if owner.request.adapter]
+        if adapted and len(owners) > 1:
+            for sequence in self._decoding:
+                sequence.cycle = adapted[0].cycle
+        return super()._step(started)
