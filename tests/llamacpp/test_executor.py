@@ -11,6 +11,7 @@ from backplane_llamacpp.executor import LlamaCppExecutor
 from backplane_llamacpp.native.model import NativeModel
 
 from tests.llamacpp.conftest import MakeExecutor
+from tests.llamacpp.reference_llama import ReferenceLlama
 
 GREEDY = SamplingParams(temperature=0.0)
 # Batch shape changes rounding; the tiny model is float32 with a float16 cache.
@@ -97,6 +98,13 @@ def test_chunks_give_the_logits_of_the_whole_prompt(make_executor: MakeExecutor)
     step(executor, share(1, chunked, 8))
     assert np.allclose(logits_of(executor), whole, atol=LOGITS_TOLERANCE)
     assert np.abs(whole).max() > 50 * LOGITS_TOLERANCE
+
+
+def test_logits_are_those_of_the_architecture(make_executor: MakeExecutor) -> None:
+    executor = make_executor()
+    step(executor, share(0, sequence(PROMPT)))
+    expected = ReferenceLlama().logits(PROMPT)[-1]
+    assert np.allclose(logits_of(executor)[0], expected, atol=LOGITS_TOLERANCE)
 
 
 def test_a_batch_larger_than_a_ubatch_keeps_rows_in_order(make_executor: MakeExecutor) -> None:

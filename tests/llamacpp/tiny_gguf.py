@@ -92,7 +92,7 @@ def write(
     writer = gguf.GGUFWriter(path, architecture)
     num_tokens = write_vocabulary(writer, vocabulary)
     _write_header(writer, shape, num_tokens)
-    for name, tensor in _tensors(shape, num_tokens).items():
+    for name, tensor in tensors_of(shape, num_tokens).items():
         writer.add_tensor(name, tensor)
     flush(writer)
     return path
@@ -101,7 +101,7 @@ def write(
 def write_split(folder: Path, *, parts: int = 3, shape: Shape | None = None) -> list[Path]:
     """Write the same model in `parts` files, named as llama.cpp's splitter names them."""
     shape = shape or Shape()
-    tensors = list(_tensors(shape, len(bpe_vocabulary()[0])).items())
+    tensors = list(tensors_of(shape, len(bpe_vocabulary()[0])).items())
     share = -(-len(tensors) // parts)
     paths = [folder / f"tiny-{part + 1:05d}-of-{parts:05d}.gguf" for part in range(parts)]
     for part, path in enumerate(paths):
@@ -170,7 +170,8 @@ def write_vocabulary(writer: gguf.GGUFWriter, kind: str) -> int:
     return len(tokens)
 
 
-def _tensors(shape: Shape, num_tokens: int) -> dict[str, np.ndarray]:
+def tensors_of(shape: Shape, num_tokens: int) -> dict[str, np.ndarray]:
+    """All weights by their GGUF names; a matrix's rows are its outputs."""
     random = np.random.default_rng(shape.seed)
     width, kv_width = shape.width, shape.width // shape.heads * shape.kv_heads
 
