@@ -3,6 +3,7 @@
 from typing import Final
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import chat
@@ -20,7 +21,7 @@ class ChatController(Controller):
     """OpenAI's chat."""
 
     @post("/v1/chat/completions")
-    async def complete(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def complete(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The assistant's next turn, whole or as a stream."""
 
         async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:

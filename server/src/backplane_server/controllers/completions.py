@@ -3,6 +3,7 @@
 from typing import Final
 
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import completions
@@ -21,7 +22,7 @@ class CompletionsController(Controller):
     """OpenAI's text completions."""
 
     @post("/v1/completions")
-    async def complete(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def complete(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """Continuations of one prompt or several, whole or as a stream."""
 
         async def handle(current: Exchange, body: CompletionRequest) -> ASGIApp:

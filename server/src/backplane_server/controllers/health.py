@@ -2,6 +2,7 @@
 
 import msgspec
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.metrics.exposition import CONTENT_TYPE, expose
@@ -40,7 +41,7 @@ class HealthController(Controller):
     """Whether the process lives, and whether it can answer."""
 
     @get("/health")
-    async def health(self, services: Services) -> ASGIApp:
+    async def health(self, services: NamedDependency[Services]) -> ASGIApp:
         """Whether requests can be answered; if not, the loading progress."""
         return health_answer(services)
 
@@ -50,7 +51,7 @@ class HealthController(Controller):
         return Answer(b"")
 
     @get("/health/ready")
-    async def ready(self, services: Services) -> ASGIApp:
+    async def ready(self, services: NamedDependency[Services]) -> ASGIApp:
         """Whether requests can be answered, for probes without a key."""
         report = services.generation.readiness.report()
         if report.ready:
@@ -59,7 +60,7 @@ class HealthController(Controller):
         return Answer(msgspec.json.encode(body), status=503, headers={"retry-after": "1"})
 
     @get("/metrics")
-    async def metrics(self, services: Services) -> ASGIApp:
+    async def metrics(self, services: NamedDependency[Services]) -> ASGIApp:
         """Counters and gauges, the workers' among them, as Prometheus text."""
         pool = services.generation.pool
         stats = await pool.stats()

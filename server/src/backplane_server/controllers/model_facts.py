@@ -5,6 +5,7 @@ from typing import Literal
 import msgspec
 from backplane_core.version import __version__
 from litestar import Controller, get
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects.native_types import Info
@@ -32,7 +33,7 @@ class ModelFactsController(Controller):
     """Facts that do not change while a model is served."""
 
     @get("/info")
-    async def info(self, services: Services) -> ASGIApp:
+    async def info(self, services: NamedDependency[Services]) -> ASGIApp:
         """TGI's facts about the model and the limits; 503 until a worker told them."""
         settings = services.settings
         model = services.generation.known_model or services.generation.model
@@ -55,7 +56,7 @@ class ModelFactsController(Controller):
         return Answer(msgspec.json.encode(facts))
 
     @get("/v1/models")
-    async def models(self, services: Services) -> ASGIApp:
+    async def models(self, services: NamedDependency[Services]) -> ASGIApp:
         """The one model that is served."""
         name = services.settings.served_model_name or services.settings.model_id
         entry = ModelEntry(id=name, owned_by=services.settings.model_id)

@@ -4,6 +4,7 @@ from typing import Final
 
 import msgspec
 from litestar import Controller, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects.native import NativeCollector, NativePlan, NativeStream, plan
@@ -25,7 +26,7 @@ class NativeController(Controller):
     """Generation and tokens the way TGI's own clients ask for them."""
 
     @post("/generate")
-    async def generate(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def generate(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The whole text at once."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
@@ -35,7 +36,9 @@ class NativeController(Controller):
         return await exchange(request, services, _generate_body, handle)
 
     @post("/generate_stream")
-    async def generate_stream(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def generate_stream(
+        self, request: AnyRequest, services: NamedDependency[Services]
+    ) -> ASGIApp:
         """One event a token."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
@@ -44,7 +47,7 @@ class NativeController(Controller):
         return await exchange(request, services, _generate_body, handle)
 
     @post("/tokenize")
-    async def tokenize(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def tokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The tokens of `inputs` and where they stand in it."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:

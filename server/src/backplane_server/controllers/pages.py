@@ -4,6 +4,7 @@ from functools import lru_cache
 from typing import Final
 
 from litestar import Controller, get
+from litestar.params import FromPath
 from litestar.types import ASGIApp
 
 from backplane_server.openapi import openapi_document
@@ -33,7 +34,7 @@ class PagesController(Controller):
         return Answer(PAGE, content_type=_HTML, headers=headers)
 
     @get("/docs/{name:str}")
-    async def docs_file(self, name: str) -> ASGIApp:
+    async def docs_file(self, name: FromPath[str]) -> ASGIApp:
         """A file of Swagger UI."""
         if name not in ASSETS:
             error = plain_error(404, "not_found", "there is no such page")

@@ -3,6 +3,7 @@
 from typing import Final
 
 from litestar import Controller, get, post
+from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.controllers.health import health_answer
@@ -22,7 +23,7 @@ class RootController(Controller):
     """Everything at `/`."""
 
     @post("/")
-    async def compat(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def compat(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The older form: an array of one answer, or a stream."""
 
         async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
@@ -34,7 +35,7 @@ class RootController(Controller):
         return await exchange(request, services, _body, handle)
 
     @get("/")
-    async def home(self, request: AnyRequest, services: Services) -> ASGIApp:
+    async def home(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The page for browsers; for everybody else the same as `/health`."""
         if "text/html" not in request.headers.get("accept", ""):
             return health_answer(services)

@@ -37,6 +37,8 @@ class Authentication:
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._open = ALWAYS_OPEN | frozenset(open_routes)
+        # An opened route opens what lies under it ("/docs" its files); "/" is itself alone.
+        self._open_folders = tuple(f"{route}/" for route in open_routes if route.strip("/"))
         self._allow_preflight = allow_preflight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -52,7 +54,8 @@ class Authentication:
         await send_json(send, error.status, error.body(dialect_of(scope["path"])), error.headers)
 
     def _is_open(self, scope: HTTPScope) -> bool:
-        if scope["path"] in self._open:
+        path = scope["path"]
+        if path in self._open or any(path.startswith(folder) for folder in self._open_folders):
             return True
         return (
             self._allow_preflight

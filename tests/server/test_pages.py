@@ -1,0 +1,94 @@
+"""The pages for browsers and the description of the API."""
+
+import json
+import re
+
+from backplane_core.control import ServerLaunch
+from backplane_server.app import create_app
+from backplane_server.openapi import ROUTES
+from backplane_server.pages.home import home_page
+from backplane_server.services.services import Services
+
+BROWSER = {"accept": "text/html,application/xhtml+xml;q=0.9,*/*;q=0.8"}
+# Beside the API: what describes it.
+UNDESCRIBED = {"/docs", "/docs/{name:str}", "/api-doc/openapi.json"}
+
+
+def test_a_browser_gets_the_page_and_others_health(stack):
+    page = stack.get("/", headers=BROWSER)
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    assert "default-src 'none'" in page.headers["content-security-policy"]
+    assert "echo:test" in page.text
+    assert "echo" in page.text
+    other = stack.get("/", headers={"accept": "*/*"})
+    assert (other.status_code, other.content) == (200, b"")
+
+
+def test_the_page_loads_nothing_from_elsewhere(stack):
+    page = stack.get("/", headers=BROWSER).text
+    assert "//" not in re.sub(r"(?s)<script>.*</script>", "", page).replace("<!doctype", "")
+    assert not re.search(r"""(src|href)\s*=\s*["']?(https?:|//)""", page)
+    assert "innerHTML" not in page
+
+
+def test_the_page_escapes_what_it_shows():
+    name = "<script>alert(1)</script>&\"'"
+    settings = ServerLaunch(
+        server_id="s", control_path="", model_id="m", served_model_name=name, api_keys=("k",)
+    )
+    page = home_page(Services(settings)).decode()
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;&amp;&quot;&#x27;" in page
+    assert '<label>API key <input id="key"' in page
+
+
+def test_the_page_says_how_far_loading_is(stack_module):
+    with stack_module.Stack(worker=False) as stack:
+        page = stack.get("/", headers=BROWSER)
+        assert page.status_code == 200
+        assert "waiting for a worker" in page.text
+        assert stack.get("/").status_code == 503
+
+
+def test_swagger_ui_works_offline(stack):
+    redirect = stack.get("/docs")
+    assert (redirect.status_code, redirect.headers["location"]) == (307, "docs/")
+    page = stack.get("/docs/")
+    assert "SwaggerUIBundle" in page.text
+    names = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert names == ["swagger-ui.css", "swagger-ui-bundle.js"]
+    for name in names:
+        asset = stack.get(f"/docs/{name}")
+        assert asset.status_code == 200
+        assert len(asset.content) > 100_000
+    for name in ("index.html", "..%2f..%2fREADME", "swagger-ui.css.map", "%00"):
+        assert stack.get(f"/docs/{name}").status_code == 404
+
+
+def test_the_document_describes_every_route():
+    settings = ServerLaunch(server_id="s", control_path="", model_id="m")
+    app = create_app(Services(settings))
+    served = {
+        (method.lower(), route.path)
+        for route in app.routes
+        for method in route.methods
+        if method != "OPTIONS" and route.path not in UNDESCRIBED
+    }
+    assert {(route.method, route.path) for route in ROUTES} == served
+
+
+def test_the_document_is_openapi_30(stack):
+    document = stack.get("/api-doc/openapi.json").json()
+    assert document["openapi"] == "3.0.3"
+    text = json.dumps(document)
+    for reference in set(re.findall(r'"\$ref": "#/components/schemas/([^"]+)"', text)):
+        assert reference in document["components"]["schemas"]
+    assert '"type": "null"' not in text
+    assert '"const"' not in text
+    parameters = document["components"]["schemas"]["GenerateParameters"]["properties"]
+    assert parameters["top_p"]["exclusiveMinimum"] is True
+    assert parameters["top_p"]["minimum"] == 0
+    assert parameters["top_p"]["nullable"] is True
+    answer = document["paths"]["/v1/chat/completions"]["post"]["responses"]
+    assert set(answer["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert {"422", "429", "503"} <= set(answer)

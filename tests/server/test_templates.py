@@ -1,0 +1,218 @@
+"""Chat templates: what they may do, what they may not, and what ends them."""
+
+import asyncio
+import time
+
+import pytest
+from backplane_core.errors import ModelError, TemplateError
+from backplane_server.templates.chat_prompt import ChatPrompter, choose_template
+from backplane_server.templates.renderer import RendererProcess
+from backplane_server.templates.sandbox import render
+
+HI = [{"role": "user", "content": "hi"}]
+
+ATTACKS = [
+    "{{ ''.__class__.__mro__[1].__subclasses__() }}",
+    "{{ ().__class__.__bases__[0].__subclasses__()[0] }}",
+    "{{ messages.__init__.__globals__ }}",
+    "{{ cycler.__init__.__globals__.os.popen('id').read() }}",
+    "{{ raise_exception.__globals__['__builtins__']['eval']('1') }}",
+    "{{ self.__init__.__globals__ }}",
+    "{{ namespace.__init__.__globals__ }}",
+    "{{ dict.__base__.__subclasses__() }}",
+    "{{ '{0.__class__.__mro__}'.format('') }}",
+    "{{ messages.append(1) }}",
+    "{{ messages[0].update({'role': 'x'}) }}",
+    "{% set x = messages.pop() %}",
+    "{{ messages.clear() }}",
+    "{% import 'os' as os %}",
+    "{% include '/etc/passwd' %}",
+    "{% extends 'x' %}",
+    "{% from 'x' import y %}",
+    "{% for i in range(10000000) %}x{% endfor %}",
+    "{{ lipsum() }}",
+    "{{ joiner() }}",
+    "{{ get_flashed_messages() }}",
+    "{% macro a() %}{{ a() }}{% endmacro %}{{ a() }}",
+    "{{ 1 / 0 }}",
+    "{{ 1 + 'x' }}",
+    "{{ undefined_name.attribute }}",
+    "{% if %}",
+]
+
+# These do not fail: the sandbox answers with an undefined value, which is worth nothing.
+FRUITLESS = [
+    "{{ messages[0].__class__ }}",
+    "{{ strftime_now.__code__ }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ ''|attr('__class__') }}",
+    "{{ '{x.__class__}'.format_map({'x': 1}) }}",
+    "{{ messages|map(attribute='__class__')|first }}",
+    "{{ ([messages]|groupby('__class__'))[0][0] }}",
+]
+
+
+@pytest.mark.parametrize("attack", FRUITLESS)
+def test_attacks_that_are_answered_with_nothing(attack):
+    assert render(attack, {"messages": [{"role": "user", "content": "hi"}]}) == ""
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_attacks_fail_with_a_template_error(attack):
+    messages = [{"role": "user", "content": "hi"}]
+    with pytest.raises(TemplateError) as caught:
+        render(attack, {"messages": messages})
+    assert messages == HI
+    assert "0x" not in str(caught.value)
+
+
+def test_what_chat_templates_use_works():
+    source = (
+        "{% set ns = namespace(n=0) %}"
+        "{% for m in messages %}{% if m.role == 'system' %}{% continue %}{% endif %}"
+        "{% set ns.n = ns.n + 1 %}[{{ m['content'].strip().title() }}]{% endfor %}"
+        "{{ ns.n }}{% generation %}g{% endgeneration %}"
+        "{{ {'b': 'é<', 'a': [1]}|tojson }}|{{ [1]|tojson(indent=2) }}|{{ messages[::-1]|length }}"
+        "{{ strftime_now('%%') }}"
+    )
+    messages = [{"role": "system", "content": "s"}, {"role": "user", "content": " hi "}]
+    text = render(source, {"messages": messages})
+    assert text == '[Hi]1g{"b": "é<", "a": [1]}|[\n  1\n]|2%'
+
+
+def test_blocks_leave_no_blank_lines():
+    assert render("a\n  {% if true %}\nb\n  {% endif %}\nc", {}) == "a\nb\nc"
+
+
+def test_a_templates_own_refusal_is_told():
+    with pytest.raises(TemplateError, match="roles must alternate"):
+        render("{{ raise_exception('roles must alternate') }}", {})
+
+
+def test_output_is_bounded():
+    source = "{% for i in range(90000) %}{{ x }}{% endfor %}"
+    with pytest.raises(TemplateError, match="longer than"):
+        render(source, {"x": "y" * 1000})
+
+
+@pytest.fixture(scope="module")
+async def renderer():
+    process = RendererProcess(time_limit_s=1.0)
+    yield process
+    await process.close()
+
+
+BOMBS = {
+    "time": "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+    "doubling": "{% set n = namespace(s='aaaaaaaa') %}"
+    "{% for i in range(60) %}{% set n.s = n.s ~ n.s %}{% endfor %}{{ n.s }}",
+    "power": "{{ 9 ** (9 ** (9 ** 9)) }}",
+    "padding": "{{ 'a'|center(10000000000) }}",
+    "format": "{{ '%10000000000d' % 1 }}",
+    "repeat": "{{ 'a' * 10000000000 }}",
+}
+
+
+@pytest.mark.parametrize("bomb", list(BOMBS))
+async def test_bombs_end_and_the_next_request_is_served(bomb):
+    renderer = RendererProcess(time_limit_s=1.0)
+    try:
+        await renderer.start()
+        begun = time.monotonic()
+        with pytest.raises(TemplateError):
+            await renderer.render(BOMBS[bomb], {})
+        assert time.monotonic() - begun < 6
+        assert await renderer.render("{{ x }}", {"x": "fine"}) == "fine"
+    finally:
+        await renderer.close()
+
+
+async def test_a_cancelled_render_leaves_no_answer_for_the_next():
+    renderer = RendererProcess()
+    try:
+        await renderer.start()
+        slow = "{% for a in range(3000) %}{% for b in range(3000) %}{% endfor %}{% endfor %}slow"
+        task = asyncio.create_task(renderer.render(slow, {}))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await renderer.render("quick", {}) == "quick"
+    finally:
+        await renderer.close()
+
+
+async def test_many_renders_at_a_time_get_their_own_answers():
+    renderer = RendererProcess()
+    try:
+        texts = await asyncio.gather(
+            *(renderer.render("{{ x }}", {"x": number}) for number in range(20))
+        )
+        assert texts == [str(number) for number in range(20)]
+    finally:
+        await renderer.close()
+
+
+class InProcess:
+    async def render(self, source, variables):
+        return render(source, variables)
+
+
+def prompter(template):
+    return ChatPrompter(InProcess(), template, bos_token="<s>", eos_token="</s>")  # noqa: S106
+
+
+async def test_variables_of_a_prompt():
+    template = (
+        "{{ bos_token }}{% for m in messages %}{{ m.content }}{{ eos_token }}{% endfor %}"
+        "{% if add_generation_prompt %}>{% endif %}{{ tools is none }}"
+    )
+    assert await prompter(template).prompt(HI) == "<s>hi</s>>True"
+
+
+async def test_a_last_assistant_turn_is_left_open():
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}[assistant]"
+    messages = [*HI, {"role": "assistant", "content": "Sure, "}]
+    assert await prompter(template).prompt(messages) == "[user]hi[end][assistant]Sure,"
+
+
+async def test_no_template_is_a_sentence_with_a_remedy():
+    with pytest.raises(TemplateError, match="no chat template"):
+        await prompter(None).prompt(HI)
+
+
+def test_which_template_goes_first(tmp_path):
+    own = {"default": "own"}
+
+    def choose(**options):
+        fields = {"chat_template": None, "tokenizer_config_path": None, **options}
+        return choose_template(own, **fields)
+
+    assert choose() == "own"
+    config = tmp_path / "tokenizer_config.json"
+    config.write_text('{"chat_template": "configured", "model_max_length": 1}')
+    assert choose(tokenizer_config_path=str(config)) == "configured"
+    config.write_text('{"chat_template": [{"name": "default", "template": "named"}]}')
+    assert choose(tokenizer_config_path=str(config)) == "named"
+    config.write_text("{}")
+    assert choose(tokenizer_config_path=str(config)) == "own"
+    path = tmp_path / "template.jinja"
+    path.write_text("from a file")
+    assert choose(chat_template=str(path), tokenizer_config_path=str(config)) == "from a file"
+    assert choose(chat_template="{{ inline }}") == "{{ inline }}"
+    with pytest.raises(ModelError, match="cannot be read"):
+        choose(chat_template=str(tmp_path / "missing"))
+    config.write_text("[")
+    with pytest.raises(ModelError, match="not a tokenizer_config"):
+        choose(tokenizer_config_path=str(config))
+
+
+def test_a_template_error_is_422_on_the_chat_route_only(stack_module):
+    template = "{{ raise_exception('no such talk') }}"
+    with stack_module.Stack(chat_template=template) as stack:
+        response = stack.post("/v1/chat/completions", {"messages": HI, "stream": True})
+        assert response.status_code == 422
+        error = response.json()["error"]
+        assert (error["code"], error["message"]) == ("template", "no such talk")
+        assert stack.post("/generate", {"inputs": "x"}).status_code == 200
+        assert stack.metrics()['tgi_request_failure{err="template"}'] == 1
