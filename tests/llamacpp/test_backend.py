@@ -138,3 +138,9 @@ def test_local_paths_that_lead_nowhere(tmp_path: Path) -> None:
     (tmp_path / "a-00001-of-00002.gguf").touch()
     with pytest.raises(ModelError, match="part 2 is missing"):
         local_path(ModelSource(model_id="m", path=str(tmp_path / "a-00001-of-00002.gguf")))
+
+
+def test_every_flag_is_documented() -> None:
+    page = Path(__file__).parents[2].joinpath("docs", "backends", "llamacpp.md").read_text()
+    flags = {flag for field in setting_fields(LlamaCppSettings) for flag in field.flags}
+    assert [flag for flag in sorted(flags) if f"`{flag}`" not in page] == []
