@@ -1,0 +1,132 @@
+"""The raw stream of events: keep-alives, slow clients, clean-up."""
+
+import asyncio
+
+import pytest
+from backplane_server.errors import ClientDisconnectedError
+from backplane_server.web.disconnect import until_disconnect
+from backplane_server.web.event_stream import KEEP_ALIVE, EventStream, frame
+
+
+class Client:
+    """An ASGI client that leaves after `leaves_after` seconds and takes writes with a delay."""
+
+    def __init__(self, leaves_after=3600.0, write_delay=0.0):
+        self.sent = []
+        self._leaves_after = leaves_after
+        self._write_delay = write_delay
+
+    async def receive(self):
+        await asyncio.sleep(self._leaves_after)
+        return {"type": "http.disconnect"}
+
+    async def send(self, message):
+        await asyncio.sleep(self._write_delay)
+        self.sent.append(message)
+
+    @property
+    def body(self):
+        return b"".join(message.get("body", b"") for message in self.sent)
+
+    @property
+    def complete(self):
+        return bool(self.sent) and self.sent[-1].get("more_body") is False
+
+
+class Source:
+    """Frames with pauses; remembers how it ended."""
+
+    def __init__(self, *pauses):
+        self._pauses = pauses
+        self.ended = ""
+        self.closed = 0
+
+    async def frames(self):
+        try:
+            for number, pause in enumerate(self._pauses):
+                await asyncio.sleep(pause)
+                yield frame(b"%d" % number)
+            self.ended = "whole"
+        finally:
+            self.ended = self.ended or "cut"
+
+    def close(self):
+        self.closed += 1
+
+
+def stream_of(source, **options):
+    fields = {"headers": {"x-a": "b"}, "write_timeout_s": 5.0, "on_close": source.close, **options}
+    return EventStream(source.frames(), **fields)
+
+
+async def test_a_whole_stream():
+    source, client = Source(0, 0), Client()
+    await stream_of(source)({}, client.receive, client.send)
+    assert client.body == b"data: 0\n\ndata: 1\n\n"
+    assert client.complete
+    headers = dict(client.sent[0]["headers"])
+    assert headers[b"content-type"] == b"text/event-stream"
+    assert headers[b"x-a"] == b"b"
+    assert (source.ended, source.closed) == ("whole", 1)
+
+
+async def test_silence_is_filled_with_comments():
+    source, client = Source(0, 0.35), Client()
+    await stream_of(source, keep_alive_s=0.1)({}, client.receive, client.send)
+    assert client.body == b"data: 0\n\n" + KEEP_ALIVE * 3 + b"data: 1\n\n"
+
+
+async def test_a_departed_client_ends_the_source():
+    source, client = Source(0, 3600), Client(leaves_after=0.05)
+    async with asyncio.timeout(1):
+        await stream_of(source)({}, client.receive, client.send)
+    assert (source.ended, source.closed) == ("cut", 1)
+    assert not client.complete
+
+
+async def test_a_stalled_client_ends_the_source():
+    source, client = Source(0, 0, 0), Client(write_delay=0.1)
+    await stream_of(source, write_timeout_s=0.15)({}, client.receive, client.send)
+    assert source.ended == "whole"
+    source, client = Source(0, 0, 0), Client(write_delay=0.1)
+    stream = stream_of(source, write_timeout_s=0.05)
+    await stream({}, client.receive, client.send)
+    assert (source.ended, source.closed) == ("cut", 1)
+    assert not client.complete
+
+
+async def test_a_cancelled_server_closes_too():
+    source, client = Source(0, 3600), Client()
+    task = asyncio.create_task(stream_of(source)({}, client.receive, client.send))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (source.ended, source.closed) == ("cut", 1)
+
+
+async def test_work_ends_with_its_client():
+    ended = []
+
+    async def work():
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append(True)
+
+    with pytest.raises(ClientDisconnectedError):
+        await until_disconnect(Client(leaves_after=0.02).receive, work())
+    assert ended == [True]
+
+
+async def test_work_that_ends_first_is_the_answer():
+    async def work():
+        return 5
+
+    assert await until_disconnect(Client().receive, work()) == 5
+
+    async def failing():
+        raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        await until_disconnect(Client().receive, failing())

@@ -1,0 +1,106 @@
+"""Tokenizers in the server: gathered calls, exact offsets, and errors with a remedy."""
+
+import asyncio
+
+import pytest
+from backplane_core.errors import ModelError
+from backplane_core.vocabulary import Vocabulary
+from backplane_server.tokenization.file_tokenizer import FileTokenizer
+from backplane_server.tokenization.remote_tokenizer import RemoteTokenizer
+from backplane_server.tokenization.tokenizer import TokenSpan, align
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+WORDS = {"<s>": 0, "hello": 1, "wörld": 2, "!": 3, "<unk>": 4}
+
+
+@pytest.fixture
+def path(tmp_path):
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))  # noqa: S106
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", 0)]
+    )
+    tokenizer.add_special_tokens(["<s>"])
+    file = tmp_path / "tokenizer.json"
+    tokenizer.save(str(file))
+    return str(file)
+
+
+@pytest.fixture
+def tokenizer(path):
+    made = FileTokenizer(path, 2)
+    yield made
+    made.close()
+
+
+async def test_special_tokens_are_added_on_demand_and_parsed_always(tokenizer):
+    assert await tokenizer.encode("hello wörld", add_special=True) == [0, 1, 2]
+    assert await tokenizer.encode("<s>hello", add_special=False) == [0, 1]
+
+
+async def test_offsets_count_bytes(tokenizer):
+    assert await tokenizer.encode_spans("wörld !") == [
+        TokenSpan(0, 0, 0),
+        TokenSpan(2, 0, 6),
+        TokenSpan(3, 7, 8),
+    ]
+
+
+async def test_texts_that_wait_are_encoded_together(path):
+    tokenizer = FileTokenizer(path, 1)
+    sizes = []
+    encode_batch = tokenizer._encode_batch
+
+    def watched(texts, add_special):
+        sizes.append(len(texts))
+        return encode_batch(texts, add_special)
+
+    tokenizer._encode_batch = watched
+    texts = ["hello " * (number % 5 + 1) for number in range(40)]
+    found = await asyncio.gather(*(tokenizer.encode(text, add_special=False) for text in texts))
+    assert found == [[1] * (number % 5 + 1) for number in range(40)]
+    assert sizes == [1, 32, 7]
+    tokenizer.close()
+
+
+async def test_a_cancelled_caller_takes_nobody_down(path):
+    tokenizer = FileTokenizer(path, 1)
+    tasks = [asyncio.create_task(tokenizer.encode("hello", add_special=False)) for _ in range(4)]
+    await asyncio.sleep(0)
+    tasks[1].cancel()
+    tasks[2].cancel()
+    results = await asyncio.gather(*tasks, return_exceptions=True)
+    assert (results[0], results[3]) == ([1], [1])
+    assert await tokenizer.encode("!", add_special=False) == [3]
+    tokenizer.close()
+
+
+def test_an_unreadable_file_names_the_remedy(tmp_path):
+    with pytest.raises(ModelError, match="download the model again"):
+        FileTokenizer(str(tmp_path / "none.json"), 1)
+
+
+class Worker:
+    async def tokenize(self, texts, *, add_special=True, parse_special=False):
+        assert parse_special
+        return [([9] if add_special else []) + list(text.encode()) for text in texts]
+
+
+async def test_remote_tokens_get_offsets_from_the_vocabulary():
+    vocabulary = Vocabulary(tokens=[bytes([value]) for value in range(256)])
+    tokenizer = RemoteTokenizer(Worker, vocabulary)
+    assert await tokenizer.encode("ab", add_special=False) == [97, 98]
+    assert await tokenizer.encode_spans("ab") == [
+        TokenSpan(9, 0, 0),
+        TokenSpan(97, 0, 1),
+        TokenSpan(98, 1, 2),
+    ]
+
+
+def test_alignment_of_a_leading_space_that_was_added():
+    vocabulary = Vocabulary(tokens=[b"<s>", b" hello", b" world"], strip_leading_space=True)
+    assert align(b"hello world", [0, 1, 2], vocabulary) == [
+        TokenSpan(0, 0, 0),
+        TokenSpan(1, 0, 5),
+        TokenSpan(2, 5, 11),
+    ]
