@@ -12,6 +12,7 @@ from backplane_llamacpp.limits import (
     Plan,
     make_plan,
     num_threads,
+    pace,
 )
 from backplane_llamacpp.memory import available_bytes
 from backplane_llamacpp.native import enums
@@ -155,6 +156,18 @@ def test_any_plan_is_consistent(
     assert made.ubatch_tokens <= made.batch_tokens
     assert made.running_sequences <= made.batch_tokens
     assert made.retained_tokens <= made.cache_tokens // 2
+
+
+@pytest.mark.parametrize(
+    ("tokens_per_s", "batch", "chunk"),
+    [(5000.0, 512, 256), (100.0, 512, 100), (20.0, 160, 20), (2.0, 64, 16)],
+)
+def test_a_slow_machine_takes_shorter_steps(tokens_per_s: float, batch: int, chunk: int) -> None:
+    paced = pace(plan(), tokens_per_s, batch_asked=False)
+    assert (paced.batch_tokens, paced.chunk_tokens) == (batch, chunk)
+    assert f"{batch} tokens per step, {chunk} while others wait" in paced.why
+    asked = pace(plan(batch_size=300), tokens_per_s, batch_asked=True)
+    assert asked.batch_tokens == 300
 
 
 @pytest.mark.parametrize(

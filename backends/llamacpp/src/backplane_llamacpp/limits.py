@@ -32,6 +32,8 @@ _STATEFUL_SEQUENCES = 16
 _TOKENS_PER_SEQUENCE = 2048
 _CPU_BATCH, _GPU_BATCH, _UBATCH = 512, 2048, 512
 _CPU_CHUNK, _GPU_CHUNK = 256, 512
+_STEP_S, _WAITED_FOR_S = 8.0, 1.0
+_LEAST_CHUNK = 16
 _MEMORY_SHARE = 0.5
 _RETAINED_SHARE = 0.125
 _LEAST_RETAINED = 512
@@ -129,7 +131,7 @@ def make_plan(
         f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
         f"{cache * per_token / 2**20:.0f} MiB), of these up to {retained} kept for reuse; "
         f"{total} tokens per sequence (trained on {shape.n_ctx_train}); {running} sequences at a "
-        f"time; {batch} tokens per step in pieces of {ubatch}"
+        f"time; at most {batch} tokens per step in pieces of {ubatch}"
     )
     return Plan(
         cache_tokens=cache,
@@ -144,6 +146,24 @@ def make_plan(
         max_waiting_requests=max(0, engine.max_concurrent_requests - running),
         why=why,
     )
+
+
+def pace(plan: Plan, tokens_per_s: float, *, batch_asked: bool) -> Plan:
+    """Shorten steps on a slow machine: nobody waits long for a chunk, and no step looks hung.
+
+    Args:
+        plan: what the machine's speed was not known for.
+        tokens_per_s: how fast a prompt is computed.
+        batch_asked: the step's size was asked for, so only chunks are shortened.
+    """
+    chunk = min(plan.chunk_tokens, max(_LEAST_CHUNK, int(tokens_per_s * _WAITED_FOR_S)))
+    longest = max(plan.running_sequences, chunk, int(tokens_per_s * _STEP_S))
+    batch = plan.batch_tokens if batch_asked else min(plan.batch_tokens, longest)
+    why = (
+        f"{plan.why}; prompts at about {tokens_per_s:.0f} tokens a second, so {batch} tokens per "
+        f"step, {chunk} while others wait"
+    )
+    return dataclasses.replace(plan, batch_tokens=batch, chunk_tokens=chunk, why=why)
 
 
 def num_threads(flag: str, asked: int, size_bytes: int, cpus: int) -> int:

@@ -1,9 +1,10 @@
 """From settings to a loaded model and its context. What cannot be honoured is refused here."""
 
-import logging
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from backplane_core.backend import EngineSettings, ProgressSink
 from backplane_core.errors import BackendError, ModelError
@@ -22,10 +23,9 @@ from backplane_llamacpp.native.model import (
 )
 from backplane_llamacpp.settings import LlamaCppSettings
 
-_logger = logging.getLogger("backplane.llamacpp")
-
 _MAGIC = b"GGUF"
 _REPORT_STEP = 0.02
+_TIMED_TOKENS = 32
 
 
 def check_engine_settings(engine: EngineSettings) -> None:
@@ -255,27 +255,44 @@ def _uses_flash_attention(settings: LlamaCppSettings) -> bool:
     return not plain
 
 
-def warm_up(model: NativeModel, context: NativeContext) -> bool:
-    """Run a first step, so that weights are paged in, and try to drop half of it.
+class WarmUp(NamedTuple):
+    """What the first steps showed.
 
-    Returns:
-        Whether the tail of a sequence can be dropped: a running state (Mamba) cannot be turned
-        back, and a sliding window has forgotten what a shorter sequence would need.
+    Attributes:
+        trimmable: the tail of a sequence can be dropped. A running state (Mamba) cannot be turned
+            back, and a sliding window has forgotten what a shorter sequence would need.
+        tokens_per_s: how fast a prompt is computed.
+    """
+
+    trimmable: bool
+    tokens_per_s: float
+
+
+def warm_up(model: NativeModel, context: NativeContext, max_tokens: int) -> WarmUp:
+    """Run two steps of at most `max_tokens`: one pages the weights in, the other is timed.
 
     Raises:
         ModelError: the model does not compute.
     """
-    tokens = [model.bos_token_id or 0] * 4
-    batch = TokenBatch(len(tokens))
-    batch.tokens[:] = tokens
-    batch.positions[:] = range(len(tokens))
+    _first_step(model, context, min(4, max_tokens))
+    trimmable = context.remove(0, 2) and model.n_swa == 0 and not model.has_state
+    context.clear()
+    num_tokens = min(_TIMED_TOKENS, max_tokens)
+    started = time.perf_counter()
+    _first_step(model, context, num_tokens)
+    duration_s = time.perf_counter() - started
+    context.clear()
+    return WarmUp(trimmable, num_tokens / max(duration_s, 1e-9))
+
+
+def _first_step(model: NativeModel, context: NativeContext, num_tokens: int) -> None:
+    batch = TokenBatch(num_tokens)
+    batch.tokens[:] = model.bos_token_id or 0
+    batch.positions[:] = range(num_tokens)
     batch.wants_logits[-1] = 1
     log.forget_complaints()
-    if code := context.decode(batch, len(tokens)):
+    if code := context.decode(batch, num_tokens):
         raise ModelError(
             f"the model does not compute (code {code}): {log.cause('llama.cpp does not say why')}"
         )
     context.logits(1)
-    trimmable = context.remove(0, 2) and model.n_swa == 0
-    context.clear()
-    return trimmable

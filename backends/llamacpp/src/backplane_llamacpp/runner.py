@@ -14,7 +14,7 @@ from backplane_core.vocabulary import RemoteTokenizer
 
 from backplane_llamacpp import facts
 from backplane_llamacpp.executor import LlamaCppExecutor
-from backplane_llamacpp.limits import Plan, make_plan
+from backplane_llamacpp.limits import Plan, make_plan, pace
 from backplane_llamacpp.loading import (
     check_engine_settings,
     free_bytes,
@@ -77,11 +77,13 @@ def create_runner(
         metadata = model.metadata()
         shape = shape_of(model, metadata)
         plan = make_plan(shape, free_bytes(model, settings), settings, spec.engine)
-        _logger.info("%s: %s", path.name, plan.why)
         context = open_context(model, plan, settings)
         undo.callback(context.close)
         progress("warm-up")
-        trimmable = warm_up(model, context)
+        warm = warm_up(model, context, plan.batch_tokens)
+        asked = (settings.batch_size, spec.engine.max_batch_prefill_tokens) != (None, None)
+        plan = pace(plan, warm.tokens_per_s, batch_asked=asked)
+        _logger.info("%s: %s", path.name, plan.why)
         info = RunnerInfo(
             model=facts.model_info(model, metadata, settings, spec.model, path),
             limits=plan.limits,
@@ -93,7 +95,7 @@ def create_runner(
         executor = LlamaCppExecutor(
             context,
             n_vocab=model.n_vocab,
-            traits=_traits(plan, trimmable=trimmable),
+            traits=_traits(plan, trimmable=warm.trimmable),
             suppressed_token_ids=model.suppressed_token_ids(),
         )
         runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan))

@@ -22,7 +22,7 @@ class HighestLogits:
         self._array = cpp.llama_token_data_array()
         self._samplers: dict[int, Any] = {}
 
-    def kth(self, logits: npt.NDArray[np.float32], k: int) -> np.float32:
+    def kth(self, logits: npt.NDArray[Any], k: int) -> np.float32:
         """The k-th highest of `logits`; 1 ≤ k ≤ len(logits) ≤ n_vocab."""
         if k not in self._samplers:
             if len(self._samplers) >= _MAX_SAMPLERS:
