@@ -211,7 +211,7 @@ def test_kill_9_of_the_launcher_leaves_no_orphan(tmp_path, stopped):
             os.kill(launched.worker_pid(), signal.SIGSTOP)
         launched.signal(signal.SIGKILL)
         launched.wait()
-        gone(launched, 3.0)
+        gone(launched, 10.0)
         (leftover,) = launched.runtime.iterdir()
     with Launched(tmp_path, *ECHO) as launched:
         launched.wait_connected()
@@ -237,7 +237,7 @@ def test_kill_9_while_loading_leaves_no_orphan(tmp_path):
         launched.until(lambda: len(launched.pids()) == 2, 10.0, "both children")
         launched.signal(signal.SIGKILL)
         launched.wait()
-        gone(launched, 3.0)
+        gone(launched, 10.0)
 
 
 def test_kill_9_while_a_probe_hangs_leaves_no_orphan(tmp_path):
@@ -262,7 +262,7 @@ def test_kill_9_while_a_probe_hangs_leaves_no_orphan(tmp_path):
         launched.until(lambda: len(launched.pids()) >= 2, 10.0, "the server and the probe")
         launched.signal(signal.SIGKILL)
         launched.wait()
-        gone(launched, 3.0)
+        gone(launched, 10.0)
 
 
 def test_a_taken_port(tmp_path):
