@@ -165,7 +165,7 @@ def test_any_plan_is_consistent(
 def test_a_slow_machine_takes_shorter_steps(tokens_per_s: float, batch: int, chunk: int) -> None:
     paced = pace(plan(), tokens_per_s, batch_asked=False)
     assert (paced.batch_tokens, paced.chunk_tokens) == (batch, chunk)
-    assert f"{batch} tokens per step, {chunk} while others wait" in paced.why
+    assert f"at most {batch} tokens per step, {chunk} while others wait" in paced.why
     asked = pace(plan(batch_size=300), tokens_per_s, batch_asked=True)
     assert asked.batch_tokens == 300
 

@@ -131,7 +131,7 @@ def make_plan(
         f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
         f"{cache * per_token / 2**20:.0f} MiB), of these up to {retained} kept for reuse; "
         f"{total} tokens per sequence (trained on {shape.n_ctx_train}); {running} sequences at a "
-        f"time; at most {batch} tokens per step in pieces of {ubatch}"
+        f"time"
     )
     return Plan(
         cache_tokens=cache,
@@ -160,8 +160,8 @@ def pace(plan: Plan, tokens_per_s: float, *, batch_asked: bool) -> Plan:
     longest = max(plan.running_sequences, chunk, int(tokens_per_s * _STEP_S))
     batch = plan.batch_tokens if batch_asked else min(plan.batch_tokens, longest)
     why = (
-        f"{plan.why}; prompts at about {tokens_per_s:.0f} tokens a second, so {batch} tokens per "
-        f"step, {chunk} while others wait"
+        f"{plan.why}; prompts at about {tokens_per_s:.0f} tokens a second, so at most {batch} "
+        f"tokens per step, {chunk} while others wait, in pieces of {plan.ubatch_tokens}"
     )
     return dataclasses.replace(plan, batch_tokens=batch, chunk_tokens=chunk, why=why)
 

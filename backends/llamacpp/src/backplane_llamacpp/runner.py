@@ -28,7 +28,7 @@ from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.settings import LlamaCppSettings
 from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
 
-_logger = logging.getLogger("backplane.llamacpp")
+_logger = logging.getLogger("backplane_llamacpp")
 
 
 class LlamaCppRunner(BatchingRunner):

@@ -9,7 +9,7 @@ import threading
 
 from llama_cpp import llama_cpp as cpp  # noqa: TID253 - imported by engine modules alone
 
-_logger = logging.getLogger("backplane.llamacpp.native")
+_logger = logging.getLogger("backplane_llamacpp.native")
 
 # GGML_LOG_LEVEL_*: "info" (2) is a page per model load, "warning" (3) mostly advice to whoever
 # converts models, so both are for debugging.
