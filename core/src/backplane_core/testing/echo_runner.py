@@ -106,7 +106,6 @@ class EchoRunner(ModelRunner):
         """See `ModelRunner`. Steps lie `step_seconds` apart."""
         if not self._requests:
             self._wait(timeout)
-            self._next_step = max(self._next_step, time.monotonic())
             return StepOutput()
         delay = self._next_step - time.monotonic()
         if delay > 0.0:
@@ -115,8 +114,9 @@ class EchoRunner(ModelRunner):
                 return StepOutput()
         started = time.monotonic()
         pace = self._settings.step_seconds
-        # A step that came late moves the grid; it is not made up for by a burst.
-        self._next_step = max(self._next_step + pace, started)
+        # A step that missed its turn moves the grid; it is not made up for by a burst.
+        missed = started - self._next_step > pace
+        self._next_step = (started if missed else self._next_step) + pace
         return self._step(started)
 
     def wake(self) -> None:
@@ -256,6 +256,8 @@ class EchoRunner(ModelRunner):
                 self._prefilling.remove(request)
         if not waiting:
             self._memory.give(freed)
+            if not request.sequences and not request.num_uncomputed:
+                self._memory.retain(request.request, request.prompt)
 
     def _fail(self, failure: tuple[EchoRequest, GenerationError]) -> Failed:
         request, error = failure

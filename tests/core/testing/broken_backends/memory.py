@@ -1,7 +1,5 @@
 """Broken in scheduling, memory and their accounts."""
 
-import time
-
 from backplane_core.messages import RunnerStats, Submit
 from backplane_core.testing.echo_runner import EchoRunner
 from backplane_core.testing.echo_stream import EchoRequest
@@ -20,16 +18,12 @@ class BatchesStatically(EchoRunner):
 
 @breaks("test_cancel_frees_at_once")
 class FreesLate(Leaking):
-    now = staticmethod(time.monotonic)
-
     def leaks(self, request: Submit, index: int | None) -> bool:
         return index is None and request.deadline is None
 
 
 @breaks("test_deadline_ends_a_request")
 class KeepsWhatIsOverdue(Leaking):
-    now = staticmethod(time.monotonic)
-
     def leaks(self, request: Submit, index: int | None) -> bool:
         return request.deadline is not None
 

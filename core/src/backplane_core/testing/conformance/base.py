@@ -10,8 +10,9 @@ import pytest
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
 from backplane_core.messages import RunnerInfo
 from backplane_core.sampling import SamplingParams, StoppingParams
-from backplane_core.testing.worker_client import Continuation, Stream, WorkerClient
+from backplane_core.testing.worker_client import WorkerClient
 from backplane_core.testing.worker_process import WorkerProcess
+from backplane_core.testing.worker_stream import Continuation, Stream
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
 GREEDY = SamplingParams(temperature=0.0)

@@ -8,7 +8,8 @@ from backplane_core.testing.conformance.base import (
     lasting,
     parting,
 )
-from backplane_core.testing.worker_client import Continuation, Stream, WorkerClient
+from backplane_core.testing.worker_client import WorkerClient
+from backplane_core.testing.worker_stream import Continuation, Stream
 
 _COMPARED_TOKENS = 16
 _MAX_TIE_SHARE = 0.01

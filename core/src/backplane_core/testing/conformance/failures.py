@@ -4,7 +4,8 @@ import time
 
 from backplane_core.errors import WorkerDiedError
 from backplane_core.testing.conformance.base import ConformanceBase
-from backplane_core.testing.worker_client import Stream, WorkerClient
+from backplane_core.testing.worker_client import WorkerClient
+from backplane_core.testing.worker_stream import Stream
 
 _NOTICED_S = 2.0
 _PAUSE_S = 1.3

@@ -2,7 +2,8 @@
 
 from backplane_core.messages import SequenceTiming
 from backplane_core.testing.conformance.base import GREEDY, ConformanceBase, lasting, parting
-from backplane_core.testing.worker_client import Stream, WorkerClient
+from backplane_core.testing.worker_client import WorkerClient
+from backplane_core.testing.worker_stream import Stream
 
 _MIN_SHARE = 0.5
 
