@@ -30,31 +30,22 @@ def test_a_plugin_may_be_named_by_a_variable(folder, monkeypatch):
     assert "x" in discover(only=["loose"]).backends
 
 
+HOOK = """
+from backplane_core.hookspecs import hookimpl
+@hookimpl
+def backplane_register_{name}(register):
+    {body}
+"""
 BROKEN = {
     "import error": ("import a_driver_that_is_not_here", "a_driver_that_is_not_here"),
     "syntax error": ("def broken(:", "SyntaxError"),
     "exit at import": ("raise SystemExit('no licence')", "no licence"),
-    "misspelt hook": (
-        (
-            "from backplane_core.hookspecs import hookimpl\n"
-            "@hookimpl\ndef backplane_register_backend(register):\n    pass\n"
-        ),
-        "backplane_register_backend",
-    ),
+    "misspelt hook": (HOOK.format(name="backend", body="pass"), "backplane_register_backend"),
     "hook that raises": (
-        (
-            "from backplane_core.hookspecs import hookimpl\n"
-            "@hookimpl\ndef backplane_register_backends(register):\n    raise OSError('no device')\n"
-        ),
+        HOOK.format(name="backends", body="raise OSError('no device')"),
         "no device",
     ),
-    "not a backend": (
-        (
-            "from backplane_core.hookspecs import hookimpl\n"
-            "@hookimpl\ndef backplane_register_backends(register):\n    register(object)\n"
-        ),
-        "object",
-    ),
+    "not a backend": (HOOK.format(name="backends", body="register(object)"), "object"),
 }
 
 
