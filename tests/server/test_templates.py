@@ -159,7 +159,7 @@ class InProcess:
 
 
 def prompter(template):
-    return ChatPrompter(InProcess(), template, bos_token="<s>", eos_token="</s>")  # noqa: S106
+    return ChatPrompter(InProcess(), template, bos_token="<s>", eos_token="</s>")  # noqa: S106 - markers
 
 
 async def test_variables_of_a_prompt():

@@ -15,7 +15,7 @@ WORDS = {"<s>": 0, "hello": 1, "wörld": 2, "!": 3, "<unk>": 4}
 
 @pytest.fixture
 def path(tmp_path):
-    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))  # noqa: S106
+    tokenizer = Tokenizer(models.WordLevel(WORDS, unk_token="<unk>"))  # noqa: S106 - a marker
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A", special_tokens=[("<s>", 0)]

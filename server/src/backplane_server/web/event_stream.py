@@ -60,7 +60,7 @@ class EventStream:
         self._last_write = 0.0
         self._lock = asyncio.Lock()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI has it
         """Send everything, or stop when the client leaves or stops reading."""
         tasks = {
             asyncio.create_task(self._pump(send)),
@@ -76,8 +76,8 @@ class EventStream:
             self._on_close()
 
     async def _pump(self, send: Send) -> None:
-        start = {"status": 200, "headers": encode_headers(self._headers)}
-        await send({"type": "http.response.start", **start})  # pyright: ignore[reportArgumentType]
+        headers = encode_headers(self._headers)
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
         self._last_write = time.monotonic()
         keep_alive = asyncio.create_task(self._keep_alive(send))
         try:

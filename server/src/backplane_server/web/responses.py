@@ -48,6 +48,6 @@ class Answer:
         self._content_type = content_type
         self._headers = dict(headers or {})
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI has it
         """Send it."""
         await send_body(send, self.status, self.body, self._content_type, self._headers)
