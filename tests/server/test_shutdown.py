@@ -69,6 +69,19 @@ def test_the_launchers_death_is_the_servers(stack_module):
         assert "the launcher is gone" in stack.log()
 
 
+def test_an_orphan_does_not_drain(stack_module):
+    with stack_module.Stack(settings={"step_seconds": 0.05}) as stack:
+        raw = stack.connect()
+        body = {"inputs": "abc" * 300, "parameters": {"max_new_tokens": 2000}}
+        raw.sendall(stack_module.http_request("/generate_stream", body))
+        assert raw.recv(100)
+        stack.server.send_signal(signal.SIGTERM)
+        stack_module.wait_until(lambda: "draining 1 requests" in stack.log())
+        stack.control.socket.shutdown(socket.SHUT_RDWR)
+        assert stack.server.wait(5) == 4
+        raw.close()
+
+
 def test_an_idle_server_stops_at_once(stack_module):
     with stack_module.Stack() as stack:
         keep_alive = httpx.Client()

@@ -93,10 +93,11 @@ class ServerProcess:
         """Follow the launcher's messages; its end is the order to stop at once."""
         async for message in control:
             self._handle(message, services, server)
-        if self._stopping is None:
-            _log.error("the launcher is gone; stopping")
-            self._status = LAUNCHER_DIED_STATUS
-            server.stop()
+        # Also in the midst of a drain, which SIGTERM may have begun: the kernel sends it to
+        # children of a launcher that was killed.
+        _log.error("the launcher is gone; stopping")
+        self._status = LAUNCHER_DIED_STATUS
+        server.stop()
 
     def _handle(self, message: ToChild, services: Services, server: HttpServer) -> None:
         match message:
