@@ -42,7 +42,7 @@ async function ask() {
   const response = await fetch("v1/chat/completions", {
     method: "POST",
     headers: headers(),
-    body: JSON.stringify({ messages, stream: true }),
+    body: JSON.stringify({ messages, stream: true, temperature: 0 }),
   });
   if (!response.ok) {
     const body = await response.json().catch(() => ({}));

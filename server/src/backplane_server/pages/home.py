@@ -67,6 +67,7 @@ def home_page(services: Services) -> bytes:
 <dl>{facts}<dt>State</dt><dd id="state">{state}</dd></dl>
 <p><a href="docs/">API reference</a> · <a href="info">limits</a> · <a href="metrics">metrics</a></p>
 <h2>Chat</h2>
+<p>Answers are the likeliest ones (temperature 0), so a question asked anew has the same.</p>
 <div id="log" role="log" aria-live="polite"></div>
 <form id="form">
 <textarea id="input" rows="2" aria-label="Your message" autofocus></textarea>
