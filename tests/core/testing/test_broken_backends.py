@@ -15,6 +15,8 @@ HERE = Path(__file__).parent
 # The suite mostly waits for clocks, so more runs than processors are worth their start.
 NUM_SHARDS = 15
 
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
 
 @pytest.fixture(scope="module")
 def outcomes(tmp_path_factory) -> dict[str, dict[str, str]]:
@@ -60,7 +62,6 @@ def run_shard(folder: Path, shard: int) -> dict[str, dict[str, str]]:
     return results
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("test", standard_tests())
 def test_fails_exactly_its_test(test: str, outcomes: dict[str, dict[str, str]]) -> None:
     assert test in outcomes, f"no broken backend for {test}"
@@ -71,6 +72,5 @@ def test_fails_exactly_its_test(test: str, outcomes: dict[str, dict[str, str]]) 
     assert set(failed) == {test}, others
 
 
-@pytest.mark.slow
 def test_there_is_no_broken_backend_too_many(outcomes: dict[str, dict[str, str]]) -> None:
     assert set(outcomes) == set(standard_tests())
