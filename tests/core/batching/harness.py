@@ -122,12 +122,17 @@ class Engine:
             for sequence in self.runner._scheduler.running
             if sequence.state is SequenceState.DECODE
         ]
-        num_batches = len(self.executor.batches)
+        num_batches, num_preempted = len(self.executor.batches), self.stats.num_preemptions
         output = self.runner.poll(0.0)
         self.num_polls += 1
         self.check()
         if len(self.executor.batches) > num_batches:
-            self._check_waits(decoding, self.executor.batches[-1])
+            batch = self.executor.batches[-1]
+            self._check_waits(decoding, batch)
+            # One that left in this step, for want of memory, waits for no chunk.
+            if decoding and not output.failures and self.stats.num_preemptions == num_preempted:
+                chunks = [one for one in batch.sequences if one.sequence not in decoding]
+                assert sum(len(one.token_ids) for one in chunks) <= self.max_prefill_chunk
         for delta in output.deltas:
             self._collect(delta)
         for failed in output.failures:
@@ -216,9 +221,6 @@ class Engine:
             else:
                 self.absent[sequence] += 1
                 assert self.absent[sequence] < num_turns * (1 if self.traits.mixed_prefill else 2)
-        if decoding:
-            chunks = [one for one in batch.sequences if one.sequence not in decoding]
-            assert sum(len(one.token_ids) for one in chunks) <= self.max_prefill_chunk
 
     def lone(self, prompt: list[int], num_tokens: int, seed=7, **fields) -> list[int]:
         """What a prompt gives, to choose stop tokens by."""

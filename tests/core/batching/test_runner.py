@@ -177,6 +177,15 @@ def test_a_deadline_ends_running_and_waiting_requests():
     assert engine.stats.num_failed == 2
 
 
+def test_the_deadline_of_what_is_done_passes_unnoticed():
+    engine = Engine(make_traits(PAGED))
+    engine.submit("done", PROMPT, 3, ignore_eos=True, deadline=1005.0)
+    engine.run()
+    engine.clock.now_s = 1006.0
+    engine.step()
+    assert not engine.errors
+
+
 def test_an_idle_runner_reports_an_expired_request_without_a_step():
     engine = Engine(make_traits(PAGED))
     engine.submit("r", PROMPT, 4, deadline=999.0)
@@ -215,6 +224,21 @@ def test_out_of_memory_with_nothing_left_to_give_fails_that_request_alone():
     engine.submit("third", PROMPT, 3, ignore_eos=True)
     engine.run()
     assert engine.answer("third").finish_reason == "length"
+
+
+def test_out_of_memory_costs_the_cache_first():
+    engine = Engine(make_traits(CELLS))
+    engine.submit("cached", PROMPT, 4, ignore_eos=True)
+    engine.run()
+    engine.submit("running", [1, *PROMPT], 12, ignore_eos=True)
+    engine.step()
+    assert engine.stats.cached_tokens
+    engine.executor.out_of_memory = 1
+    engine.submit("late", [2, *PROMPT], 12, ignore_eos=True)
+    engine.step()
+    assert engine.stats.cached_tokens == 0
+    assert engine.stats.num_preemptions == 0
+    assert engine.executor.batches[-1].num_tokens == 1 + 7
 
 
 def test_after_out_of_memory_chunks_grow_back():
@@ -292,6 +316,9 @@ def test_what_can_not_be_served_is_refused_and_leaves_no_trace(fields, error, pa
     [
         (PAGED, {}),
         (PAGED, {"slot_tokens": 90}),
+        (PAGED, {"max_draft_tokens": 3}),
+        (CELLS, {"max_draft_tokens": 3}),
+        (SLOTS, {"max_draft_tokens": 3}),
         (CELLS, {}),
         (CELLS, {"slot_tokens": 90}),
         (CELLS, {"shareable": False}),

@@ -1,5 +1,6 @@
 """Who computes when: arrivals during decode, order, priority, adapters, preemption, flat cost."""
 
+import gc
 import sys
 
 import pytest
@@ -55,6 +56,18 @@ def test_a_batch_holds_decodes_first_and_no_more_tokens_than_it_may():
     engine.step()
     batch = engine.executor.batches[-1]
     assert [len(one.token_ids) for one in batch.sequences] == [1, 9]
+
+
+@pytest.mark.parametrize("layout", MemoryLayout)
+def test_drafts_take_no_more_of_a_batch_than_is_spare(layout):
+    engine = Engine(make_traits(layout, max_batch_tokens=12, max_draft_tokens=3))
+    for index in range(8):
+        engine.submit(f"r{index}", prompt_of(3, index + 1), 30, ignore_eos=True)
+    engine.run()  # the fake refuses a batch that is too large
+    engine.check_alone()
+    batches = engine.executor.batches
+    drafted = [sum(one.num_draft_tokens for one in batch.sequences) for batch in batches]
+    assert max(drafted) >= 4
 
 
 def test_two_prompts_share_a_step_when_there_is_budget():
@@ -144,6 +157,33 @@ def test_out_of_memory_the_least_urgent_and_then_the_youngest_goes(layout):
     assert all(len(answer.token_ids) == 30 for answer in engine.answers.values())
 
 
+@pytest.mark.parametrize("layout", [PAGED, CELLS])
+def test_the_preempted_find_what_they_computed_as_far_as_it_was_not_needed(layout):
+    engine = Engine(make_traits(layout, cache_tokens=300), headroom_tokens=0)
+    engine.submit("old", prompt_of(8, 1), 200, ignore_eos=True)
+    engine.submit("young", prompt_of(150, 2), 100, ignore_eos=True)
+    engine.run()
+    engine.check_alone()
+    assert engine.stats.num_preemptions == 1
+    # The young one had some 220 tokens in the cache when the old one needed 130 more.
+    recomputed = engine.stats.num_prefilled_tokens - 158
+    assert 0 < recomputed < 200
+
+
+def test_an_urgent_prompt_does_not_wait_for_memory_that_a_later_one_holds():
+    engine = Engine(make_traits(CELLS, cache_tokens=48), headroom_tokens=0, max_prefill_chunk=1)
+    engine.submit("decoding", prompt_of(2, 1), 47, ignore_eos=True, priority=-2)
+    engine.step()
+    engine.submit("later", prompt_of(20, 2), 2, ignore_eos=True)
+    for _ in range(5):
+        engine.step()
+    engine.submit("urgent", prompt_of(20, 3), 2, ignore_eos=True, priority=-1)
+    submitted = engine.num_polls
+    engine.until(lambda: engine.answer("urgent").token_ids)
+    assert engine.stats.num_preemptions == 1
+    assert engine.num_polls - submitted == 20
+
+
 def test_admission_leaves_room_for_what_already_runs():
     """Without headroom the newcomer would be preempted at once, its prompt computed twice."""
     engine = Engine(make_traits(PAGED, cache_tokens=64), headroom_tokens=16)
@@ -171,11 +211,13 @@ def num_calls(engine) -> int:
         nonlocal count
         count += event in {"call", "c_call"}
 
+    gc.disable()  # its callbacks would count
     sys.setprofile(profile)
     try:
         engine.runner.poll(0.0)
     finally:
         sys.setprofile(None)
+        gc.enable()
     return count
 
 

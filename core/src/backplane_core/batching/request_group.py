@@ -47,6 +47,7 @@ class RequestGroup:
         return []
 
     def _unpark(self) -> list[Sequence]:
-        waiting = [sequence for sequence in self._parked if sequence.state is SequenceState.WAITING]
+        # Those cancelled meanwhile are dropped by the queue.
+        sequences = list(self._parked)
         self._parked.clear()
-        return waiting
+        return sequences
