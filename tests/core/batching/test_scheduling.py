@@ -170,8 +170,11 @@ def test_the_preempted_find_what_they_computed_as_far_as_it_was_not_needed(layou
     assert 0 < recomputed < 200
 
 
-def test_an_urgent_prompt_does_not_wait_for_memory_that_a_later_one_holds():
-    engine = Engine(make_traits(CELLS, cache_tokens=48), headroom_tokens=0, max_prefill_chunk=1)
+# The last cell goes to the decode or to the prompt, by turns.
+@pytest.mark.parametrize("num_cells", [48, 49])
+def test_an_urgent_prompt_does_not_wait_for_memory_that_a_later_one_holds(num_cells):
+    traits = make_traits(CELLS, cache_tokens=num_cells)
+    engine = Engine(traits, headroom_tokens=0, max_prefill_chunk=1)
     engine.submit("decoding", prompt_of(2, 1), 47, ignore_eos=True, priority=-2)
     engine.step()
     engine.submit("later", prompt_of(20, 2), 2, ignore_eos=True)
