@@ -127,7 +127,9 @@ class Stack:
     def say(self, message: msgspec.Struct) -> None:
         self.control.send(message)
 
-    def start_worker(self, worker_id: str = "worker-0", **settings: Any) -> None:
+    def start_worker(
+        self, worker_id: str = "worker-0", ready_timeout: float = 10.0, **settings: Any
+    ) -> None:
         socket_path = self.folder / f"{worker_id}-{len(self.workers)}.sock"
         launch = WorkerLaunch(
             worker_id=worker_id,
@@ -150,7 +152,7 @@ class Stack:
         wait_until(socket_path.exists, START_TIMEOUT_S)
         self.worker_socket = str(socket_path)
         self.say(WorkerUp(worker_id=worker_id, socket_path=str(socket_path)))
-        wait_until(lambda: self.get("/health/ready").status_code == 200)
+        wait_until(lambda: self.get("/health/ready").status_code == 200, ready_timeout)
 
     def kill_worker(self, reason: str = "killed by signal 9") -> None:
         worker = self.workers[-1]

@@ -93,6 +93,14 @@ def test_other_parameters_outside_the_capabilities(fields, name, capabilities):
     check_request(asked, SETTINGS, info(**capabilities))
 
 
+def test_logprobs_that_a_route_implies_are_left_out_where_there_are_none():
+    implied = request(top_logprobs=0, implied_logprobs=True)
+    assert implied.fitted_to(Capabilities()).top_logprobs is None
+    assert implied.fitted_to(Capabilities(max_top_logprobs=0)).top_logprobs == 0
+    asked = request(top_logprobs=0)
+    assert asked.fitted_to(Capabilities()).top_logprobs == 0
+
+
 def test_more_sequences_than_can_run_are_refused():
     with pytest.raises(ValidationError, match="at most 4"):
         check_request(request(num_sequences=5), SETTINGS, info(multiple_sequences=True))

@@ -164,6 +164,15 @@ def test_two_workers_share_the_load_and_one_may_go(stack_module):
         assert stack.post("/generate", {"inputs": "x"}).status_code == 200
 
 
+def test_a_template_file_that_is_missing_is_told(stack_module):
+    with stack_module.Stack(worker=False, chat_template="/nowhere/x.jinja") as stack:
+        with pytest.raises(AssertionError, match="waited in vain"):
+            stack.start_worker(ready_timeout=3)
+        progress = stack.get("/health").json()["progress"]
+        assert progress["stage"] == "failed"
+        assert "x.jinja cannot be read" in progress["detail"]
+
+
 @pytest.mark.parametrize("fault", ["raise_on"])
 def test_a_broken_engine_is_a_typed_error(stack_module, fault):
     with stack_module.Stack(settings={fault: "BOOM"}) as stack:

@@ -97,6 +97,7 @@ def plan(
             stops=tuple(stops),
             keep_stop=True,
             top_logprobs=asked.top_n_tokens or 0 if wants_logprobs else None,
+            implied_logprobs=not asked.top_n_tokens,
             truncate=asked.truncate,
             names=_NAMES,
         ),

@@ -24,7 +24,9 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
-    logit_bias: dict[int, Annotated[float, Meta(ge=-100, le=100)]] | None = None
+    logit_bias: (
+        Annotated[dict[int, Annotated[float, Meta(ge=-100, le=100)]], Meta(max_length=1024)] | None
+    ) = None
     n: Annotated[int, Meta(ge=1, le=128)] | None = None
     seed: int | None = None
     stop: str | list[str] | None = None

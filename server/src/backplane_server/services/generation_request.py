@@ -1,8 +1,9 @@
 """A generation as every dialect asks for it, once its JSON is read. Neutral of dialects."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from backplane_core.capabilities import Capabilities
 from backplane_core.sampling import SamplingParams
 
 
@@ -18,6 +19,8 @@ class GenerationRequest:
         max_new_tokens: None is the rest of the context.
         stops: stop strings; `keep_stop` says whether they stay in the text.
         top_logprobs: None is no logprobs; n is the chosen token's and the n highest.
+        implied_logprobs: `top_logprobs` is 0 because the route shows logprobs, not because the
+            client asked; a backend without them is asked for none.
         truncate: keep the last n prompt tokens.
         names: contract field → the dialect's name for it, where they differ.
     """
@@ -34,8 +37,15 @@ class GenerationRequest:
     keep_stop: bool
     top_logprobs: int | None = None
     num_sequences: int = 1
+    implied_logprobs: bool = False
     truncate: int | None = None
     names: Mapping[str, str] = field(default_factory=dict[str, str])
+
+    def fitted_to(self, can: Capabilities) -> "GenerationRequest":
+        """The same request without what only the route would have liked and `can` has not."""
+        if self.implied_logprobs and can.max_top_logprobs is None:
+            return replace(self, top_logprobs=None)
+        return self
 
     def name_of(self, parameter: str) -> str:
         """What the client calls a parameter."""

@@ -3,6 +3,7 @@
 Returns only after a worker has admitted the request, so a refusal still has a status.
 """
 
+import asyncio
 import secrets
 import time
 from typing import Final
@@ -78,6 +79,7 @@ class GenerationService:
             NotReadyError, UnavailableError: nobody can answer now.
         """
         model = self.model
+        request = request.fitted_to(model.info.capabilities)
         check_request(request, self.settings, model.info)
         token_ids = await self._encode(request, model)
         max_new_tokens = fit_to_context(request, len(token_ids), model.info)
@@ -132,9 +134,8 @@ class GenerationService:
         info = connection.info
         if self._model is None or self._model.info != info:
             self._close_tokenizer()
-            self._model = make_model(
-                self.settings, info, self._make_tokenizer(info), self._renderer
-            )
+            tokenizer = await asyncio.to_thread(self._make_tokenizer, info)
+            self._model = make_model(self.settings, info, tokenizer, self._renderer)
             self._metrics.set_limits(info.limits)
 
     def _make_tokenizer(self, info: RunnerInfo) -> Tokenizer:

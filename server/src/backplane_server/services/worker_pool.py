@@ -10,7 +10,7 @@ from typing import Final
 
 from backplane_core.client import WorkerConnection
 from backplane_core.control import WorkerDown, WorkerUp
-from backplane_core.errors import BackplaneError
+from backplane_core.errors import BackplaneError, SetupError
 from backplane_core.messages import RunnerStats
 
 from backplane_server.errors import NotReadyError
@@ -66,7 +66,13 @@ class WorkerPool:
             await self._on_connect(connection)
         except BackplaneError as error:
             _log.exception("worker %s cannot be used", message.worker_id)
-            self._readiness.down(WorkerDown(worker_id=message.worker_id, reason=error.message))
+            self._readiness.down(
+                WorkerDown(
+                    worker_id=message.worker_id,
+                    reason=str(error),
+                    final=isinstance(error, SetupError),
+                )
+            )
             return
         previous = self._connections.get(message.worker_id)
         self._connections[message.worker_id] = connection

@@ -1,0 +1,138 @@
+"""A generation over a stream that the test writes: ends, cancellations, errors, merging."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from backplane_core.errors import OutOfMemoryError
+from backplane_core.messages import SequenceDelta, SequenceTiming
+from backplane_core.sampling import SamplingParams
+from backplane_core.vocabulary import Vocabulary
+from backplane_server.errors import IncompleteGenerationError
+from backplane_server.services.generation import Generation, GenerationTimes
+from backplane_server.services.generation_request import GenerationRequest
+from backplane_server.text.choice_decoder import Finish
+from backplane_server.text.detokenizer import TokenTable
+from backplane_server.web.merge import merge_batches
+
+TABLE = TokenTable(Vocabulary(tokens=[bytes([value]) for value in range(256)]))
+
+
+class Script:
+    """A worker's stream: items in turn, each after a pause; an exception is raised."""
+
+    def __init__(self, *items, pause=0.0):
+        self._items = list(items)
+        self._pause = pause
+        self.cancelled = []
+
+    @property
+    def finished(self):
+        return not self._items
+
+    async def __anext__(self):
+        await asyncio.sleep(self._pause)
+        if not self._items:
+            raise StopAsyncIteration
+        item = self._items.pop(0)
+        if isinstance(item, Exception):
+            raise item
+        return item
+
+    def drain_nowait(self):
+        return []
+
+    def cancel(self, index=None):
+        self.cancelled.append(index)
+
+
+def delta(text, index=0, finish=None, **fields):
+    return SequenceDelta("r", index, list(text.encode()), finish_reason=finish, **fields)
+
+
+def generation(stream, n=1, stops=()):
+    request = GenerationRequest(
+        prompt="p",
+        add_special=True,
+        sampling=SamplingParams(),
+        keep_stop=False,
+        num_sequences=n,
+        stops=stops,
+    )
+    return Generation(
+        request,
+        SimpleNamespace(table=TABLE),
+        stream,
+        prompt_token_ids=[1],
+        max_new_tokens=10,
+        seed=None,
+        times=GenerationTimes(0.0, 0.0),
+    )
+
+
+async def texts_of(made):
+    async for _ in made.batches():
+        pass
+    return [choice.text for choice in made.choices]
+
+
+async def test_sequences_end_one_by_one():
+    stream = Script(delta("a", 1), delta("b", 0, "length"), delta("c", 1, "eos"))
+    made = generation(stream, n=2)
+    assert await texts_of(made) == ["b", "a"]
+    assert [choice.finish for choice in made.choices] == [Finish.LENGTH, Finish.EOS]
+    assert made.num_new_tokens == 3
+
+
+async def test_a_stop_string_cancels_its_sequence_alone():
+    stream = Script(delta("xSTOPy", 0), delta("late", 0), delta("z", 1, "length"))
+    made = generation(stream, n=2, stops=("STOP",))
+    assert await texts_of(made) == ["x", "z"]
+    assert stream.cancelled == [0]
+    assert made.choices[0].num_tokens == 5
+
+
+@pytest.mark.parametrize("items", [[delta("a")], [delta("a"), delta("", finish="cancelled")]])
+async def test_a_stream_that_stops_short_is_an_error(items):
+    with pytest.raises(IncompleteGenerationError):
+        await texts_of(generation(Script(*items)))
+
+
+async def test_an_end_without_a_token_is_an_end():
+    assert await texts_of(generation(Script(delta("a"), delta("", finish="length")))) == ["a"]
+
+
+async def test_errors_come_after_what_came_before():
+    made = generation(Script(delta("a"), OutOfMemoryError("no room")))
+    with pytest.raises(OutOfMemoryError):
+        await texts_of(made)
+    assert made.choices[0].text == "a"
+
+
+async def test_the_workers_times_are_taken():
+    timing = SequenceTiming(queue_s=0.5, prefill_s=0.1, num_prompt_tokens=1, num_cached_tokens=0)
+    made = generation(Script(delta("a", timing=timing), delta("b", finish="length")))
+    await texts_of(made)
+    assert made.times.queue_s == 0.5
+    assert made.times.first_token <= made.times.finished
+
+
+async def test_merged_generations_interleave_and_all_arrive():
+    slow = generation(Script(delta("a"), delta("b", finish="length"), pause=0.02))
+    fast = generation(Script(delta("c"), delta("d", finish="length"), pause=0.001))
+    order = [number async for number, _ in merge_batches([slow, fast])]
+    assert sorted(order) == [0, 0, 1, 1]
+    assert order[:2] == [1, 1]
+    assert (slow.choices[0].text, fast.choices[0].text) == ("ab", "cd")
+
+
+async def test_one_error_ends_the_merged():
+    slow = generation(Script(delta("a"), delta("b", finish="length"), pause=0.5))
+    broken = generation(Script(OutOfMemoryError("no room")))
+
+    async def read_all():
+        async for _ in merge_batches([slow, broken]):
+            pass
+
+    with pytest.raises(OutOfMemoryError):
+        await asyncio.wait_for(read_all(), 0.3)
