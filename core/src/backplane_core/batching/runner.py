@@ -20,6 +20,7 @@ from backplane_core.batching.executor import (
 from backplane_core.batching.memory import Memory, Retention
 from backplane_core.batching.paged_memory import PagedMemory
 from backplane_core.batching.prefix_cache import prefix_salt
+from backplane_core.batching.request_check import check_request
 from backplane_core.batching.request_group import RequestGroup
 from backplane_core.batching.scheduler import Scheduler, SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
@@ -32,7 +33,6 @@ from backplane_core.errors import (
     ErrorInfo,
     GenerationError,
     OutOfMemoryError,
-    UnsupportedError,
     ValidationError,
 )
 from backplane_core.messages import (
@@ -42,7 +42,6 @@ from backplane_core.messages import (
     SequenceDelta,
     StepOutput,
     Submit,
-    TokenSegment,
 )
 from backplane_core.runner import ModelRunner
 
@@ -77,7 +76,6 @@ class BatchingRunner(ModelRunner):
         self._deadlines = Deadlines()
         self._groups: dict[str, RequestGroup] = {}
         self._eos_token_ids = frozenset(info.vocabulary.eos_token_ids)
-        self._max_sequence_tokens = min(traits.slot_tokens, traits.cache_tokens)
         self._num_submitted = 0
         self._woken = threading.Event()
 
@@ -93,7 +91,11 @@ class BatchingRunner(ModelRunner):
             UnsupportedError: it asks for something the toolkit does not do.
             ValidationError: it is malformed or longer than the cache.
         """
-        self._check(request)
+        if request.request_id in self._groups:
+            raise ValidationError(
+                f"request id {request.request_id} is in use", parameter="request_id"
+            )
+        check_request(request, self._executor.traits, self._memory, self._info.model.backend)
         now_s = self._clock()
         prompt = request.prompt_token_ids
         salt = prefix_salt(request)
@@ -271,47 +273,6 @@ class BatchingRunner(ModelRunner):
     def _drop_if_finished(self, group: RequestGroup) -> None:
         if not group.num_unfinished:
             del self._groups[group.request.request_id]
-
-    def _check(self, request: Submit) -> None:
-        backend = self._info.model.backend
-        if request.kind != "generate":
-            raise UnsupportedError(f"{backend} makes no embeddings", parameter="kind")
-        if not all(isinstance(segment, TokenSegment) for segment in request.prompt):
-            raise UnsupportedError(f"{backend} takes text only", parameter="prompt")
-        if request.prompt_logprobs is not None:
-            raise UnsupportedError(
-                f"{backend} reports no logprobs of the prompt", parameter="prompt_logprobs"
-            )
-        if request.adapter is not None and not self._executor.traits.adapters_per_batch:
-            raise UnsupportedError(f"{backend} has no adapters", parameter="adapter")
-        if request.request_id in self._groups:
-            raise ValidationError(
-                f"request id {request.request_id} is in use", parameter="request_id"
-            )
-        if request.num_sequences < 1:
-            raise ValidationError("num_sequences must be 1 or more", parameter="num_sequences")
-        self._check_length(request)
-
-    def _check_length(self, request: Submit) -> None:
-        num_prompt_tokens = len(request.prompt_token_ids)
-        max_new_tokens = request.stopping.max_new_tokens
-        if not num_prompt_tokens:
-            raise ValidationError("the prompt has no tokens", parameter="prompt")
-        if max_new_tokens < 1:
-            raise ValidationError("max_new_tokens must be 1 or more", parameter="max_new_tokens")
-        # The last new token is never computed, so it needs no room.
-        if not self._memory.fits(num_prompt_tokens):
-            raise ValidationError(
-                f"the prompt's {num_prompt_tokens} tokens do not fit: "
-                f"a sequence holds {self._max_sequence_tokens}",
-                parameter="prompt",
-            )
-        if not self._memory.fits(num_prompt_tokens + max_new_tokens - 1):
-            raise ValidationError(
-                f"{num_prompt_tokens} prompt tokens and {max_new_tokens} new ones do not fit: "
-                f"a sequence holds {self._max_sequence_tokens}",
-                parameter="max_new_tokens",
-            )
 
 
 def _create_memory(
