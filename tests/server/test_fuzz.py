@@ -20,6 +20,10 @@ VALUES = st.recursive(
     ),
     max_leaves=6,
 )
+# Mostly what may be right, so that requests also come through.
+LIKELY = st.sampled_from([None, 0, 1, 2, 3, 0.5, 0.9, 1.0, True, False, "a", ["a"], [1], {"1": 2}])
+FIELD = st.one_of(LIKELY, LIKELY, LIKELY, VALUES)
+TEXT = st.text(min_size=1, max_size=20)
 NATIVE = [
     "best_of",
     "temperature",
@@ -84,6 +88,15 @@ def check(stack, path, body):
     assert "0x" not in response.headers.get("x-ignored-parameters", "")
 
 
+ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
+CHAT = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXT}), min_size=1, max_size=3)
+ODD_CHAT = st.lists(
+    st.fixed_dictionaries(
+        {"role": ROLES}, optional={"content": VALUES, "name": SCALARS, "tool_calls": VALUES}
+    ),
+    max_size=3,
+)
+
 FUZZ = settings(
     max_examples=150,
     deadline=None,
@@ -93,8 +106,8 @@ FUZZ = settings(
 
 @FUZZ
 @given(
-    parameters=st.dictionaries(st.sampled_from(NATIVE), VALUES, max_size=4),
-    inputs=st.one_of(st.text(max_size=20), VALUES),
+    parameters=st.dictionaries(st.sampled_from(NATIVE), FIELD, max_size=3),
+    inputs=st.one_of(TEXT, TEXT, TEXT, VALUES),
     path=st.sampled_from(["/generate", "/generate_stream", "/", "/tokenize"]),
 )
 def test_native_bodies(stack, parameters, inputs, path):
@@ -103,18 +116,8 @@ def test_native_bodies(stack, parameters, inputs, path):
 
 @FUZZ
 @given(
-    fields=st.dictionaries(st.sampled_from(OPENAI), VALUES, max_size=4),
-    messages=st.one_of(
-        VALUES,
-        st.lists(
-            st.fixed_dictionaries(
-                {"role": st.sampled_from(["user", "assistant", "system", "tool"])},
-                optional={"content": VALUES, "name": SCALARS, "tool_calls": VALUES},
-            ),
-            min_size=1,
-            max_size=3,
-        ),
-    ),
+    fields=st.dictionaries(st.sampled_from(OPENAI), FIELD, max_size=3),
+    messages=st.one_of(CHAT, CHAT, CHAT, ODD_CHAT, VALUES),
 )
 def test_chat_bodies(stack, fields, messages):
     check(stack, "/v1/chat/completions", {"max_tokens": 3, **fields, "messages": messages})
@@ -122,8 +125,8 @@ def test_chat_bodies(stack, fields, messages):
 
 @FUZZ
 @given(
-    fields=st.dictionaries(st.sampled_from(OPENAI), VALUES, max_size=4),
-    prompt=st.one_of(VALUES, st.text(min_size=1, max_size=9), st.lists(st.integers(0, 300))),
+    fields=st.dictionaries(st.sampled_from(OPENAI), FIELD, max_size=3),
+    prompt=st.one_of(TEXT, TEXT, st.lists(st.integers(0, 259), min_size=1, max_size=9), VALUES),
 )
 def test_completion_bodies(stack, fields, prompt):
     check(stack, "/v1/completions", {"max_tokens": 3, **fields, "prompt": prompt})
