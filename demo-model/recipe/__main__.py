@@ -15,14 +15,14 @@ from recipe.export_gguf import export_gguf
 from recipe.model import save_model
 from recipe.model_card import write_model_card
 from recipe.tokenizer import save_tokenizer, train_tokenizer
-from recipe.train import SECONDS_PER_MINUTE, Trainer, TrainingSettings
+from recipe.train import Trainer, TrainingSettings
 
 ROOT = Path(__file__).resolve().parents[2]
 SHIPPED_FOLDER = ROOT / "launcher" / "src" / "backplane_launcher" / "demo_model"
 BUILD_FOLDER = ROOT / "demo-model" / "build"
 GGUF_NAME = "backplane-demo-f16.gguf"
 TOKENIZER_DOCUMENTS = 20_000
-DEFAULT_STEPS = 3000
+DEFAULT_STEPS = 1500
 
 
 def _arguments() -> argparse.Namespace:
@@ -76,7 +76,7 @@ def main() -> None:
     print("4/4 evaluating on held-out questions", flush=True)
     scores = evaluate(folder)
     save_scores(scores, BUILD_FOLDER / "scores.json")
-    write_model_card(folder, settings, trainer.seconds / SECONDS_PER_MINUTE, scores)
+    write_model_card(folder, settings, scores)
     _publish(folder, arguments.output)
     print(f"done: {arguments.output}", flush=True)
 

@@ -14,6 +14,7 @@ from recipe.chat_format import PADDING
 from recipe.corpus.mixture import Document, Mixture
 from recipe.tokenizer import MAX_POSITIONS
 
+DOCUMENTS_PER_SHARD = 8192
 QUESTION_WEIGHT = 0.1  # questions are learnt a little too, so that the model stays a language model
 
 
@@ -47,17 +48,17 @@ def _padded(rows: list[tuple[list[int], list[float]]], padding_id: int) -> Batch
 
 
 def batches(
-    tokenizer: Tokenizer, seed: int, tokens_per_batch: int, documents_per_shard: int = 8192
+    tokenizer: Tokenizer, mixture: Mixture, seed: int, tokens_per_batch: int
 ) -> Iterator[Batch]:
     """An endless stream: each shard of documents is sorted by length, cut, and shuffled.
 
     Every document starts at position 0, as a prompt does when the model is served.
     """
     draw = random.Random(seed)
-    documents = Mixture(seed).documents()
+    documents = mixture.documents()
     padding_id = tokenizer.token_to_id(PADDING)
     while True:
-        shard = [encode(tokenizer, document) for document in islice(documents, documents_per_shard)]
+        shard = [encode(tokenizer, document) for document in islice(documents, DOCUMENTS_PER_SHARD)]
         shard.sort(key=lambda row: len(row[0]))
         ready: list[list[tuple[list[int], list[float]]]] = [[]]
         for row in shard:

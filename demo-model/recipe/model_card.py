@@ -25,9 +25,7 @@ def _row(topic: str, score: Score) -> str:
     )
 
 
-def write_model_card(
-    folder: Path, settings: TrainingSettings, minutes: float, scores: dict[str, Score]
-) -> None:
+def write_model_card(folder: Path, settings: TrainingSettings, scores: dict[str, Score]) -> None:
     """Writes README.md into `folder`, whose weights and configuration it describes."""
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     weights = load_file(folder / "model.safetensors")
@@ -44,7 +42,6 @@ def write_model_card(
         num_steps=settings.num_steps,
         tokens_per_batch=settings.tokens_per_batch,
         seed=settings.seed,
-        minutes=minutes,
         num_threads=settings.num_threads,
         num_training=len(training),
         num_held_out=len(held_out),

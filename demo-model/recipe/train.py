@@ -6,6 +6,7 @@ A run can be stopped and resumed: the outcome is that of a run that was never st
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaForCausalLM
 
 from recipe.batches import Batch, batches
+from recipe.corpus.mixture import EXACT_TOPIC_WEIGHTS, TOPIC_WEIGHTS, Mixture
 from recipe.model import new_model
 
 SECONDS_PER_MINUTE = 60
@@ -29,6 +31,7 @@ class TrainingSettings:
     """How long and how hard to train; with the seed they fix the weights on a given machine."""
 
     num_steps: int
+    first_phase_steps: int = 600
     tokens_per_batch: int = 4096
     matrix_learning_rate: float = 4e-3
     other_learning_rate: float = 3e-3
@@ -78,10 +81,7 @@ def _optimizers(model: LlamaForCausalLM, settings: TrainingSettings) -> list[Opt
 
 
 class Trainer:
-    """Owns the model and its optimizers for one run; `checkpoint` is written every 100 steps.
-
-    `seconds` is the time spent training, all sittings together.
-    """
+    """Owns the model and its optimizers for one run; `checkpoint` is written every 100 steps."""
 
     def __init__(self, tokenizer: Tokenizer, settings: TrainingSettings, checkpoint: Path) -> None:
         torch.set_num_threads(settings.num_threads)
@@ -92,7 +92,6 @@ class Trainer:
         self._optimizers = _optimizers(self._model, settings)
         self._rates = [optimizer.param_groups[0]["lr"] for optimizer in self._optimizers]
         self._step = 0
-        self.seconds = 0.0
 
     def resume(self) -> None:
         """Goes on from the checkpoint.
@@ -105,21 +104,17 @@ class Trainer:
         for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(saved)
         self._step = state["step"]
-        self.seconds = state["seconds"]
 
     def run(self) -> LlamaForCausalLM:
         """Trains to the last step, printing loss, speed and the time that is left."""
         settings = self._settings
-        stream = batches(self._tokenizer, settings.seed, settings.tokens_per_batch)
         self._model.train()
-        first, before, num_tokens, losses = self._step, self.seconds, 0, []
-        started = time.monotonic()
-        for batch in islice(stream, first, settings.num_steps):
+        first, started, num_tokens, losses = self._step, time.monotonic(), 0, []
+        for batch in islice(self._stream(), first, settings.num_steps):
             losses.append(self._learn(batch))
             num_tokens += batch.token_ids.numel()
-            elapsed = time.monotonic() - started
-            self.seconds = before + elapsed
             if self._step % STEPS_PER_REPORT == 0:
+                elapsed = time.monotonic() - started
                 left = elapsed / (self._step - first) * (settings.num_steps - self._step)
                 print(
                     f"step {self._step}/{settings.num_steps}  "
@@ -131,6 +126,17 @@ class Trainer:
             if self._step % STEPS_PER_CHECKPOINT == 0:
                 self._save()
         return self._model.eval()
+
+    def _stream(self) -> Iterator[Batch]:
+        """The batches of a whole run: two phases that differ in the weights of the topics."""
+        settings = self._settings
+        seeds = (settings.seed, settings.seed + 1)
+        language = Mixture(seeds[0], TOPIC_WEIGHTS)
+        exact = Mixture(seeds[1], EXACT_TOPIC_WEIGHTS)
+        size = settings.tokens_per_batch
+        first_phase = batches(self._tokenizer, language, seeds[0], size)
+        yield from islice(first_phase, settings.first_phase_steps)
+        yield from batches(self._tokenizer, exact, seeds[1], size)
 
     def _learn(self, batch: Batch) -> float:
         factor = learning_rate_factor(self._step, self._settings)
@@ -150,7 +156,6 @@ class Trainer:
     def _save(self) -> None:
         state = {
             "step": self._step,
-            "seconds": self.seconds,
             "model": self._model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
         }

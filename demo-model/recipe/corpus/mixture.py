@@ -34,6 +34,7 @@ from recipe.corpus.world import world_exchanges
 
 Document = list[Segment]
 
+# How often each topic is drawn: first to learn the language and the facts ...
 TOPIC_WEIGHTS = {
     "backplane": 30.0,
     "serving": 18.0,
@@ -52,6 +53,22 @@ TOPIC_WEIGHTS = {
     "unknown": 5.0,
     "echo": 3.0,
     "names": 1.0,
+}
+# ... and then with more weight on what must be copied or recalled to the letter.
+EXACT_TOPIC_WEIGHTS = {
+    **TOPIC_WEIGHTS,
+    "backplane": 26.0,
+    "serving": 15.0,
+    "arithmetic": 20.0,
+    "comparison": 6.0,
+    "lists": 8.0,
+    "long counting": 0.2,
+    "world": 12.0,
+    "stories": 1.0,
+    "essays": 0.3,
+    "tools": 8.0,
+    "unknown": 3.0,
+    "echo": 5.0,
 }
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
@@ -125,8 +142,9 @@ def _about_a_person(draw: random.Random) -> str:
 class Mixture:
     """An endless, seeded stream of documents; every fact of a topic is drawn equally often."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, topic_weights: dict[str, float] = TOPIC_WEIGHTS) -> None:
         self._draw = random.Random(seed)
+        self._weights = topic_weights
         grouped: dict[str, dict[str, list[Exchange]]] = defaultdict(lambda: defaultdict(list))
         for exchange in exchanges()[0]:
             grouped[exchange.topic][exchange.key].append(exchange)
@@ -157,7 +175,7 @@ class Mixture:
                 yield self._plain_text()
 
     def _exchange(self, topics: list[str]) -> Exchange:
-        weights = [TOPIC_WEIGHTS[topic] for topic in topics]
+        weights = [self._weights[topic] for topic in topics]
         topic = self._draw.choices(topics, weights)[0]
         return self._draw.choice(self._draw.choice(self._topics[topic]))
 
