@@ -94,6 +94,12 @@ async def test_a_right_key_opens_every_route(key):
         assert status != 401, (method, path)
 
 
+async def test_an_empty_key_opens_nothing():
+    app = make_app(api_keys=("",))
+    for sent in (None, "Bearer", "Bearer ", "Bearer x"):
+        assert (await call(app, "GET", "/info", sent))[0] == 401
+
+
 async def test_two_authorization_headers_open_nothing():
     app = make_app(api_keys=KEYS)
     status, _, _ = await call(app, "GET", "/info", "Bearer first-key", "Bearer first-key")

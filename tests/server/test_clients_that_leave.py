@@ -107,6 +107,41 @@ def test_the_kernel_cuts_a_reader_whose_whole_answer_fits_into_buffers(stack_mod
         assert ends_before_done(raw)
 
 
+@pytest.mark.parametrize(
+    ("sent", "status"),
+    [
+        (b"", b"400"),
+        (b"GET /health HTTP/1.1\r\nhost: x\r\n", b"400"),
+        (
+            (
+                b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"content-length: 100\r\n\r\n{"
+            ),
+            b"408",
+        ),
+    ],
+)
+def test_a_client_that_stops_sending_is_cut(slow_stack, sent, status):
+    with slow_stack.connect() as raw:
+        raw.sendall(sent)
+        begun = time.monotonic()
+        assert raw.recv(1000).startswith(b"HTTP/1.1 " + status)
+        assert 0.8 < time.monotonic() - begun < 3
+
+
+def test_a_connection_that_is_kept_is_not_taken_for_a_stalled_one(slow_stack):
+    request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    with slow_stack.connect() as raw:
+        for _ in range(2):
+            raw.sendall(request)
+            assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+            time.sleep(1.5)
+        raw.sendall(request[:10])
+        time.sleep(0.3)
+        raw.sendall(request[10:])
+        assert raw.recv(1000).startswith(b"HTTP/1.1 200")
+
+
 def test_half_closed_connections_are_gone_clients(slow_stack, stack_module):
     raw = slow_stack.connect()
     raw.sendall(stack_module.http_request("/generate", BODIES["/generate"]))

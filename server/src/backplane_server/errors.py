@@ -5,7 +5,8 @@ BackplaneError
 │   ├── BodyError               the request's body cannot be read as what the route takes
 │   │   ├── MalformedJsonError      not JSON
 │   │   ├── MediaTypeError          not declared to be JSON
-│   │   └── PayloadTooLargeError    over the limit
+│   │   ├── PayloadTooLargeError    over the limit
+│   │   └── StalledBodyError        it does not arrive
 │   └── UnknownModelError       the named model is not served here
 ├── UnauthorizedError           no key, or a wrong one
 ├── GenerationError
@@ -47,6 +48,12 @@ class PayloadTooLargeError(BodyError):
     """The body is over the limit."""
 
     code = "payload_too_large"
+
+
+class StalledBodyError(BodyError):
+    """The body stopped arriving."""
+
+    code = "request_timeout"
 
 
 class UnknownModelError(ValidationError):

@@ -56,7 +56,9 @@ class ServerProcess:
             settings.listen_fd,
             write_timeout_s=settings.write_timeout_s,
         )
-        server = HttpServer(create_app(services), listener)
+        server = HttpServer(
+            create_app(services), listener, stall_timeout_s=settings.write_timeout_s
+        )
         address = address_of(listener, settings.hostname)
         control = await ControlConnection.connect(
             settings.control_path,

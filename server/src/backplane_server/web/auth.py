@@ -68,8 +68,9 @@ class Authentication:
         if len(values) != 1:
             return "send an API key as `Authorization: Bearer KEY`"
         scheme, _, token = values[0].partition(b" ")
-        if scheme.lower() != b"bearer":
+        token = token.strip()
+        if scheme.lower() != b"bearer" or not token:
             return "send the API key as `Authorization: Bearer KEY`"
         # Every key is compared, so that the time tells nothing of which one was close.
-        matches = [hmac.compare_digest(token.strip(), key) for key in self._keys]
+        matches = [hmac.compare_digest(token, key) for key in self._keys]
         return None if any(matches) else "the API key is not valid"

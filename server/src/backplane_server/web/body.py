@@ -3,6 +3,7 @@
 Fields that the struct does not know are allowed, and named to the caller.
 """
 
+import asyncio
 import re
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -16,6 +17,7 @@ from backplane_server.errors import (
     MalformedJsonError,
     MediaTypeError,
     PayloadTooLargeError,
+    StalledBodyError,
 )
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
@@ -86,11 +88,14 @@ def _raw_fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return _raw_decoder.decode(data)
 
 
-async def read_body(receive: Receive, headers: dict[str, str], limit: int) -> bytes:
+async def read_body(
+    receive: Receive, headers: dict[str, str], limit: int, *, stall_timeout_s: float
+) -> bytes:
     """Collect a JSON body from ASGI events.
 
     Raises:
         MediaTypeError, PayloadTooLargeError: before the whole body was read.
+        StalledBodyError: nothing of it arrived for `stall_timeout_s`.
         ClientDisconnectedError: the client left.
     """
     if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
@@ -103,7 +108,13 @@ async def read_body(receive: Receive, headers: dict[str, str], limit: int) -> by
     chunks: list[bytes] = []
     size = 0
     while True:
-        event = await receive()
+        try:
+            async with asyncio.timeout(stall_timeout_s):
+                event = await receive()
+        except TimeoutError:
+            raise StalledBodyError(
+                f"nothing of the body arrived for {stall_timeout_s:g} s"
+            ) from None
         if event["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client left while it sent the body")
         chunk = event.get("body", b"")

@@ -32,6 +32,7 @@ from backplane_server.errors import (
     MediaTypeError,
     NotReadyError,
     PayloadTooLargeError,
+    StalledBodyError,
     UnauthorizedError,
     UnknownModelError,
 )
@@ -72,6 +73,7 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
     MalformedJsonError: Row(400, "validation", _INVALID, "validation"),
     MediaTypeError: Row(415, "validation", _INVALID, "validation"),
     PayloadTooLargeError: Row(413, "validation", _INVALID, "validation"),
+    StalledBodyError: Row(408, "validation", _INVALID, "validation"),
     UnknownModelError: Row(404, "model_not_found", _INVALID, "validation"),
     AdapterError: Row(422, "adapter_error", _INVALID, "validation", "Adapter error: "),
     TemplateError: Row(422, "template_error", _INVALID, "template", "Template error: "),

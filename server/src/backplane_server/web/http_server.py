@@ -5,10 +5,10 @@ The choice of uvicorn is told in docs/decisions/asgi-server.md.
 
 import asyncio
 import contextlib
-import math
+import functools
 import socket
 from collections.abc import Generator
-from typing import Final
+from typing import Any, Final, cast
 
 import uvicorn
 from litestar.types import ASGIApp
@@ -22,39 +22,76 @@ _CUT_AFTER_S: Final = 1
 
 
 class BoundedHttpProtocol(HttpToolsProtocol):
-    """Refuses a request whose headers do not end within `MAX_HEADER_BYTES` and one read more.
+    """Refuses headers that do not end: in `MAX_HEADER_BYTES` and one read, or in time.
 
     The parser keeps an unfinished header in memory, so what arrives is what is counted.
     """
 
-    _num_bytes: float = 0
+    def __init__(self, *args: Any, stall_timeout_s: float, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._stall_timeout_s = stall_timeout_s
+        self._num_bytes = 0
+        self._in_headers = True
+        self._stalled: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] -- uvicorn's own signature
+        """A client connected; its first request is awaited."""
+        super().connection_made(transport)
+        self._expect_headers()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what arrived; `on_headers_complete` runs within."""
-        self._num_bytes += len(data)
+        """Parse what arrived; `on_headers_complete` and `on_message_complete` run within."""
+        if self._in_headers:
+            self._num_bytes += len(data)
+            if self._stalled is None:
+                self._expect_headers()
         super().data_received(data)
-        if self._num_bytes > MAX_HEADER_BYTES and not self.transport.is_closing():
-            self.send_400_response("The headers are too large.")
+        if self._in_headers and self._num_bytes > MAX_HEADER_BYTES:
+            self._refuse("The headers are too large.")
 
     def on_headers_complete(self) -> None:
-        """What follows is the body, whose size is bounded where it is read."""
+        """What follows is the body, which is bounded where it is read."""
         super().on_headers_complete()
-        self._num_bytes = -math.inf
+        self._in_headers = False
+        self._num_bytes = 0
+        self._forget_headers()
 
     def on_message_complete(self) -> None:
-        """The next request's headers follow."""
+        """The next request's headers may follow; until they begin, keep-alive limits the wait."""
         super().on_message_complete()
-        self._num_bytes = 0
+        self._in_headers = True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The client is gone."""
+        self._forget_headers()
+        super().connection_lost(exc)
+
+    def _expect_headers(self) -> None:
+        self._stalled = self.loop.call_later(
+            self._stall_timeout_s, self._refuse, "The headers took too long."
+        )
+
+    def _forget_headers(self) -> None:
+        if self._stalled is not None:
+            self._stalled.cancel()
+            self._stalled = None
+
+    def _refuse(self, sentence: str) -> None:
+        if not self.transport.is_closing():
+            self.send_400_response(sentence)
 
 
 class HttpServer(uvicorn.Server):
     """Serves an application on one listening socket until `stop`."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket) -> None:
+    def __init__(self, app: ASGIApp, listener: socket.socket, *, stall_timeout_s: float) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
-                http=BoundedHttpProtocol,
+                http=cast(
+                    "type[asyncio.Protocol]",
+                    functools.partial(BoundedHttpProtocol, stall_timeout_s=stall_timeout_s),
+                ),
                 ws="none",
                 lifespan="off",
                 backlog=_BACKLOG,
