@@ -39,18 +39,17 @@ from tests.core.worker_process import (
 
 
 @pytest.fixture(scope="module")
-def fast(tmp_path_factory):
-    with worker_process(tmp_path_factory.mktemp("fast")) as (_, path):
-        yield path
+def fast():
+    with worker_process() as worker:
+        yield worker.socket_path
 
 
 @pytest.fixture(scope="module")
-def slow(tmp_path_factory):
+def slow():
     """20 ms a step, two sequences at a time, four in all."""
-    folder = tmp_path_factory.mktemp("slow")
     options = {"step_seconds": 0.02, "max_sequences": 2, "max_concurrent_requests": 4}
-    with worker_process(folder, **options) as (_, path):
-        yield path
+    with worker_process(**options) as worker:
+        yield worker.socket_path
 
 
 async def test_a_request_is_answered_with_exactly_its_tokens(fast):
@@ -194,9 +193,9 @@ async def test_tokenize_and_vocabulary_agree(fast):
     await connection.close()
 
 
-async def test_drain_refuses_the_new_and_finishes_the_old(tmp_path):
-    with worker_process(tmp_path, step_seconds=0.01) as (_, path):
-        connection = await connect(path)
+async def test_drain_refuses_the_new_and_finishes_the_old():
+    with worker_process(step_seconds=0.01) as worker:
+        connection = await connect(worker.socket_path)
         stream = await connection.submit(request_of(connection, max_new_tokens=30))
         drained = asyncio.create_task(connection.drain())
         await asyncio.sleep(0.05)
@@ -207,15 +206,15 @@ async def test_drain_refuses_the_new_and_finishes_the_old(tmp_path):
         await connection.close()
 
 
-async def test_a_killed_worker_ends_every_stream_at_once(tmp_path):
-    with worker_process(tmp_path, step_seconds=0.02) as (process, path):
-        connection = await connect(path)
+async def test_a_killed_worker_ends_every_stream_at_once():
+    with worker_process(step_seconds=0.02) as worker:
+        connection = await connect(worker.socket_path)
         streams = [
             await connection.submit(request_of(connection, max_new_tokens=500)) for _ in range(8)
         ]
         await anext(streams[0])
         killed = time.monotonic()
-        process.send_signal(signal.SIGKILL)
+        worker.process.send_signal(signal.SIGKILL)
         for stream in streams:
             with pytest.raises(WorkerDiedError):
                 await tokens_of(stream)
@@ -223,12 +222,12 @@ async def test_a_killed_worker_ends_every_stream_at_once(tmp_path):
         with pytest.raises(WorkerDiedError):
             await connection.submit(request_of(connection))
         with pytest.raises(UnavailableError):
-            await connect(path)
+            await connect(worker.socket_path)
 
 
-async def test_one_request_s_error_ends_that_request_alone(tmp_path):
-    with worker_process(tmp_path, fail_on="boom") as (_, path):
-        connection = await connect(path)
+async def test_one_request_s_error_ends_that_request_alone():
+    with worker_process(fail_on="boom") as worker:
+        connection = await connect(worker.socket_path)
         bad = await connection.submit(request_of(connection, b"boom", max_new_tokens=20))
         good = await connection.submit(request_of(connection, max_new_tokens=20))
         with pytest.raises(GenerationError):

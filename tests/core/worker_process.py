@@ -1,70 +1,33 @@
-"""A real worker process on the echo backend, for tests of the wire, the client and the worker."""
+"""A real worker on the echo backend, and requests to it, for tests of client and worker."""
 
 import asyncio
 import contextlib
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
-import msgspec
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
 from backplane_core.client import RequestStream, WorkerConnection
-from backplane_core.control import WorkerLaunch
 from backplane_core.messages import SequenceDelta, Submit, TokenSegment
 from backplane_core.sampling import StoppingParams
+from backplane_core.testing.worker_process import WorkerProcess
 
-START_TIMEOUT_S = 20.0
+START_TIMEOUT_S = 30.0
 PROMPT = list(b"the quick brown fox")
 
 
-def launch_document(
-    folder: Path,
-    *,
-    control_path: str = "",
-    max_concurrent_requests: int = 128,
-    backend: str = "echo",
-    **settings: Any,
-) -> tuple[Path, Path]:
-    """Write a launch document; returns its path and the socket's."""
-    socket_path = folder / "worker.sock"
-    launch = WorkerLaunch(
-        worker_id="worker-0",
-        socket_path=str(socket_path),
-        control_path=control_path,
-        backend=backend,
-        spec=RunnerSpec(
-            model=ModelSource(model_id="echo:test"),
-            engine=EngineSettings(max_concurrent_requests=max_concurrent_requests),
-            settings=settings,
-        ),
-    )
-    document = folder / "worker.json"
-    document.write_bytes(msgspec.json.encode(launch))
-    return document, socket_path
-
-
 @contextlib.contextmanager
-def worker_process(folder: Path, **options: Any) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Start a worker, wait until it listens, kill it at the end."""
-    document, socket_path = launch_document(folder, **options)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "backplane_core.worker", str(document)],
-        stderr=subprocess.PIPE,
-        text=True,
+def worker_process(
+    *, max_concurrent_requests: int = 128, backend: str = "echo", **settings: Any
+) -> Iterator[WorkerProcess]:
+    """Start a worker, wait until it serves, kill it at the end."""
+    spec = RunnerSpec(
+        model=ModelSource(model_id="echo:test"),
+        engine=EngineSettings(max_concurrent_requests=max_concurrent_requests),
+        settings=settings,
     )
-    try:
-        deadline = time.monotonic() + START_TIMEOUT_S
-        while not socket_path.exists():
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise AssertionError(f"no worker: {process.stderr.read()}")
-            time.sleep(0.01)
-        yield process, str(socket_path)
-    finally:
-        process.kill()
-        process.communicate()
+    with contextlib.closing(WorkerProcess(backend, spec, timeout_s=START_TIMEOUT_S)) as worker:
+        yield worker
 
 
 async def connect(path: str, server_id: str = "s0") -> WorkerConnection:
@@ -91,7 +54,7 @@ async def tokens_of(stream: RequestStream) -> dict[int, list[int]]:
     return tokens
 
 
-async def stats_until(connection: WorkerConnection, condition, within_s: float = 2.0):
+async def stats_until(connection: WorkerConnection, condition, within_s: float = 5.0):
     deadline = time.monotonic() + within_s
     while not condition(stats := await connection.stats()):
         assert time.monotonic() < deadline, stats
