@@ -22,7 +22,7 @@ SHIPPED_FOLDER = ROOT / "launcher" / "src" / "backplane_launcher" / "demo_model"
 BUILD_FOLDER = ROOT / "demo-model" / "build"
 GGUF_NAME = "backplane-demo-f16.gguf"
 TOKENIZER_DOCUMENTS = 20_000
-DEFAULT_STEPS = 1500
+DEFAULT_STEPS = 1700
 
 
 def _arguments() -> argparse.Namespace:
@@ -66,7 +66,7 @@ def main() -> None:
     print("1/4 writing text and training the tokenizer", flush=True)
     tokenizer = _make_tokenizer(folder, settings.seed)
     print(f"2/4 training for {settings.num_steps} steps", flush=True)
-    trainer = Trainer(tokenizer, settings, BUILD_FOLDER / "checkpoint.pt")
+    trainer = Trainer(tokenizer, settings, BUILD_FOLDER / "checkpoint.safetensors")
     if arguments.resume:
         trainer.resume()
     model = trainer.run()

@@ -18,6 +18,7 @@ from torch.optim import AdamW, Muon, Optimizer
 from transformers import LlamaForCausalLM
 
 from recipe.batches import Batch, batches
+from recipe.checkpoint import load_checkpoint, save_checkpoint
 from recipe.corpus.mixture import EXACT_TOPIC_WEIGHTS, TOPIC_WEIGHTS, Mixture
 from recipe.model import new_model
 
@@ -99,11 +100,7 @@ class Trainer:
         Raises:
             FileNotFoundError: there is no checkpoint.
         """
-        state = torch.load(self._checkpoint, weights_only=True)
-        self._model.load_state_dict(state["model"])
-        for optimizer, saved in zip(self._optimizers, state["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self._step = state["step"]
+        self._step = load_checkpoint(self._checkpoint, self._model, self._optimizers)
 
     def run(self) -> LlamaForCausalLM:
         """Trains to the last step, printing loss, speed and the time that is left."""
@@ -124,7 +121,7 @@ class Trainer:
                 )
                 losses.clear()
             if self._step % STEPS_PER_CHECKPOINT == 0:
-                self._save()
+                save_checkpoint(self._checkpoint, self._step, self._model, self._optimizers)
         return self._model.eval()
 
     def _stream(self) -> Iterator[Batch]:
@@ -152,13 +149,3 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self._step += 1
         return loss.item()
-
-    def _save(self) -> None:
-        state = {
-            "step": self._step,
-            "model": self._model.state_dict(),
-            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
-        }
-        partial = self._checkpoint.with_suffix(".partial")
-        torch.save(state, partial)
-        partial.replace(self._checkpoint)
