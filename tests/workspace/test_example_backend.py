@@ -25,6 +25,7 @@ class TestAlphabet(BackendConformance):
         "PYTHONPATH": str(EXAMPLE / "src"),
         "BACKPLANE_EXTRA_PLUGINS": PLUGIN,
     }
+    settings = {"step_seconds": 0.001}  # noqa: RUF012 -- the suite never writes it
     golden = (((*b"abc",), (*b"defgh",)), ((*b"x",), (*b"yz", END)))
     allowed_skips = frozenset(
         {

@@ -1,5 +1,7 @@
 """The engine: which letter comes next. It computes and samples; it schedules nothing."""
 
+import time
+
 from backplane_core.batching.executor import (
     Executor,
     ExecutorTraits,
@@ -19,8 +21,9 @@ END = 256  # the token ids are bytes, and one more for the end
 class AlphabetExecutor(Executor):
     """Each sequence has a slot, and the newest token is all that its slot needs to remember."""
 
-    def __init__(self, limits: Limits, stride: int) -> None:
+    def __init__(self, limits: Limits, stride: int, step_seconds: float) -> None:
         self._stride = stride
+        self._step_seconds = step_seconds
         self._traits = ExecutorTraits(
             layout=MemoryLayout.SLOTS,
             max_sequences=limits.max_sequences,
@@ -37,6 +40,7 @@ class AlphabetExecutor(Executor):
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         """One step of every sequence; a real engine computes them together."""
+        time.sleep(self._step_seconds)
         return StepResult(
             [self._step(scheduled) if scheduled.sample else None for scheduled in batch.sequences]
         )

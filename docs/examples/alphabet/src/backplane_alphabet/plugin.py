@@ -24,6 +24,7 @@ class AlphabetSettings:
     """Mounted on the command line as `--alphabet.*`."""
 
     stride: int = setting(1, "How many letters on the next one is.")
+    step_seconds: float = setting(0.0, "Time to think before each letter.")
 
 
 class AlphabetBackend(Backend):
@@ -54,7 +55,7 @@ class AlphabetBackend(Backend):
 
         progress("load", 0.0)
         settings: AlphabetSettings = self.parse_settings(spec.settings)
-        return load(spec, settings.stride)
+        return load(spec, settings.stride, settings.step_seconds)
 
 
 @hookimpl

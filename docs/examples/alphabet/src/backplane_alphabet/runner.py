@@ -68,7 +68,7 @@ def _limits(engine: EngineSettings) -> Limits:
     )
 
 
-def load(spec: RunnerSpec, stride: int) -> ModelRunner:
+def load(spec: RunnerSpec, stride: int, step_seconds: float) -> ModelRunner:
     """A runner under the settings that the launcher hands down.
 
     Raises:
@@ -93,4 +93,4 @@ def load(spec: RunnerSpec, stride: int) -> ModelRunner:
         ),
         tokenizer=RemoteTokenizer(),
     )
-    return AlphabetRunner(AlphabetExecutor(limits, stride), info)
+    return AlphabetRunner(AlphabetExecutor(limits, stride, step_seconds), info)
