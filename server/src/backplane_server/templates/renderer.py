@@ -86,6 +86,7 @@ class RendererProcess:
             self._frames = FrameDecoder(Rendered)
             self._process = await asyncio.create_subprocess_exec(
                 sys.executable,
+                "-P",  # nothing is imported from the folder the server was started in
                 "-m",
                 "backplane_server.templates.child",
                 stdin=asyncio.subprocess.PIPE,
