@@ -39,8 +39,8 @@ def test_openai_completions_and_models(client):
 
 
 def test_openai_errors_are_typed(client):
-    with pytest.raises(openai.NotFoundError):
-        client.completions.create(model="gpt-9", prompt="x")
+    with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
+        client.completions.create(model="tgi", prompt="x", temperature=-1)
     with pytest.raises(openai.UnprocessableEntityError, match="`tools`"):
         client.chat.completions.create(model="tgi", messages=HI, tools=[{"type": "function"}])
 

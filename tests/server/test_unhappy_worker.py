@@ -6,6 +6,8 @@ import time
 
 import pytest
 from backplane_core.control import Progress, WorkerDown
+from backplane_core.errors import ErrorInfo
+from backplane_server.web.errors import map_error
 
 CHAT = "/v1/chat/completions"
 HI = {"messages": [{"role": "user", "content": "hello"}]}
@@ -91,22 +93,31 @@ def test_worker_death_fails_a_whole_answer_with_424(stack_module):
         assert response.json()["error_type"] == "generation"
 
 
-def test_what_an_engine_says_stays_in_the_log(stack_module):
-    settings = {"fail_on": "/secret/path 0x7f"}
-    with stack_module.Stack(settings=settings) as stack:
+def test_a_typed_failure_of_one_request_is_told(stack_module):
+    with stack_module.Stack(settings={"fail_on": "boom"}) as stack:
         bodies = {
-            "/generate": {"inputs": "/secret/path 0x7f", "parameters": {"max_new_tokens": 5}},
-            "/generate_stream": {"inputs": "/secret/path 0x7f"},
-            CHAT: {"messages": [{"role": "user", "content": "/secret/path 0x7f"}]},
-            "/v1/completions": {"prompt": "/secret/path 0x7f"},
+            "/generate": {"inputs": "boom", "parameters": {"max_new_tokens": 5}},
+            "/generate_stream": {"inputs": "boom"},
+            CHAT: {"messages": [{"role": "user", "content": "boom"}]},
+            "/v1/completions": {"prompt": "boom"},
         }
         for path, body in bodies.items():
             response = stack.post(path, body)
             assert response.status_code == (200 if path == "/generate_stream" else 424)
             failed = [line for line in response.text.splitlines() if "error" in line]
-            assert "internal error; the server's log has it" in failed[-1]
-            assert "told to fail" not in response.text
-        assert "told to fail" in stack.log()
+            assert "told to fail" in failed[-1]
+
+
+@pytest.mark.parametrize("dialect", ["native", "openai"])
+@pytest.mark.parametrize("error", [OSError("/secret/path 0x7f"), MemoryError("/secret/path")])
+def test_what_an_engine_raises_stays_in_the_log(error, dialect, caplog):
+    arrived = ErrorInfo.of(error).restore()
+    told = map_error(arrived)
+    assert told.status == 424
+    body = told.body(dialect).decode()
+    assert "secret" not in body
+    assert "internal error; the server's log has it" in body
+    assert "/secret/path" in caplog.text
 
 
 def test_a_full_queue_is_429_with_retry_after_before_the_first_byte(stack_module):

@@ -7,7 +7,8 @@ BackplaneError
 ├── GenerationError             the engine failed this request
 │   ├── WorkerDiedError         the worker process went away under the request
 │   ├── OutOfMemoryError        the accelerator or the cache has no room for it
-│   └── DeadlineExceededError   the request's own deadline passed
+│   ├── DeadlineExceededError   the request's own deadline passed
+│   └── EngineError             from outside this tree; its text is for logs, not for clients
 ├── UnavailableError            nothing can answer yet, or any more: loading, draining, crashed
 ├── TemplateError               the chat template failed
 ├── ToolError                   a tool definition or a tool call is wrong
@@ -88,6 +89,12 @@ class DeadlineExceededError(GenerationError):
     code = "deadline_exceeded"
 
 
+class EngineError(GenerationError):
+    """An exception from outside this tree, by its type and text: for logs, never for clients."""
+
+    code = "engine"
+
+
 class UnavailableError(BackplaneError):
     """Nothing can answer yet, or any more: loading, draining, restarting."""
 
@@ -147,7 +154,7 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     @classmethod
     def of(cls, error: BaseException) -> "ErrorInfo":
-        """Describe any exception; one from outside the tree keeps only its type and text."""
+        """Describe any exception; one from outside the tree becomes an `EngineError`."""
         if isinstance(error, BackplaneError):
             return cls(
                 code=error.code,
@@ -156,11 +163,11 @@ class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
                 remedy=error.remedy,
                 retry_after_s=error.retry_after_s,
             )
-        return cls(code=GenerationError.code, message=f"{type(error).__name__}: {error}")
+        return cls(code=EngineError.code, message=f"{type(error).__name__}: {error}")
 
     def restore(self) -> BackplaneError:
-        """The exception this describes; a code nobody knows becomes a GenerationError."""
-        error_class = _CLASSES.get(self.code, GenerationError)
+        """The exception this describes; a code nobody knows becomes an EngineError."""
+        error_class = _CLASSES.get(self.code, EngineError)
         return error_class(
             self.message,
             parameter=self.parameter,

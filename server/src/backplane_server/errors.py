@@ -2,12 +2,11 @@
 
 BackplaneError
 ├── ValidationError
-│   ├── BodyError               the request's body cannot be read as what the route takes
-│   │   ├── MalformedJsonError      not JSON
-│   │   ├── MediaTypeError          not declared to be JSON
-│   │   ├── PayloadTooLargeError    over the limit
-│   │   └── StalledBodyError        it does not arrive
-│   └── UnknownModelError       the named model is not served here
+│   └── BodyError               the request's body cannot be read as what the route takes
+│       ├── MalformedJsonError      not JSON
+│       ├── MediaTypeError          not declared to be JSON
+│       ├── PayloadTooLargeError    over the limit
+│       └── StalledBodyError        it does not arrive
 ├── UnauthorizedError           no key, or a wrong one
 ├── GenerationError
 │   └── IncompleteGenerationError   the stream ended before the sequence did
@@ -54,12 +53,6 @@ class StalledBodyError(BodyError):
     """The body stopped arriving."""
 
     code = "request_timeout"
-
-
-class UnknownModelError(ValidationError):
-    """The request names a model that is not served here."""
-
-    code = "model_not_found"
 
 
 class UnauthorizedError(BackplaneError):

@@ -27,7 +27,7 @@ class ChatController(Controller):
         async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
             chat.check(body)
             model = services.generation.model
-            model.check_name(body.model)
+            model.note_name(body.model)
             prompt = await model.prompter.prompt(chat.template_messages(body.messages))
             generation = await current.start(chat.plan(body, prompt))
             head = ReplyHead.make("chatcmpl", model.name)

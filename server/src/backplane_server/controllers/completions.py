@@ -28,7 +28,7 @@ class CompletionsController(Controller):
         async def handle(current: Exchange, body: CompletionRequest) -> ASGIApp:
             plans = completions.plan(body, services.settings.max_client_batch_size)
             model = services.generation.model
-            model.check_name(body.model)
+            model.note_name(body.model)
             # One after the other: if one is refused, the ones before it are cancelled.
             generations = [await current.start(request) for request in plans]
             head = ReplyHead.make("cmpl", model.name)

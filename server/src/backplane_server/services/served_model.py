@@ -1,11 +1,12 @@
 """The model as this server knows it: from a worker's `Ready` to everything a request needs."""
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
+from typing import Final
 
 from backplane_core.control import ServerLaunch
 from backplane_core.messages import RunnerInfo
 
-from backplane_server.errors import UnknownModelError
 from backplane_server.templates.chat_prompt import ChatPrompter, choose_template
 from backplane_server.templates.renderer import TemplateRenderer
 from backplane_server.text.detokenizer import TokenTable
@@ -14,6 +15,9 @@ from backplane_server.tokenization.tokenizer import Tokenizer
 # Names that clients send where there is but one model to ask: TGI's own, and what the Hub's
 # client library puts in when it is given an address instead of a name.
 _ALIASES = frozenset({"", "tgi", "dummy"})
+_MAX_ALIASES_LOGGED: Final = 100
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -25,20 +29,19 @@ class ServedModel:
     table: TokenTable
     tokenizer: Tokenizer
     prompter: ChatPrompter
+    _aliases_seen: set[str] = field(default_factory=set[str])
 
-    def check_name(self, name: str | None) -> None:
-        """Accept the served name, the model's id and the aliases for "the one there is".
+    def note_name(self, name: str | None) -> None:
+        """Take any name for the one model there is; an unexpected one is logged, once.
 
-        Raises:
-            UnknownModelError: any other name.
+        Clients of TGI send what they like, for a server has one model.
         """
-        if name is None or name in _ALIASES or name in {self.name, self.info.model.model_id}:
+        expected = _ALIASES | {self.name, self.info.model.model_id}
+        if name is None or name in expected or name in self._aliases_seen:
             return
-        raise UnknownModelError(
-            f"the model {name[:200]!r} is not served here",
-            parameter="model",
-            remedy=f"ask for {self.name!r}; GET /v1/models lists what there is",
-        )
+        if len(self._aliases_seen) < _MAX_ALIASES_LOGGED:
+            self._aliases_seen.add(name)
+            _log.info("asked for the model %.200r; %s answers to it", name, self.name)
 
 
 def make_model(

@@ -14,15 +14,13 @@ import msgspec
 from backplane_core.errors import (
     AdapterError,
     BackplaneError,
-    DeadlineExceededError,
+    EngineError,
     GenerationError,
-    OutOfMemoryError,
     OverloadedError,
     TemplateError,
     ToolError,
     UnavailableError,
     ValidationError,
-    WorkerDiedError,
 )
 
 from backplane_server.errors import (
@@ -34,7 +32,6 @@ from backplane_server.errors import (
     PayloadTooLargeError,
     StalledBodyError,
     UnauthorizedError,
-    UnknownModelError,
 )
 from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.services.readiness import ReadinessReport
@@ -66,6 +63,7 @@ class Row:
 
 _INVALID: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
+_FAILED: Final = "Request failed during generation: "
 
 # Looked up along the exception's class hierarchy: the nearest row wins.
 _ROWS: Final[dict[type[BaseException], Row]] = {
@@ -74,7 +72,6 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
     MediaTypeError: Row(415, "validation", _INVALID, "validation"),
     PayloadTooLargeError: Row(413, "validation", _INVALID, "validation"),
     StalledBodyError: Row(408, "validation", _INVALID, "validation"),
-    UnknownModelError: Row(404, "model_not_found", _INVALID, "validation"),
     AdapterError: Row(422, "adapter_error", _INVALID, "validation", "Adapter error: "),
     TemplateError: Row(422, "template_error", _INVALID, "template", "Template error: "),
     ToolError: Row(422, "tool_error", _INVALID, "validation", "Tool error: "),
@@ -83,24 +80,8 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
         429, "overloaded", "rate_limit_error", "overloaded", "Model is overloaded: "
     ),
     UnavailableError: Row(503, "unavailable", "service_unavailable_error", "unavailable"),
-    # A bare GenerationError may carry the text of whatever an engine raised.
-    GenerationError: Row(
-        424,
-        "generation",
-        _SERVER,
-        "generation",
-        "Request failed during generation: ",
-        shown=False,
-    ),
-    WorkerDiedError: Row(
-        424, "generation", _SERVER, "generation", "Request failed during generation: "
-    ),
-    OutOfMemoryError: Row(
-        424, "generation", _SERVER, "generation", "Request failed during generation: "
-    ),
-    DeadlineExceededError: Row(
-        424, "generation", _SERVER, "generation", "Request failed during generation: "
-    ),
+    GenerationError: Row(424, "generation", _SERVER, "generation", _FAILED),
+    EngineError: Row(424, "generation", _SERVER, "generation", _FAILED, shown=False),
     IncompleteGenerationError: Row(
         500, "incomplete_generation", _SERVER, "incomplete", "Incomplete generation: "
     ),
