@@ -8,17 +8,32 @@ import asyncio
 import json
 
 import httpx
-from backplane_core.sampling import mix64
 
 NUM_STREAMS = 32
 NUM_ROUNDS = 4
-NEAR_TIE = 0.05  # natural log units; f16 weights and activations
-TOPICS = ["port", "backend", "tokens", "GGUF", "health", "streaming", "batching", "adapter"]
+NEAR_TIE = 0.02  # natural log units; f16 weights and cache move logprobs by up to 0.01
+# In the demo model's domain, where it is sure of itself: on noise, ties are frequent.
+QUESTIONS = [
+    "What is Backplane?",
+    "What is {a} plus {b}?",
+    "What does the flag --port do?",
+    "Name {c} colours.",
+    "What is continuous batching?",
+    "What is {a} times {c}?",
+    "How do I serve another model?",
+    "Count from {a} to {b}.",
+    "What is the route /health for?",
+    "What is {b} minus {c}?",
+    "What is a GGUF file?",
+    "Say hello.",
+]
 
 
 def prompt_of(number: int) -> str:
-    words = [TOPICS[mix64(number * 7 + place) % len(TOPICS)] for place in range(number % 40 + 3)]
-    return f"Question {number}: say something about {', '.join(words)}."
+    question = QUESTIONS[number % len(QUESTIONS)].format(
+        a=number % 37 + 2, b=number % 23 + 9, c=number % 5 + 2
+    )
+    return f"<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
 
 
 async def tokens_of(client: httpx.AsyncClient, number: int) -> list[dict]:
