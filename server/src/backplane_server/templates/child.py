@@ -19,15 +19,17 @@ _READ_BYTES: Final = 1 << 16
 
 
 class Render(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Render `source` with these variables."""
+    """Render `source` with these variables. `id` comes back with the answer."""
 
+    id: int
     source: str
     variables: dict[str, Any]
 
 
 class Rendered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The text, or why there is none."""
+    """The text, or why there is none, of the request with this id."""
 
+    id: int
     text: str = ""
     error: ErrorInfo | None = None
 
@@ -37,9 +39,9 @@ def answer(request: Render) -> Rendered:
     from backplane_server.templates.sandbox import render  # noqa: PLC0415 - after the limits
 
     try:
-        return Rendered(text=render(request.source, request.variables))
+        return Rendered(id=request.id, text=render(request.source, request.variables))
     except TemplateError as error:
-        return Rendered(error=ErrorInfo.of(error))
+        return Rendered(id=request.id, error=ErrorInfo.of(error))
 
 
 def limit_resources() -> None:
@@ -57,7 +59,7 @@ def main() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     limit_resources()
     frames: FrameDecoder[Render] = FrameDecoder(Render)
-    answer(Render(source="ready", variables={}))
+    answer(Render(id=0, source="ready", variables={}))
     while data := os.read(sys.stdin.fileno(), _READ_BYTES):
         for request in frames.feed(data):
             reply = encode(answer(request))

@@ -5,11 +5,12 @@ One request at a time. Knows nothing of chats.
 
 import asyncio
 import contextlib
+import itertools
 import sys
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from backplane_core.errors import BackplaneError, ProtocolError, TemplateError
+from backplane_core.errors import BackplaneError, ProtocolError, TemplateError, UnavailableError
 from backplane_core.wire import FrameDecoder, encode, read_messages
 
 from backplane_server.templates.child import Render, Rendered
@@ -34,80 +35,115 @@ class RendererProcess:
     """A `TemplateRenderer` in a process of its own.
 
     A template that takes longer than `time_limit_s` is killed with its process; the next
-    request gets a new one.
+    request gets a new one. Whatever else goes wrong between a question and its answer ends the
+    process too: an answer that stays in the pipe would be the next request's.
     """
 
     def __init__(self, time_limit_s: float = _TIME_LIMIT_S) -> None:
         self._time_limit_s = time_limit_s
         self._lock = asyncio.Lock()
+        self._ids = itertools.count()
+        self._turn: asyncio.Task[Rendered] | None = None
+        self._closed = False
         self._process: asyncio.subprocess.Process | None = None
         self._frames: FrameDecoder[Rendered] = FrameDecoder(Rendered)
 
     async def start(self) -> None:
         """Start the process now, so that the first request does not wait for it."""
-        async with self._lock:
-            await self._ensure_started()
+        await self._take_turn(Render(id=next(self._ids), source="ready", variables={}))
 
     async def render(self, source: str, variables: Mapping[str, Any]) -> str:
         """Render a template.
 
         Raises:
             TemplateError: the template failed, or went over a limit.
+            UnavailableError: the renderer is closed.
         """
-        async with self._lock:
-            process = await self._ensure_started()
-            try:
-                async with asyncio.timeout(self._time_limit_s):
-                    rendered = await self._ask(
-                        process, Render(source=source, variables=dict(variables))
-                    )
-            except TimeoutError:
-                await self._kill()
-                raise TemplateError(
-                    f"the chat template took longer than {self._time_limit_s:g} s"
-                ) from None
-            except (OSError, ProtocolError):
-                await self._kill()
-                raise TemplateError("the chat template needs too much memory") from None
-            except asyncio.CancelledError:
-                await self._kill()  # an answer nobody waits for would meet the next request
-                raise
+        rendered = await self._take_turn(
+            Render(id=next(self._ids), source=source, variables=dict(variables))
+        )
         if rendered.error is not None:
             raise rendered.error.restore()
         return rendered.text
 
     async def close(self) -> None:
-        """End the process."""
+        """End the process, whatever it is doing."""
+        self._closed = True
+        if self._turn is not None:
+            self._turn.cancel()
         async with self._lock:
             await self._kill()
 
+    async def _take_turn(self, request: Render) -> Rendered:
+        """Ask when nobody else does. A caller that leaves meanwhile leaves the answer to be read.
+
+        So a departure neither hands its answer to another nor costs the next one a new process.
+        """
+        await self._lock.acquire()
+        if self._closed:
+            self._lock.release()
+            raise UnavailableError("the server is shutting down")
+        self._turn = asyncio.create_task(self._answer(request))
+        self._turn.add_done_callback(self._end_turn)
+        return await asyncio.shield(self._turn)
+
+    def _end_turn(self, _: asyncio.Task[Rendered]) -> None:
+        self._turn = None
+        self._lock.release()
+
+    async def _answer(self, request: Render) -> Rendered:
+        try:
+            process = await self._ensure_started()
+            async with asyncio.timeout(self._time_limit_s):
+                return await self._ask(process, request)
+        except TimeoutError:
+            await self._kill()
+            raise TemplateError(
+                f"the chat template took longer than {self._time_limit_s:g} s"
+            ) from None
+        except OSError:
+            await self._kill()
+            raise TemplateError("the chat template needs too much memory") from None
+        except BaseException:
+            await self._kill()
+            raise
+
     async def _ensure_started(self) -> asyncio.subprocess.Process:
-        if self._process is None or self._process.returncode is not None:
-            self._frames = FrameDecoder(Rendered)
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-P",  # nothing is imported from the folder the server was started in
-                "-m",
-                "backplane_server.templates.child",
-                stdin=asyncio.subprocess.PIPE,
-                stdout=asyncio.subprocess.PIPE,
-            )
-            try:
-                async with asyncio.timeout(_START_LIMIT_S):
-                    await self._ask(self._process, Render(source="ready", variables={}))
-            except (OSError, TimeoutError, ProtocolError) as error:
-                await self._kill()
-                raise BackplaneError("the template renderer does not start") from error
+        if self._process is not None and self._process.returncode is None:
+            return self._process
+        self._frames = FrameDecoder(Rendered)
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-P",  # nothing is imported from the folder the server was started in
+            "-m",
+            "backplane_server.templates.child",
+            stdin=asyncio.subprocess.PIPE,
+            stdout=asyncio.subprocess.PIPE,
+        )
+        try:
+            async with asyncio.timeout(_START_LIMIT_S):
+                hello = Render(id=next(self._ids), source="ready", variables={})
+                await self._ask(self._process, hello)
+        except (OSError, TimeoutError) as error:
+            raise BackplaneError("the template renderer does not start") from error
         return self._process
 
     async def _ask(self, process: asyncio.subprocess.Process, request: Render) -> Rendered:
+        """One question, one answer.
+
+        Raises:
+            OSError: the process is gone.
+            ProtocolError: what it said is not the answer to this question.
+        """
         if process.stdin is None or process.stdout is None:
             raise ProtocolError("the template renderer has no pipes")
         process.stdin.write(encode(request))
         await process.stdin.drain()
         messages = await read_messages(process.stdout, self._frames)
         if not messages:
-            raise ProtocolError("the template renderer is gone")
+            raise ConnectionResetError("the template renderer is gone")
+        if [message.id for message in messages] != [request.id]:
+            raise ProtocolError("the template renderer answered another question")
         return messages[0]
 
     async def _kill(self) -> None:
