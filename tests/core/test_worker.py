@@ -26,8 +26,9 @@ from backplane_core.messages import (
     Submit,
 )
 from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.version import PROTOCOL
-from backplane_core.wire import LENGTH, MAX_FRAME_BYTES, BlockingChannel, encode
+from backplane_core.wire import LENGTH, MAX_FRAME_BYTES, encode
 
 from tests.core.worker_process import (
     connect,

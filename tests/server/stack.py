@@ -26,7 +26,7 @@ from backplane_core.control import (
     WorkerLaunch,
     WorkerUp,
 )
-from backplane_core.wire import BlockingChannel
+from backplane_core.testing.blocking_channel import BlockingChannel
 
 START_TIMEOUT_S = 15.0
 MODEL_ID = "echo:test"

@@ -87,8 +87,8 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Limits and choices common to all backends, from the command line. None is automatic.
 
-    The names are the command line's; TGI's contract (section 4.1) says what each means. A
-    backend that cannot honour one that is set raises `BackendError` naming it.
+    The names are the command line's; `docs/launcher.md` says what each means. A backend that
+    cannot honour one that is set raises `BackendError` naming it.
     """
 
     max_concurrent_requests: int = 128

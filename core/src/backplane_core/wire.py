@@ -5,7 +5,6 @@ No pickle, no code, no unbounded read: a frame over the cap or of an unknown typ
 """
 
 import asyncio
-import socket
 import struct
 from typing import Any, Final, Generic, TypeVar
 
@@ -77,37 +76,6 @@ class FrameDecoder(Generic[MessageT]):
             return self._decoder.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ProtocolError(f"a frame of {len(body)} bytes cannot be read: {error}") from error
-
-
-class BlockingChannel(Generic[MessageT]):
-    """Blocking send and receive over a connected socket, for threads and tests."""
-
-    def __init__(self, sock: socket.socket, union: Any) -> None:
-        self.socket = sock
-        self._frames: FrameDecoder[MessageT] = FrameDecoder(union)
-        self._ready: list[MessageT] = []
-
-    def send(self, message: msgspec.Struct) -> None:
-        """Send one message, waiting for room in the socket's buffer."""
-        self.socket.sendall(encode(message))
-
-    def receive(self, timeout: float | None = None) -> MessageT | None:
-        """The next message; None at end of file.
-
-        Raises:
-            TimeoutError: nothing complete arrived within `timeout` seconds.
-        """
-        self.socket.settimeout(timeout)
-        while not self._ready:
-            data = self.socket.recv(1 << 16)
-            if not data:
-                return None
-            self._ready.extend(self._frames.feed(data))
-        return self._ready.pop(0)
-
-    def close(self) -> None:
-        """Close the socket."""
-        self.socket.close()
 
 
 async def read_messages(

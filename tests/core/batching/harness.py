@@ -20,9 +20,10 @@ from backplane_core.messages import (
     TokenSegment,
 )
 from backplane_core.sampling import SamplingParams, StoppingParams
-from backplane_core.testing.fake_executor import EOS_TOKEN_ID, VOCABULARY_SIZE, lone_output
-from backplane_core.testing.fake_layouts import FakeCellExecutor, create_fake_executor
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
+
+from tests.core.batching.fake_executor import EOS_TOKEN_ID, VOCABULARY_SIZE, lone_output
+from tests.core.batching.fake_layouts import FakeCellExecutor, create_fake_executor
 
 
 def make_traits(layout: MemoryLayout, **changes) -> ExecutorTraits:

@@ -8,8 +8,8 @@ from backplane_core.batching.executor import MemoryLayout
 from backplane_core.errors import GenerationError, UnsupportedError, ValidationError
 from backplane_core.messages import MediaSegment, Submit, TokenSegment
 from backplane_core.sampling import StoppingParams
-from backplane_core.testing.fake_executor import ContractError
 
+from tests.core.batching.fake_executor import ContractError
 from tests.core.batching.harness import Engine, make_traits
 
 PAGED, CELLS, SLOTS = MemoryLayout

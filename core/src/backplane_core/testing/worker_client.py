@@ -35,9 +35,9 @@ from backplane_core.messages import (
     TokenSegment,
     UnloadAdapter,
 )
+from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.testing.worker_stream import Stream
 from backplane_core.version import PROTOCOL
-from backplane_core.wire import BlockingChannel
 
 _PAUSE_S = 0.002
 

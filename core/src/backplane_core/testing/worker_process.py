@@ -26,8 +26,8 @@ from backplane_core.control import (
     WorkerLaunch,
     WorkerUp,
 )
+from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.testing.worker_client import WorkerClient
-from backplane_core.wire import BlockingChannel
 
 _TICK_S = 0.05
 _server_numbers = itertools.count()

@@ -24,8 +24,8 @@ from backplane_core.control import (
     WorkerUp,
 )
 from backplane_core.process import die_with_parent
+from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.version import PROTOCOL
-from backplane_core.wire import BlockingChannel
 
 state = {"up": {}, "down": {}}
 launch = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=ServerLaunch)

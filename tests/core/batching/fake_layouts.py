@@ -8,7 +8,8 @@ from backplane_core.batching.executor import (
     ScheduledBatch,
     ScheduledSequence,
 )
-from backplane_core.testing.fake_executor import ContractError, FakeExecutor
+
+from tests.core.batching.fake_executor import ContractError, FakeExecutor
 
 
 class FakePagedExecutor(FakeExecutor):
