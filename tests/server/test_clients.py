@@ -38,6 +38,26 @@ def test_openai_completions_and_models(client):
     assert [model.id for model in client.models.list()] == ["echo:test"]
 
 
+def test_openai_completions_of_several_prompts(client):
+    prompts = ["Hello", "What is it", "?", "a longer one than the others"]
+    for _ in range(5):
+        stream = client.completions.create(
+            model="tgi",
+            prompt=prompts,
+            temperature=0,
+            stream=True,
+            stream_options={"include_usage": True},
+        )
+        texts = dict.fromkeys(range(len(prompts)), "")
+        parts = list(stream)
+        for part in parts:
+            for choice in part.choices:
+                texts[choice.index] += choice.text
+        assert list(texts.values()) == prompts
+        assert [part.usage is not None for part in parts] == [False] * (len(parts) - 1) + [True]
+        assert parts[-1].usage.completion_tokens == sum(len(prompt) + 1 for prompt in prompts)
+
+
 def test_openai_errors_are_typed(client):
     with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
         client.completions.create(model="tgi", prompt="x", temperature=-1)

@@ -78,3 +78,30 @@ def test_headers_are_sums(stack):
     assert response.headers["x-compute-characters"] == "3"
     assert response.headers["x-prompt-tokens"] == "5"
     assert response.headers["x-generated-tokens"] == "5"
+
+
+def test_a_stream_of_several_prompts_ends_once_and_last(stack):
+    prompts = ["Hello", "What is", "this and that", "x"]
+    for seed in range(10):
+        _, events = stack.events(
+            "/v1/completions",
+            {
+                "prompt": prompts,
+                "max_tokens": 4,
+                "stream": True,
+                "seed": seed,
+                "stream_options": {"include_usage": True},
+            },
+        )
+        assert events.count("[DONE]") == 1
+        assert events[-1] == "[DONE]"
+        assert [bool(event["choices"]) for event in events[:-1]] == [True] * (
+            len(events) - 2
+        ) + [False]
+        ended = [
+            choice["index"]
+            for event in events[:-1]
+            for choice in event["choices"]
+            if choice["finish_reason"]
+        ]
+        assert sorted(ended) == [0, 1, 2, 3]

@@ -122,12 +122,12 @@ class Exchange:
     async def _frames(self, renderer: StreamRenderer) -> AsyncGenerator[bytes, None]:
         try:
             async for prompt, events in merge_batches(self._generations):
-                data = b"".join([renderer.event(prompt, event) for event in events])
-                if all(generation.finished for generation in self._generations):
-                    data += renderer.end()
-                    self.succeed()
-                if data:
+                if data := b"".join([renderer.event(prompt, event) for event in events]):
                     yield data
+            # Not before: the generations' decoders run ahead of what was merged.
+            self.succeed()
+            if data := renderer.end():
+                yield data
         except Exception as error:  # noqa: BLE001 - the mapper logs what nobody expected
             self.fail(error)
             mapped = map_error(error)
