@@ -2,6 +2,7 @@
 
 import pytest
 from backplane_core.capabilities import Capabilities, Limits
+from backplane_core.capability_check import unsupported
 from backplane_core.errors import OverloadedError, UnsupportedError, ValidationError
 from backplane_core.messages import (
     Grammar,
@@ -53,7 +54,6 @@ UNSUPPORTED = {
             "top_p": 0.5,
             "min_p": 0.5,
             "typical_p": 0.5,
-            "seed": 7,
         }.items()
     },
     "min_new_tokens": {"stopping": StoppingParams(max_new_tokens=4, min_new_tokens=1)},
@@ -77,7 +77,18 @@ def test_what_a_runner_does_not_promise_is_refused(parameter):
 
 
 def test_every_sampling_field_is_covered():
-    assert set(SamplingParams.__struct_fields__) <= set(UNSUPPORTED)
+    assert set(SamplingParams.__struct_fields__) <= {*UNSUPPORTED, "seed"}
+
+
+def test_greedy_and_a_seed_filled_in_need_no_capability():
+    check_request(request_with(sampling=SamplingParams(temperature=0.0, seed=7)), info_with())
+
+
+def test_a_seed_that_was_asked_for_needs_the_capability():
+    params = {"sampling": SamplingParams(seed=7), "stopping": StoppingParams(max_new_tokens=1)}
+    assert not list(unsupported(Capabilities(), **params))
+    (missing,) = unsupported(Capabilities(), **params, seed_asked=True)
+    assert missing[0] == "seed"
 
 
 def test_more_alternatives_than_the_runner_reports_are_refused():

@@ -11,7 +11,7 @@ from backplane_core.backend import Available, ModelSource, Native, Unavailable, 
 from backplane_core.describe import Question, ask, ask_one
 from backplane_core.errors import BackendError
 
-from tests.core.plugin_folder import write_plugin
+from tests.core.plugin_folder import AVAILABLE, BACKEND, write_plugin
 
 MODEL = ModelSource(model_id="toy:model", files=("a.bin", "b.bin"))
 
@@ -58,6 +58,49 @@ def test_a_probe_that_fails_is_a_backend_unavailable(folder, probe, reason):
     assert time.monotonic() - started < 10
     assert isinstance(answer.availability, Unavailable)
     assert reason in answer.availability.reason
+
+
+WRONG_ANSWERS = {
+    "probe": ("return None", "", "its probe returned None"),
+    "supports": ("", "def supports(self, model): return True", "its supports returned True"),
+    "select_files": ("", "def select_files(self, model): return 'a.bin'", "its select_files"),
+}
+
+
+@pytest.mark.parametrize("method", WRONG_ANSWERS)
+def test_an_answer_of_the_wrong_type_is_told_and_hides_nobody(folder, method):
+    probe, override, complaint = WRONG_ANSWERS[method]
+    source = BACKEND.format(cls="Toy", name="wrong", probe=probe or AVAILABLE, extra="")
+    source += f"\nclass Wrong(Toy):\n    {override or 'pass'}\n"
+    source = source.replace("register(Toy)", "register(Wrong)")
+    write_plugin(folder, "wrong", source=source)
+    answers = {one.facts.name: one for one in ask(sys.executable, Question(model=MODEL), 20)}
+    assert isinstance(answers["echo"].availability, Available)
+    answer = answers["wrong"]
+    reason = answer.availability.reason if method == "probe" else answer.support.reason
+    assert complaint in reason
+
+
+def test_an_interpreter_that_answers_in_another_form_is_told(tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'backplane-describe: {\"a\": 1}'\n")
+    python.chmod(0o755)
+    with pytest.raises(BackendError, match="another form"):
+        ask(str(python), Question(), 20)
+    python.write_text("#!/bin/sh\necho 'backplane-describe: []'\n")
+    answer = ask_one(str(python), "toy", Question(), 20)
+    assert "said nothing" in answer.availability.reason
+
+
+def test_the_child_gets_the_environment_it_is_given(folder):
+    write_plugin(
+        folder, "nosy", probe="import os; return Available(devices=(), version=str(os.environ))"
+    )
+    (answer,) = ask(
+        sys.executable, Question(backends=("nosy",)), 20, {"PYTHONPATH": str(folder), "SEEN": "1"}
+    )
+    assert "SEEN" in answer.availability.version
+    assert "HOME" not in answer.availability.version
 
 
 def test_a_plugin_that_prints_does_not_spoil_the_answer(folder):

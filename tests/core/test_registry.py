@@ -40,6 +40,10 @@ BROKEN = {
     "import error": ("import a_driver_that_is_not_here", "a_driver_that_is_not_here"),
     "syntax error": ("def broken(:", "SyntaxError"),
     "exit at import": ("raise SystemExit('no licence')", "no licence"),
+    "our own error at import": (
+        "from backplane_core.errors import BackendError\nraise BackendError('driver 1.0 wanted')",
+        "driver 1.0 wanted",
+    ),
     "misspelt hook": (HOOK.format(name="backend", body="pass"), "backplane_register_backend"),
     "hook that raises": (
         HOOK.format(name="backends", body="raise OSError('no device')"),

@@ -95,6 +95,14 @@ async def test_the_worker_admits_up_to_its_limit_over_all_servers(slow):
     await second.close()
 
 
+async def test_what_can_never_fit_is_refused_for_good(slow):
+    connection = await connect(slow)
+    with pytest.raises(ValidationError, match="--max-concurrent-requests") as refusal:
+        await connection.submit(request_of(connection, num_sequences=5))
+    assert refusal.value.parameter == "num_sequences"
+    await connection.close()
+
+
 async def test_a_server_that_leaves_frees_what_it_held(slow):
     leaving, watching = await connect(slow, "s0"), await connect(slow, "s1")
     for _ in range(3):

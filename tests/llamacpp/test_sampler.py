@@ -1,5 +1,6 @@
 """The sampler against core's vectors and, on random parameters, against core's plain reference."""
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -284,3 +285,19 @@ def test_draws_fall_where_the_cumulative_probability_says(n_vocab: int) -> None:
         drawn = sampler.draw(logits, SamplingParams(), 3, position)
         if np.abs(cumulative - number).min() > 1e-6:
             assert drawn == int(np.searchsorted(cumulative, number, side="right"))
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("n_vocab", [512, 5000])
+@pytest.mark.parametrize("temperature", [1e-300, 1e-46, 1e-5, 1.0, 1000.0, 1e300])
+def test_no_parameters_break_the_sampler(n_vocab: int, temperature: float) -> None:
+    logits = (np.random.default_rng(0).normal(size=n_vocab) * 3).astype(np.float32)
+    logits[7] = -np.inf  # as a mask leaves it
+    edges = (1e-12, 0.5, 0.999999, 1.0)
+    for top_p, typical_p, min_p, top_k in itertools.product(edges, edges, (0.0, 1.0), (0, 1, 4500)):
+        params = SamplingParams(
+            temperature=temperature, top_p=top_p, typical_p=typical_p, min_p=min_p, top_k=top_k
+        )
+        drawn = sampler_for(n_vocab).sample(0, sequence([1, 2], [], params), logits)
+        assert 0 <= drawn < n_vocab
+        assert drawn != 7

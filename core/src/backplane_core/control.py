@@ -59,13 +59,15 @@ class WorkerUp(Message, frozen=True):
 
 
 class WorkerDown(Message, frozen=True):
-    """A worker is gone or could not start; `reason` is for people.
+    """A worker is gone or could not start.
 
-    `final` says that the launcher will not try again.
+    `reason` is for the log and the terminal: it may quote an engine, or name a file. `summary`
+    says as much as a client may read. `final` says that the launcher will not try again.
     """
 
     worker_id: str
     reason: str
+    summary: str = "the worker stopped"
     final: bool = False
 
 
@@ -115,6 +117,7 @@ class ServerLaunch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     served_model_name: str | None = None
     revision: str | None = None
     api_keys: tuple[str, ...] = ()
+    allowed_hosts: tuple[str, ...] = ()
     open_routes: tuple[str, ...] = ()
     max_concurrent_requests: int = 128
     max_best_of: int = 2

@@ -7,14 +7,17 @@ answer is data. The same road serves backends of this interpreter and of another
 import os
 import subprocess
 import sys
-from typing import TextIO
+from collections.abc import Mapping
+from typing import TextIO, TypeVar
 
 import msgspec
 
 from backplane_core.backend import (
     Availability,
+    Available,
     Backend,
     BackendFacts,
+    BestEffort,
     ModelSource,
     Native,
     Support,
@@ -26,6 +29,8 @@ from backplane_core.process import die_with_parent
 from backplane_core.registry import Registry, discover
 
 _MARK = "backplane-describe: "
+
+AnswerT = TypeVar("AnswerT")
 
 
 class Question(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -53,8 +58,12 @@ class BackendDescription(msgspec.Struct, frozen=True, kw_only=True, omit_default
     files_error: ErrorInfo | None = None
 
 
-def ask(python: str, question: Question, timeout: float) -> list[BackendDescription]:
+def ask(
+    python: str, question: Question, timeout: float, environ: Mapping[str, str] | None = None
+) -> list[BackendDescription]:
     """Ask the interpreter `python`; blocks at most `timeout` seconds.
+
+    `environ` is the child's environment; None passes this process's own on.
 
     Raises:
         BackendError: the interpreter cannot be started, crashed, hung or has no Backplane.
@@ -64,6 +73,7 @@ def ask(python: str, question: Question, timeout: float) -> list[BackendDescript
             [python, "-m", "backplane_core.describe"],
             input=msgspec.json.encode(msgspec.structs.replace(question, asker_pid=os.getpid())),
             capture_output=True,
+            env=None if environ is None else dict(environ),
             timeout=timeout,
             check=False,
         )
@@ -78,7 +88,7 @@ def ask(python: str, question: Question, timeout: float) -> list[BackendDescript
         ) from error
     for line in reversed(done.stdout.decode(errors="replace").splitlines()):
         if line.startswith(_MARK):
-            return msgspec.json.decode(line[len(_MARK) :], type=list[BackendDescription])
+            return _decode(python, line[len(_MARK) :])
     cause = done.stderr.decode(errors="replace").strip().splitlines()
     raise BackendError(
         f"{python} -m backplane_core.describe ended with status {done.returncode}: "
@@ -87,16 +97,44 @@ def ask(python: str, question: Question, timeout: float) -> list[BackendDescript
     )
 
 
-def ask_one(python: str, name: str, question: Question, timeout: float) -> BackendDescription:
+def _decode(python: str, answer: str) -> list[BackendDescription]:
+    try:
+        return msgspec.json.decode(answer, type=list[BackendDescription])
+    except msgspec.DecodeError as error:
+        raise BackendError(
+            f"{python} answered about its backends in another form: {error}",
+            remedy="install the same version of backplane-core there and here",
+        ) from error
+
+
+def ask_one(
+    python: str,
+    name: str,
+    question: Question,
+    timeout: float,
+    environ: Mapping[str, str] | None = None,
+) -> BackendDescription:
     """Ask about one backend; whatever goes wrong becomes `Unavailable` with the cause."""
     narrowed = msgspec.structs.replace(question, backends=(name,))
     try:
-        return ask(python, narrowed, timeout)[0]
+        answers = ask(python, narrowed, timeout, environ)
     except BackendError as error:
-        return BackendDescription(
-            facts=BackendFacts(name=name, error=error.message),
-            availability=Unavailable(reason=error.message, remedy=error.remedy or ""),
-        )
+        return _unavailable(name, error.message, error.remedy or "")
+    for answer in answers:
+        if answer.facts.name == name:
+            return answer
+    return _unavailable(
+        name,
+        f"{python} said nothing about it",
+        "install the same version of backplane-core there and here",
+    )
+
+
+def _unavailable(name: str, reason: str, remedy: str) -> BackendDescription:
+    return BackendDescription(
+        facts=BackendFacts(name=name, error=reason),
+        availability=Unavailable(reason=reason, remedy=remedy),
+    )
 
 
 def describe(question: Question, registry: Registry | None = None) -> list[BackendDescription]:
@@ -133,7 +171,7 @@ def _describe(registry: Registry, facts: BackendFacts, question: Question) -> Ba
         return BackendDescription(facts=facts)
     try:
         backend = registry.create(facts.name)
-        availability = backend.probe()
+        availability = _expect(backend.probe(), (Available, Unavailable), "probe")
     except Exception as error:  # noqa: BLE001 - a probe can raise anything
         unavailable = Unavailable(
             reason=f"its probe failed: {type(error).__name__}: {error}",
@@ -152,9 +190,9 @@ def _describe_model(
     files: tuple[str, ...] | None = None
     files_error: ErrorInfo | None = None
     try:
-        support = backend.supports(model)
+        support = _expect(backend.supports(model), (Native, BestEffort, Unsupported), "supports")
         if not isinstance(support, Unsupported):
-            files = backend.select_files(model)
+            files = tuple(_expect(backend.select_files(model), (tuple, list), "select_files"))
     except BackplaneError as error:
         files_error = ErrorInfo.of(error)
     except Exception as error:  # noqa: BLE001 - a plugin can raise anything
@@ -166,6 +204,14 @@ def _describe_model(
         files=files,
         files_error=files_error,
     )
+
+
+def _expect(answer: AnswerT, types: tuple[type, ...], method: str) -> AnswerT:
+    """A plugin's answer, if it is what the contract says: authors may run no type checker."""
+    if isinstance(answer, types):
+        return answer
+    names = " or ".join(expected.__name__ for expected in types)
+    raise TypeError(f"its {method} returned {answer!r:.100}, not {names}")
 
 
 def main(stdin: TextIO, stdout: TextIO) -> None:

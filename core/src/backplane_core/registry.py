@@ -21,6 +21,10 @@ ENTRY_POINT_GROUP = "backplane"
 EXTRA_PLUGINS_VARIABLE = "BACKPLANE_EXTRA_PLUGINS"
 
 
+class DuplicateBackendError(BackendError):
+    """Two plugins register the same backend name: nobody can say which is meant."""
+
+
 class RegisteredBackend(msgspec.Struct, frozen=True, kw_only=True):
     """A backend class and the distribution it came from."""
 
@@ -88,13 +92,13 @@ def discover(*, only: Collection[str] | None = None) -> Registry:
     in BACKPLANE_EXTRA_PLUGINS (comma-separated), for plugins that are not installed.
 
     Raises:
-        BackendError: two plugins register the same backend name.
+        DuplicateBackendError: two plugins register the same backend name.
     """
     registry = Registry()
     for name, entry_point in _candidates(only):
         try:
             _register(registry, name, entry_point)
-        except BackendError:
+        except DuplicateBackendError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
             registry.failures[name] = _one_line(error)
@@ -123,7 +127,7 @@ def _register(registry: Registry, name: str, entry_point: EntryPoint | None) -> 
     for backend in found:
         _check(backend)
         if other := registry.backends.get(backend.name):
-            raise BackendError(
+            raise DuplicateBackendError(
                 f"backend {backend.name} is registered twice: by {name} and by "
                 f"{other.distribution or other.backend.__module__}",
                 remedy="uninstall one of them",

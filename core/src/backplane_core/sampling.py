@@ -8,6 +8,9 @@ import msgspec
 _MASK = (1 << 64) - 1
 _GOLDEN = 0x9E3779B97F4A7C15
 
+# A temperature below this cannot be told from 0 and would overflow float32 logits.
+GREEDY_BELOW = 1e-5
+
 
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is drawn. Processors apply in the order of the fields.
@@ -23,7 +26,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
             multiplied where negative (CTRL, arXiv:1909.05858); 1 is off.
         frequency_penalty: subtracted once per occurrence; 0 is off.
         presence_penalty: subtracted once if the token occurred at all; 0 is off.
-        temperature: ≥ 0; 0 is greedy: the highest logit, the lowest id among equals.
+        temperature: ≥ 0; below 1e-5 is greedy: the highest logit, the lowest id among equals.
         top_k: keep the k highest; 0 is off.
         top_p: keep the smallest set of highest probability that reaches it; 1 is off.
         min_p: keep what has at least this share of the highest probability; 0 is off.
@@ -45,7 +48,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     @property
     def greedy(self) -> bool:
         """Whether nothing is drawn at random."""
-        return self.temperature == 0.0
+        return self.temperature < GREEDY_BELOW
 
 
 class StoppingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -3,6 +3,8 @@
 Keys and values live in one unified pool of cells; sequences that share a prefix share its cells.
 """
 
+import logging
+
 import numpy as np
 import numpy.typing as npt
 from backplane_core.batching.executor import (
@@ -19,6 +21,8 @@ from backplane_core.errors import BackplaneError, GenerationError, OutOfMemoryEr
 from backplane_llamacpp.native import log
 from backplane_llamacpp.native.context import NativeContext, TokenBatch
 from backplane_llamacpp.sampler import Sampler, needs_only_argmax
+
+_log = logging.getLogger(__name__)
 
 _DECODED, _NO_CELLS, _ALLOCATION_FAILED = 0, 1, -2
 
@@ -117,6 +121,10 @@ class LlamaCppExecutor(Executor):
             token_id = self._sampler.sample(scheduled.seq_id, scheduled.sequence, logits)
         except GenerationError as error:
             return error
+        except (ArithmeticError, LookupError, ValueError) as error:
+            # One request's numbers must not take everybody's engine down.
+            _log.exception("sampling failed for %s", scheduled.sequence.request.request_id)
+            return GenerationError(f"the token could not be sampled: {type(error).__name__}")
         num_top = scheduled.sequence.request.top_logprobs
         if num_top is None:
             return SampledTokens([token_id])

@@ -24,6 +24,8 @@ _FIRST_LOOK, _LOOK_FURTHER = 256, 8
 # Beyond so many numbers their sums, not their own rounding, decide: float32 is twice as fast.
 _MANY = 4096
 _BLOCK = 512
+# Hotter than this all tokens are equally likely; float32 has no room for much more.
+_HOTTEST = 1e30
 
 
 class TokenCounts:
@@ -127,6 +129,7 @@ class Sampler:
     def _scaled(self, logits: Logits, temperature: float) -> Weights | Logits:
         """Logits below the highest over the temperature; float64 unless that is many numbers."""
         below = logits - logits.max()
+        temperature = min(temperature, _HOTTEST)
         if len(logits) > _MANY:
             return below / np.float32(temperature)
         return below.astype(np.float64) / temperature

@@ -59,14 +59,16 @@ class Worker:
             finally:
                 runner.close()
         except SetupError as error:
-            _log.error("%s", error)
-            self._report_down(str(error), final=True)
+            if self._line is None:  # with a launcher, the launcher says it
+                _log.error("%s", error)
+            self._report_down(str(error), "the model cannot be loaded", final=True)
             return SETUP_STATUS
         except Exception as error:  # noqa: BLE001 - an engine can raise anything; it is logged whole
             _log.exception("the worker failed")
-            self._report_down(f"{type(error).__name__}: {error}", final=False)
+            reason = f"{type(error).__name__}: {error}"
+            self._report_down(reason, "the engine failed", final=False)
             return 1
-        self._report_down("stopped", final=True)
+        self._report_down("stopped", "stopped", final=True)
         return 0
 
     def _on_io(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -91,7 +93,8 @@ class Worker:
         if not changed and now - self._last_progress_s < _PROGRESS_EVERY_S:
             return
         self._last_stage, self._last_progress_s = stage, now
-        _log.info("%s%s %s", stage, "" if fraction is None else f" {fraction:.0%}", detail)
+        share = "" if fraction is None else f"{fraction:.0%}"
+        _log.info(" ".join(part for part in (stage, share, detail) if part))
         if self._line is not None:
             self._loop.call_soon_threadsafe(self._line.progress, stage, fraction, detail)
 
@@ -123,10 +126,11 @@ class Worker:
         await service.drain(grace_s)
         service.engine.stop()
 
-    def _report_down(self, reason: str, *, final: bool) -> None:
+    def _report_down(self, reason: str, summary: str, *, final: bool) -> None:
         if (line := self._line) is None:
             return
-        down = WorkerDown(worker_id=self._launch.worker_id, reason=reason, final=final)
+        worker_id = self._launch.worker_id
+        down = WorkerDown(worker_id=worker_id, reason=reason, summary=summary, final=final)
 
         async def say_goodbye() -> None:
             line.send(down)

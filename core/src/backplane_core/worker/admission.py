@@ -7,12 +7,10 @@ import math
 from collections.abc import Iterator
 
 from backplane_core.capabilities import Capabilities
+from backplane_core.capability_check import unsupported
 from backplane_core.errors import UnsupportedError, ValidationError
 from backplane_core.messages import MediaSegment, RunnerInfo, Submit
 from backplane_core.sampling import SamplingParams, StoppingParams
-
-_DEFAULT_SAMPLING = SamplingParams()
-_OPTIONAL_STOPPING = ("min_new_tokens", "stop_token_ids", "ignore_eos")
 
 
 def check_request(request: Submit, info: RunnerInfo) -> None:
@@ -31,22 +29,22 @@ def check_request(request: Submit, info: RunnerInfo) -> None:
 
 
 def _check_capabilities(request: Submit, can: Capabilities, backend: str) -> None:
-    for parameter, reason in _unsupported(request, can):
+    missing = unsupported(
+        can,
+        sampling=request.sampling,
+        stopping=request.stopping,
+        top_logprobs=request.top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+        num_sequences=request.num_sequences,
+    )
+    for parameter, reason in (*missing, *_unsupported_kinds(request, can)):
         raise UnsupportedError(
             f"`{parameter}` is not supported: backend {backend} {reason}", parameter=parameter
         )
 
 
-def _unsupported(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
-    """Parameters outside the capabilities, each with what the backend lacks."""
-    asked = _changed(request.sampling, SamplingParams.__struct_fields__, _DEFAULT_SAMPLING)
-    asked += [name for name in _OPTIONAL_STOPPING if getattr(request.stopping, name)]
-    for name in asked:
-        if name not in can.sampling and name not in can.stopping:
-            yield name, "does not have it"
-    yield from _unsupported_logprobs(request, can)
-    if request.num_sequences > 1 and not can.multiple_sequences:
-        yield "num_sequences", "generates one sequence a request"
+def _unsupported_kinds(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
+    """What no client's parameter says directly."""
     if request.grammar is not None and request.grammar.kind not in can.grammars:
         yield "grammar", f"has no grammars of kind {request.grammar.kind}"
     if request.kind == "embed" and not can.embeddings:
@@ -56,20 +54,6 @@ def _unsupported(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]
     for segment in request.prompt:
         if isinstance(segment, MediaSegment) and segment.modality not in can.modalities:
             yield "prompt", f"takes no {segment.modality}"
-
-
-def _changed(params: SamplingParams, names: tuple[str, ...], default: SamplingParams) -> list[str]:
-    return [name for name in names if getattr(params, name) != getattr(default, name)]
-
-
-def _unsupported_logprobs(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
-    if request.top_logprobs is not None:
-        if can.max_top_logprobs is None:
-            yield "logprobs", "reports no logprobs"
-        elif request.top_logprobs > can.max_top_logprobs:
-            yield "top_logprobs", f"reports at most {can.max_top_logprobs} alternatives"
-    if request.prompt_logprobs is not None and not can.prompt_logprobs:
-        yield "prompt_logprobs", "reports no logprobs of the prompt"
 
 
 def _check_sampling(sampling: SamplingParams) -> None:

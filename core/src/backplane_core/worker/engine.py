@@ -48,6 +48,7 @@ class EngineLoop:
         self._events = events
         self._inbox: deque[Command] = deque()
         self._stopping = False
+        self._runner_steps = 0
         self.num_steps = 0
 
     def post(self, command: Command) -> None:
@@ -66,9 +67,17 @@ class EngineLoop:
             while self._inbox:
                 self._carry_out(self._inbox.popleft())
             output = self._runner.poll(POLL_TIMEOUT_S)
-            self.num_steps += 1
             if output.deltas or output.failures or output.prompt_logprobs:
                 self._events.step(output)
+            self._count_progress(output)
+
+    def _count_progress(self, output: StepOutput) -> None:
+        # A poll that returns empty-handed is no progress: a runner that lost a request would
+        # poll for ever. Prefill yields nothing either, but the runner's own steps advance.
+        runner_steps = self._runner.stats().num_steps
+        if output.deltas or output.failures or runner_steps != self._runner_steps:
+            self.num_steps += 1
+        self._runner_steps = runner_steps
 
     def _carry_out(self, command: Command) -> None:
         runner = self._runner

@@ -38,10 +38,17 @@ class InFlight(Generic[OwnerT]):
 
         Raises:
             OverloadedError: no room; says when a place is likely to be free.
-            ValidationError: the id is in flight already.
+            ValidationError: it can never fit, or its id is in flight already.
         """
         if request.request_id in self._entries:
             raise ValidationError(f"request id {request.request_id} is in flight already")
+        if request.num_sequences > self.max_sequences:
+            raise ValidationError(
+                f"{request.num_sequences} sequences are more than the {self.max_sequences} that "
+                "may be in flight",
+                parameter="num_sequences",
+                remedy="the flag --max-concurrent-requests sets the limit",
+            )
         if self.num_sequences + request.num_sequences > self.max_sequences:
             raise OverloadedError(
                 f"{self.num_sequences} of {self.max_sequences} places are taken",

@@ -10,6 +10,8 @@ import logging
 import os
 import time
 from collections import defaultdict
+from collections.abc import Coroutine
+from concurrent.futures import ThreadPoolExecutor
 
 from backplane_core.errors import (
     BackplaneError,
@@ -77,6 +79,8 @@ class WorkerService:
         self._idle.set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        # A long text takes long; heartbeats and cancels must not wait for it.
+        self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     @property
     def busy(self) -> bool:
@@ -88,8 +92,7 @@ class WorkerService:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_path)  # noqa: PTH108 - pathlib's would be taken for blocking I/O
         self._server = await asyncio.start_unix_server(self._serve, socket_path)
-        task = asyncio.create_task(self._watch_deadlines())
-        self._tasks.add(task)
+        self._spawn(self._watch_deadlines())
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing new; return when all is done or after `grace_s` seconds."""
@@ -102,12 +105,18 @@ class WorkerService:
 
     async def close(self) -> None:
         """Close every connection."""
-        for task in self._tasks:
+        self._encoder.shutdown(wait=False, cancel_futures=True)
+        for task in list(self._tasks):
             task.cancel()
         if self._server is not None:
             self._server.close()
         for connection in list(self._connections):
             connection.close()
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     # ── what servers say ─────────────────────────────────────────────────────────────────
 
@@ -146,7 +155,7 @@ class WorkerService:
                 if self._in_flight.owner(request_id) is connection:
                     self._cancel(request_id, index)
             case Tokenize():
-                self._tokenize(connection, message)
+                self._spawn(self._tokenize(connection, message))
             case GetStats() | LoadAdapter() | UnloadAdapter():
                 self._commands[message.request_id] = connection
                 self.engine.post(message)
@@ -182,18 +191,22 @@ class WorkerService:
             self.engine.post(Cancel(request_id=request_id, index=index))
             self._check_idle()
 
-    def _tokenize(self, connection: ServerConnection, message: Tokenize) -> None:
+    async def _tokenize(self, connection: ServerConnection, message: Tokenize) -> None:
         try:
-            token_ids = self._runner.tokenize(
-                message.texts,
-                add_special=message.add_special,
-                parse_special=message.parse_special,
+            token_ids = await self._loop.run_in_executor(
+                self._encoder,
+                lambda: self._runner.tokenize(
+                    message.texts,
+                    add_special=message.add_special,
+                    parse_special=message.parse_special,
+                ),
             )
-        except BackplaneError as error:
+            connection.send(Tokenized(request_id=message.request_id, token_ids=token_ids))
+        except Exception as error:  # noqa: BLE001 - a plugin's tokenizer can raise anything
+            if not isinstance(error, BackplaneError):
+                _log.exception("tokenizing failed")
             info = ErrorInfo.of(error)
             connection.send(CommandFailed(request_id=message.request_id, error=info))
-        else:
-            connection.send(Tokenized(request_id=message.request_id, token_ids=token_ids))
 
     # ── what the engine says (on the engine thread) ──────────────────────────────────────
 

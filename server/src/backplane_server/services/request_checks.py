@@ -3,17 +3,14 @@
 The worker checks again; here the client's own names for the parameters are known.
 """
 
-from collections.abc import Iterator
-
-from backplane_core.capabilities import Capabilities
+from backplane_core.capability_check import unsupported
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import UnsupportedError, ValidationError
 from backplane_core.messages import RunnerInfo
-from backplane_core.sampling import SamplingParams
+from backplane_core.sampling import StoppingParams
 
 from backplane_server.services.generation_request import GenerationRequest
 
-_NEUTRAL = SamplingParams()
 _MAX_STOP_CHARS = 1000
 
 
@@ -25,7 +22,20 @@ def check_request(request: GenerationRequest, settings: ServerLaunch, info: Runn
         UnsupportedError: a parameter that this backend cannot honour.
     """
     _check_limits(request, settings, info)
-    for parameter, reason in _unsupported(request, info.capabilities):
+    missing = unsupported(
+        info.capabilities,
+        sampling=request.sampling,
+        stopping=StoppingParams(
+            max_new_tokens=request.max_new_tokens or 1,
+            min_new_tokens=request.min_new_tokens,
+            stop_token_ids=request.stop_token_ids,
+            ignore_eos=request.ignore_eos,
+        ),
+        top_logprobs=request.top_logprobs,
+        num_sequences=request.num_sequences,
+        seed_asked=request.seed is not None,
+    )
+    for parameter, reason in missing:
         name = request.name_of(parameter)
         raise UnsupportedError(
             f"`{name}` is not supported by the backend {info.model.backend}, which {reason}",
@@ -67,30 +77,6 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
             f"`truncate` must be at most {info.limits.max_input_tokens}, not {request.truncate}",
             parameter="truncate",
         )
-
-
-def _unsupported(request: GenerationRequest, can: Capabilities) -> Iterator[tuple[str, str]]:
-    """Parameters outside the capabilities, each with what the backend lacks."""
-    asked: list[str] = [
-        name
-        for name in SamplingParams.__struct_fields__
-        if getattr(request.sampling, name) != getattr(_NEUTRAL, name)
-    ]
-    if request.seed is not None:
-        asked.append("seed")
-    for name in asked:
-        if name not in can.sampling:
-            yield name, "does not sample by it"
-    for name in ("min_new_tokens", "stop_token_ids", "ignore_eos"):
-        if getattr(request, name) and name not in can.stopping:
-            yield name, "does not stop by it"
-    if request.top_logprobs is not None:
-        if can.max_top_logprobs is None:
-            yield "logprobs", "reports no logprobs"
-        elif request.top_logprobs > can.max_top_logprobs:
-            yield "top_logprobs", f"reports at most {can.max_top_logprobs} alternatives"
-    if request.num_sequences > 1 and not can.multiple_sequences:
-        yield "num_sequences", "generates one sequence a request"
 
 
 def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: RunnerInfo) -> int:
