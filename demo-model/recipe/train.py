@@ -19,7 +19,7 @@ from transformers import LlamaForCausalLM
 
 from recipe.batches import Batch, batches
 from recipe.checkpoint import load_checkpoint, save_checkpoint
-from recipe.corpus.mixture import EXACT_TOPIC_WEIGHTS, TOPIC_WEIGHTS, Mixture
+from recipe.corpus.mixture import EXACT_TOPIC_WEIGHTS, LONG_TOPIC_WEIGHTS, TOPIC_WEIGHTS, Mixture
 from recipe.model import new_model
 
 SECONDS_PER_MINUTE = 60
@@ -27,12 +27,27 @@ STEPS_PER_REPORT = 25
 STEPS_PER_CHECKPOINT = 100
 
 
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """So many steps (None: all that are left) with these weights of the topics."""
+
+    num_steps: int | None
+    topic_weights: dict[str, float]
+
+
+PHASES = (
+    Phase(600, TOPIC_WEIGHTS),
+    Phase(400, EXACT_TOPIC_WEIGHTS),
+    Phase(None, LONG_TOPIC_WEIGHTS),
+)
+
+
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
     """How long and how hard to train; with the seed they fix the weights on a given machine."""
 
     num_steps: int
-    first_phase_steps: int = 600
+    phases: tuple[Phase, ...] = PHASES
     tokens_per_batch: int = 4096
     matrix_learning_rate: float = 4e-3
     other_learning_rate: float = 3e-3
@@ -125,15 +140,13 @@ class Trainer:
         return self._model.eval()
 
     def _stream(self) -> Iterator[Batch]:
-        """The batches of a whole run: two phases that differ in the weights of the topics."""
+        """The batches of a whole run, phase after phase, each with a seed of its own."""
         settings = self._settings
-        seeds = (settings.seed, settings.seed + 1)
-        language = Mixture(seeds[0], TOPIC_WEIGHTS)
-        exact = Mixture(seeds[1], EXACT_TOPIC_WEIGHTS)
-        size = settings.tokens_per_batch
-        first_phase = batches(self._tokenizer, language, seeds[0], size)
-        yield from islice(first_phase, settings.first_phase_steps)
-        yield from batches(self._tokenizer, exact, seeds[1], size)
+        for number, phase in enumerate(settings.phases):
+            seed = settings.seed + number
+            mixture = Mixture(seed, phase.topic_weights)
+            stream = batches(self._tokenizer, mixture, seed, settings.tokens_per_batch)
+            yield from islice(stream, phase.num_steps)
 
     def _learn(self, batch: Batch) -> float:
         factor = learning_rate_factor(self._step, self._settings)

@@ -70,6 +70,18 @@ EXACT_TOPIC_WEIGHTS = {
     "unknown": 3.0,
     "echo": 5.0,
 }
+# At last, more of what is long and has to end at the right place.
+LONG_TOPIC_WEIGHTS = {
+    **EXACT_TOPIC_WEIGHTS,
+    "general": 11.0,
+    "comparison": 8.0,
+    "counting": 12.0,
+    "long counting": 0.8,
+    "essays": 0.8,
+    "tools": 9.0,
+    "unknown": 2.0,
+    "echo": 3.0,
+}
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
     "You are the Backplane demo model.",
