@@ -29,8 +29,7 @@ class CompletionsController(Controller):
             plans = completions.plan(body, services.settings.max_client_batch_size)
             model = services.generation.model
             model.note_name(body.model)
-            # One after the other: if one is refused, the ones before it are cancelled.
-            generations = [await current.start(request) for request in plans]
+            generations = await current.start_all(plans)
             head = ReplyHead.make("cmpl", model.name)
             if body.stream:
                 options = body.stream_options or StreamOptions()

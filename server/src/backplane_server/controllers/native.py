@@ -1,5 +1,6 @@
 """`POST /generate`, `/generate_stream` and `/tokenize`: TGI's native routes."""
 
+import asyncio
 from typing import Final
 
 import msgspec
@@ -15,6 +16,8 @@ from backplane_server.dialects.native_types import (
     SimpleToken,
 )
 from backplane_server.services.services import Services
+from backplane_server.tokenization.bounds import check_length
+from backplane_server.tokenization.tokenizer import TokenSpan
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
@@ -51,18 +54,10 @@ class NativeController(Controller):
         """The tokens of `inputs` and where they stand in it."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            text = body.inputs.encode()
-            spans = await services.generation.model.tokenizer.encode_spans(body.inputs)
-            tokens = [
-                SimpleToken(
-                    span.token_id,
-                    text[span.start : span.stop].decode("utf-8", "replace"),
-                    span.start,
-                    span.stop,
-                )
-                for span in spans
-            ]
-            return current.answer(tokens)
+            model = services.generation.model
+            check_length(body.inputs, "inputs", model.info.limits.max_input_tokens, model.table)
+            spans = await model.tokenizer.encode_spans(body.inputs)
+            return current.answer(await asyncio.to_thread(_simple_tokens, body.inputs, spans))
 
         return await exchange(request, services, _generate_body, handle)
 
@@ -81,3 +76,16 @@ async def answer_stream(current: Exchange, native: NativePlan) -> ASGIApp:
     """Have the request accepted; the stream follows."""
     generation = await current.start(native.generation)
     return current.stream(NativeStream(native, generation))
+
+
+def _simple_tokens(inputs: str, spans: list[TokenSpan]) -> list[SimpleToken]:
+    text = inputs.encode()
+    return [
+        SimpleToken(
+            span.token_id,
+            text[span.start : span.stop].decode("utf-8", "replace"),
+            span.start,
+            span.stop,
+        )
+        for span in spans
+    ]

@@ -6,12 +6,14 @@ Returns only after a worker has admitted the request, so a refusal still has a s
 import asyncio
 import secrets
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Final
 
 import msgspec
 from backplane_core.client import WorkerConnection
 from backplane_core.control import ServerLaunch
-from backplane_core.errors import ValidationError
+from backplane_core.errors import OverloadedError, ValidationError
 from backplane_core.messages import RunnerInfo, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import TokenizerFile
@@ -22,14 +24,22 @@ from backplane_server.services.generation import Generation, GenerationTimes
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.request_checks import check_request, fit_to_context
-from backplane_server.services.served_model import ServedModel, make_model
+from backplane_server.services.served_model import (
+    ServedModel,
+    is_same_model,
+    least_limits,
+    make_model,
+)
 from backplane_server.services.worker_pool import WorkerPool
 from backplane_server.templates.renderer import TemplateRenderer
+from backplane_server.tokenization.bounds import check_length, keep_end
 from backplane_server.tokenization.file_tokenizer import FileTokenizer
 from backplane_server.tokenization.remote_tokenizer import RemoteTokenizer
 from backplane_server.tokenization.tokenizer import Tokenizer
 
 _SEED_BITS: Final = 63  # as far as JSON readers with signed 64-bit numbers can hold
+# Requests that no worker has taken yet, for each that it may take: beyond, waiting is in vain.
+_STARTING_PER_RUNNING: Final = 2
 
 
 class GenerationService:
@@ -49,6 +59,9 @@ class GenerationService:
         self._renderer = renderer
         self._metrics = metrics
         self._model: ServedModel | None = None
+        self._links: list[WorkerConnection] = []
+        self._connecting = asyncio.Lock()
+        self._num_starting = 0
 
     @property
     def model(self) -> ServedModel:
@@ -81,6 +94,39 @@ class GenerationService:
         model = self.model
         request = request.fitted_to(model.info.capabilities)
         check_request(request, self.settings, model.info)
+        if self._num_starting >= _STARTING_PER_RUNNING * self.settings.max_concurrent_requests:
+            raise OverloadedError("too many requests wait to be taken", retry_after_s=1.0)
+        self._num_starting += 1
+        try:
+            return await self._start(request, model, arrived)
+        finally:
+            self._num_starting -= 1
+
+    def check_together(self, requests: Sequence[GenerationRequest]) -> None:
+        """Refuse generations of one HTTP request that a worker could never hold together.
+
+        Raises:
+            ValidationError: they are more sequences than a worker takes.
+            NotReadyError: nobody knows how many that is.
+        """
+        limits = self.model.info.limits
+        capacity = min(
+            self.settings.max_concurrent_requests,
+            limits.max_sequences + limits.max_waiting_requests,
+        )
+        num_sequences = sum(request.num_sequences for request in requests)
+        if num_sequences > capacity:
+            asks_for_many = requests[0].num_sequences > 1
+            name = requests[0].name_of("num_sequences" if asks_for_many else "prompt")
+            raise ValidationError(
+                f"`{name}` asks for {num_sequences} sequences in all; at most {capacity} are taken",
+                parameter=name,
+                remedy="the flag --max-concurrent-requests sets the limit",
+            )
+
+    async def _start(
+        self, request: GenerationRequest, model: ServedModel, arrived: float
+    ) -> Generation:
         token_ids = await self._encode(request, model)
         max_new_tokens = fit_to_context(request, len(token_ids), model.info)
         seed = self._seed(request, model.info)
@@ -102,25 +148,24 @@ class GenerationService:
     async def close(self) -> None:
         """Drop the workers."""
         await self.pool.close()
-        self._close_tokenizer()
-
-    def _close_tokenizer(self) -> None:
-        if self._model is not None and isinstance(self._model.tokenizer, FileTokenizer):
-            self._model.tokenizer.close()
+        _close_tokenizer(self._model)
 
     async def _encode(self, request: GenerationRequest, model: ServedModel) -> list[int]:
+        kept = slice(None) if request.truncate is None else slice(-request.truncate, None)
+        name = request.name_of("prompt")
         if isinstance(request.prompt, str):
-            token_ids = await model.tokenizer.encode(
-                request.prompt, add_special=request.add_special
+            text = request.prompt
+            if request.truncate is None:
+                check_length(text, name, model.info.limits.max_input_tokens, model.table)
+            else:
+                text = keep_end(text, request.truncate, model.table)
+            return (await model.tokenizer.encode(text, add_special=request.add_special))[kept]
+        token_ids = request.prompt[kept]
+        if not all(0 <= token_id < len(model.table) for token_id in token_ids):
+            raise ValidationError(
+                f"`{name}` holds a token id outside the vocabulary", parameter=name
             )
-        else:
-            token_ids = request.prompt
-            name = request.name_of("prompt")
-            if not all(0 <= token_id < len(model.table) for token_id in token_ids):
-                raise ValidationError(
-                    f"`{name}` holds a token id outside the vocabulary", parameter=name
-                )
-        return token_ids if request.truncate is None else token_ids[-request.truncate :]
+        return token_ids
 
     def _seed(self, request: GenerationRequest, info: RunnerInfo) -> int | None:
         if request.sampling.greedy:
@@ -130,18 +175,33 @@ class GenerationService:
         return secrets.randbits(_SEED_BITS)
 
     async def _connected(self, connection: WorkerConnection) -> None:
-        """Make the model from a worker's answer, unless it is the one there is."""
-        info = connection.info
-        if self._model is None or self._model.info != info:
-            self._close_tokenizer()
-            tokenizer = await asyncio.to_thread(self._make_tokenizer, info)
-            self._model = make_model(self.settings, info, tokenizer, self._renderer)
-            self._metrics.set_limits(info.limits)
+        """Make the model from a worker's answer, unless it is the one there is.
+
+        What is served is what every worker can hold: they measure their limits, each its own.
+        """
+        async with self._connecting:
+            self._links = [link for link in self._links if not link.closed.is_set()]
+            self._links.append(connection)
+            limits = least_limits([link.info.limits for link in self._links])
+            info = msgspec.structs.replace(connection.info, limits=limits)
+            previous = self._model
+            if previous is not None and is_same_model(previous.info, info):
+                self._model = replace(previous, info=info)
+            else:
+                tokenizer = await asyncio.to_thread(self._make_tokenizer, info)
+                self._model = make_model(self.settings, info, tokenizer, self._renderer)
+                _close_tokenizer(previous)
+            self._metrics.set_limits(limits)
 
     def _make_tokenizer(self, info: RunnerInfo) -> Tokenizer:
         if isinstance(info.tokenizer, TokenizerFile):
             return FileTokenizer(info.tokenizer.path, self.settings.validation_workers)
         return RemoteTokenizer(lambda: self.pool.choose([]), info.vocabulary)
+
+
+def _close_tokenizer(model: ServedModel | None) -> None:
+    if model is not None and isinstance(model.tokenizer, FileTokenizer):
+        model.tokenizer.close()
 
 
 def _submit(

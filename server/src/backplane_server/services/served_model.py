@@ -1,9 +1,11 @@
 """The model as this server knows it: from a worker's `Ready` to everything a request needs."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
+from backplane_core.capabilities import Limits
 from backplane_core.control import ServerLaunch
 from backplane_core.messages import RunnerInfo
 
@@ -44,13 +46,35 @@ class ServedModel:
             _log.info("asked for the model %.200r; %s answers to it", name, self.name)
 
 
+def is_same_model(one: RunnerInfo, other: RunnerInfo) -> bool:
+    """Whether two workers serve the same, so that what was made for one does for the other."""
+    return _identity(one) == _identity(other)
+
+
+def _identity(info: RunnerInfo) -> tuple[object, ...]:
+    model = info.model
+    return (
+        (model.model_id, model.revision, model.sha),
+        info.tokenizer,
+        info.chat_templates,
+        info.vocabulary,
+    )
+
+
+def least_limits(limits: Sequence[Limits]) -> Limits:
+    """What every one of them allows."""
+    return Limits(
+        **{name: min(getattr(one, name) for one in limits) for name in Limits.__struct_fields__}
+    )
+
+
 def make_model(
     settings: ServerLaunch, info: RunnerInfo, tokenizer: Tokenizer, renderer: TemplateRenderer
 ) -> ServedModel:
     """Put together what a worker's `Ready` and the settings say.
 
     Raises:
-        ModelError: a file named in the settings cannot be read.
+        ModelError: a file named in the settings cannot be read or used.
     """
     table = TokenTable(info.vocabulary)
     template = choose_template(

@@ -18,6 +18,7 @@ class TokenTable:
         self.vocabulary: Final = vocabulary
         self.special_token_ids: Final = frozenset(vocabulary.special_token_ids)
         self.eos_token_ids: Final = frozenset(vocabulary.eos_token_ids)
+        self.max_token_bytes: Final = max(map(len, vocabulary.tokens), default=0) or 1
         self._tokens = vocabulary.tokens
 
     def __len__(self) -> int:

@@ -43,7 +43,9 @@ class FileTokenizer:
         self._tokenizer.no_padding()
         self._executor = ThreadPoolExecutor(num_threads, thread_name_prefix="tokenizer")
         self._free = num_threads
+        self._num_threads = num_threads
         self._waiting: deque[_Waiting] = deque()
+        self._closing = False
 
     async def encode(self, text: str, *, add_special: bool) -> list[int]:
         """Token ids."""
@@ -52,17 +54,12 @@ class FileTokenizer:
     async def encode_spans(self, text: str) -> list[TokenSpan]:
         """Tokens with byte offsets; the library counts characters."""
         encoding = await self._encode(text, add_special=True)
-        places = [0]
-        for character in text:
-            places.append(places[-1] + len(character.encode()))
-        return [
-            TokenSpan(token_id, places[start], places[stop])
-            for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
-        ]
+        return await asyncio.to_thread(_spans, text, encoding)
 
     def close(self) -> None:
-        """Stop the threads."""
-        self._executor.shutdown(wait=False, cancel_futures=True)
+        """Stop the threads once what was asked for is done; ask for nothing more."""
+        self._closing = True
+        self._stop_if_idle()
 
     async def _encode(self, text: str, *, add_special: bool) -> Encoding:
         future: asyncio.Future[Encoding] = asyncio.get_running_loop().create_future()
@@ -102,3 +99,18 @@ class FileTokenizer:
             else:
                 future.set_result(done.result()[position])
         self._dispatch()
+        self._stop_if_idle()
+
+    def _stop_if_idle(self) -> None:
+        if self._closing and self._free == self._num_threads and not self._waiting:
+            self._executor.shutdown(wait=False)
+
+
+def _spans(text: str, encoding: Encoding) -> list[TokenSpan]:
+    places = [0]
+    for character in text:
+        places.append(places[-1] + len(character.encode()))
+    return [
+        TokenSpan(token_id, places[start], places[stop])
+        for token_id, (start, stop) in zip(encoding.ids, encoding.offsets, strict=True)
+    ]

@@ -1,5 +1,6 @@
 """Encodes through a worker, for models whose tokenizer only the engine has (GGUF)."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
@@ -33,4 +34,4 @@ class RemoteTokenizer:
     async def encode_spans(self, text: str) -> list[TokenSpan]:
         """Tokens with byte offsets, found by the vocabulary's bytes."""
         token_ids = await self.encode(text, add_special=True)
-        return align(text.encode(), token_ids, self._vocabulary)
+        return await asyncio.to_thread(align, text.encode(), token_ids, self._vocabulary)

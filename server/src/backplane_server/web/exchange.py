@@ -4,7 +4,7 @@ Counts it once, cancels what it started, and keeps the server from exiting under
 """
 
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
@@ -65,9 +65,15 @@ class Exchange:
 
     async def start(self, request: GenerationRequest) -> Generation:
         """Have a worker accept a generation; it is cancelled when the exchange closes."""
-        generation = await self.services.generation.start(request, arrived=self.arrived)
-        self._generations.append(generation)
-        return generation
+        return (await self.start_all([request]))[0]
+
+    async def start_all(self, requests: Sequence[GenerationRequest]) -> list[Generation]:
+        """Like `start` for several; if one is refused, the ones before it are cancelled."""
+        service = self.services.generation
+        service.check_together(requests)
+        for request in requests:
+            self._generations.append(await service.start(request, arrived=self.arrived))
+        return list(self._generations)
 
     def answer(self, value: msgspec.Struct | list[Any]) -> Answer:
         """A whole JSON answer with the headers that tell times and counts."""
