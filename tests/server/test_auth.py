@@ -1,10 +1,11 @@
-"""With keys set, every path wants one but those opened by name: over the application's own list."""
+"""With keys set, every path wants one but what is open on purpose: over the application's list."""
 
 import itertools
 
 import pytest
 from backplane_core.control import ServerLaunch
 from backplane_server.app import create_app
+from backplane_server.pages.home import HOME_PAGE
 from backplane_server.services.services import Services
 from backplane_server.web.auth import ALWAYS_OPEN
 
@@ -113,12 +114,16 @@ async def test_the_probes_are_always_open():
     assert (await call(app, "GET", "/health"))[0] == 401
 
 
-async def test_routes_can_be_opened_by_name_and_only_those():
-    app = make_app(api_keys=KEYS, open_routes=("/health", "/docs", "/"))
-    for path in ("/health", "/docs", "/docs/", "/docs/swagger-ui.css", "/"):
-        assert (await call(app, "GET", path))[0] != 401, path
-    for path in ("/docsx", "/info", "/metrics", "/v1/models", "/healthy", "//"):
-        assert (await call(app, "GET", path))[0] == 401, path
+async def test_the_home_page_alone_is_open_to_browsers():
+    app = make_app(api_keys=KEYS)
+    browser = [(b"accept", b"text/html,*/*;q=0.8")]
+    assert (await call(app, "GET", "/", headers=browser))[2] == HOME_PAGE
+    for method, path in every_route(app):
+        if path in ALWAYS_OPEN or (method, path) == ("GET", "/"):
+            continue
+        assert (await call(app, method, path, headers=browser))[0] == 401, (method, path)
+    for accept in (b"*/*", b"application/json", b"text/*"):
+        assert (await call(app, "GET", "/", headers=[(b"accept", accept)]))[0] == 401
 
 
 async def test_without_keys_everything_is_open():

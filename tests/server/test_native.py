@@ -211,7 +211,11 @@ def test_info_and_models(stack):
         "version",
         "sha",
         "docker_label",
+        "backend",
+        "backend_version",
+        "device",
     ]
+    assert info["max_best_of"] == 1, "more is a 422"
     assert (info["model_id"], info["max_stop_sequences"]) == ("echo:test", 4)
     assert stack.get("/v1/models").json() == {
         "object": "list",

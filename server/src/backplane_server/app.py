@@ -45,7 +45,7 @@ def create_app(services: Services) -> Litestar:
         logging_config=None,
     )
     app.asgi_handler = Authentication(
-        app.asgi_handler, settings.api_keys, settings.open_routes, allow_preflight=bool(cors)
+        app.asgi_handler, settings.api_keys, allow_preflight=bool(cors)
     )
     return app
 

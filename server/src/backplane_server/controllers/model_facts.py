@@ -42,7 +42,7 @@ class ModelFactsController(Controller):
             model_sha=model.info.model.sha,
             model_pipeline_tag="text-generation",
             max_concurrent_requests=settings.max_concurrent_requests,
-            max_best_of=settings.max_best_of,
+            max_best_of=1,  # more is refused in this version
             max_stop_sequences=settings.max_stop_sequences,
             max_input_tokens=model.info.limits.max_input_tokens,
             max_total_tokens=model.info.limits.max_total_tokens,
@@ -52,6 +52,9 @@ class ModelFactsController(Controller):
             version=__version__,
             sha=None,
             docker_label=None,
+            backend=model.info.model.backend,
+            backend_version=model.info.model.backend_version,
+            device=model.info.model.device,
         )
         return Answer(msgspec.json.encode(facts))
 

@@ -10,8 +10,9 @@ from backplane_server.controllers.health import health_answer
 from backplane_server.controllers.native import NESTED, answer_stream, answer_whole
 from backplane_server.dialects.native import plan
 from backplane_server.dialects.native_types import CompatGenerateRequest
-from backplane_server.pages.home import HOME_POLICY, SAFE_HEADERS, home_page
+from backplane_server.pages.home import HOME_PAGE, HOME_POLICY, SAFE_HEADERS
 from backplane_server.services.services import Services
+from backplane_server.web.auth import asks_for_home_page
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 from backplane_server.web.responses import Answer
@@ -37,11 +38,12 @@ class RootController(Controller):
     @get("/")
     async def home(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The page for browsers; for everybody else the same as `/health`."""
-        if "text/html" not in request.headers.get("accept", ""):
+        if not asks_for_home_page(request.scope):
             return health_answer(services)
         headers = {
             **SAFE_HEADERS,
             "content-security-policy": HOME_POLICY,
-            "cache-control": "no-store",
+            "cache-control": "no-cache",
+            "vary": "accept",
         }
-        return Answer(home_page(services), content_type="text/html; charset=utf-8", headers=headers)
+        return Answer(HOME_PAGE, content_type="text/html; charset=utf-8", headers=headers)

@@ -117,7 +117,7 @@ class SimpleToken(msgspec.Struct, frozen=True):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of `/info`."""
+    """Answer of `/info`; the last three fields are not TGI's."""
 
     model_id: str
     model_sha: str | None
@@ -133,3 +133,6 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     sha: str | None
     docker_label: str | None
+    backend: str
+    backend_version: str
+    device: str

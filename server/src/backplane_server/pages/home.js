@@ -4,8 +4,13 @@ const form = document.getElementById("form");
 const input = document.getElementById("input");
 const send = document.getElementById("send");
 const key = document.getElementById("key");
+const keyField = document.getElementById("key-field");
+const links = document.getElementById("links");
+const facts = document.getElementById("facts");
 const state = document.getElementById("state");
 const messages = [];
+let factsKnown = false;
+let timer;
 
 function show(kind, text) {
   const line = document.createElement("p");
@@ -80,21 +85,61 @@ input.addEventListener("keydown", (event) => {
   }
 });
 
+function showFacts(pairs) {
+  const lines = pairs.flatMap(([name, value]) => {
+    const term = document.createElement("dt");
+    const description = document.createElement("dd");
+    term.textContent = name;
+    description.textContent = value;
+    return [term, description];
+  });
+  facts.replaceChildren(...lines);
+}
+
+async function loadFacts() {
+  const response = await fetch("info", { headers: headers() });
+  if (response.status === 401) {
+    // A browser sends no key with a link, so these would only lead to refusals.
+    keyField.hidden = false;
+    links.hidden = true;
+  }
+  if (!response.ok) return;
+  const info = await response.json();
+  showFacts([
+    ["Model", info.model_id],
+    ["Backend", info.backend + " " + info.backend_version],
+    ["Device", info.device],
+    ["Context", info.max_total_tokens + " tokens, of which a prompt may have " + info.max_input_tokens],
+    ["Backplane", info.version],
+  ]);
+  factsKnown = true;
+}
+
 async function poll() {
   let delay = 1000;
   try {
-    const response = await fetch("health/ready");
+    if (!factsKnown) await loadFacts();
+    const full = await fetch("health", { headers: headers() });
+    const response = full.status === 401 ? await fetch("health/ready") : full;
     if (response.ok) {
       state.textContent = "ready";
       delay = 15000;
     } else {
       const body = await response.json();
-      const share = typeof body.fraction === "number" ? " " + Math.round(body.fraction * 100) + " %" : "";
-      state.textContent = "not ready: " + body.stage + share;
+      const { stage, fraction, detail } = body.progress || body;
+      const share = typeof fraction === "number" ? " " + Math.round(fraction * 100) + " %" : "";
+      state.textContent = "not ready: " + stage + share + (detail ? ": " + detail : "");
     }
   } catch (error) {
     state.textContent = "the server does not answer";
   }
-  setTimeout(poll, delay);
+  clearTimeout(timer);
+  timer = setTimeout(poll, delay);
 }
+
+key.addEventListener("change", () => {
+  factsKnown = false;
+  clearTimeout(timer);
+  poll();
+});
 poll();

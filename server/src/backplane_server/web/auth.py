@@ -1,10 +1,10 @@
-"""Deny by default: with keys set, every path wants one but those that were opened by name.
+"""Deny by default: with keys set, every path wants one but the two probes and the bare home page.
 
 Looks at `scope["path"]` alone, never at a URL put together from the Host header.
 """
 
 import hmac
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
@@ -16,13 +16,24 @@ from backplane_server.web.responses import send_json
 ALWAYS_OPEN: Final = frozenset({"/health/live", "/health/ready"})
 
 
+def asks_for_home_page(scope: HTTPScope) -> bool:
+    """Whether the answer is the page at `/`, which holds no facts and lets one type a key.
+
+    The route decides by this too, so that nothing else is ever answered in the page's place.
+    """
+    return (
+        scope["method"] == "GET"
+        and scope["path"] == "/"
+        and any(name == b"accept" and b"text/html" in value for name, value in scope["headers"])
+    )
+
+
 class Authentication:
     """ASGI middleware around the whole application, unknown paths included.
 
     Args:
         app: what is guarded.
         keys: the keys that open it; none opens it to everybody.
-        open_routes: paths that need no key, beside the two probes.
         allow_preflight: whether a browser's CORS preflight, which never carries a key, passes.
     """
 
@@ -30,15 +41,11 @@ class Authentication:
         self,
         app: ASGIApp,
         keys: Iterable[str],
-        open_routes: Collection[str],
         *,
         allow_preflight: bool,
     ) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
-        self._open = ALWAYS_OPEN | frozenset(open_routes)
-        # An opened route opens what lies under it ("/docs" its files); "/" is itself alone.
-        self._open_folders = tuple(f"{route}/" for route in open_routes if route.strip("/"))
         self._allow_preflight = allow_preflight
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -54,8 +61,7 @@ class Authentication:
         await send_json(send, error.status, error.body(dialect_of(scope["path"])), error.headers)
 
     def _is_open(self, scope: HTTPScope) -> bool:
-        path = scope["path"]
-        if path in self._open or any(path.startswith(folder) for folder in self._open_folders):
+        if scope["path"] in ALWAYS_OPEN or asks_for_home_page(scope):
             return True
         return (
             self._allow_preflight
