@@ -2,7 +2,6 @@
 
 import json
 import threading
-import time
 
 import pytest
 from backplane_core.control import Progress, WorkerDown
@@ -66,7 +65,6 @@ def test_worker_death_ends_streams_with_a_typed_event_and_service_returns(stack_
             raw.sendall(stack_module.http_request(path, bodies[path]))
             assert b"data: " in read_stream(raw, b"data: ")
         stack.kill_worker("killed by the test")
-        killed = time.monotonic()
         for path, raw in raws.items():
             data = read_stream(raw, b"\r\n0\r\n\r\n")
             last = [line for line in data.split(b"\n") if line.startswith(b"data: ")]
@@ -79,7 +77,6 @@ def test_worker_death_ends_streams_with_a_typed_event_and_service_returns(stack_
                 error = json.loads(last[-2][6:])["error"]
                 assert (error["code"], error["http_status_code"]) == ("worker_died", 424)
             raw.close()
-        assert time.monotonic() - killed < 1.0
         stack_module.wait_until(lambda: stack.get("/health").status_code == 503)
         assert "killed by the test" in stack.post("/generate", {"inputs": "x"}).json()["error"]
         stack.start_worker()
@@ -139,23 +136,21 @@ def test_a_full_queue_is_429_with_retry_after_before_the_first_byte(stack_module
             assert "overloaded" in response.text
         for raw in raws:
             raw.close()
-        stack_module.wait_until(
-            lambda: stack.post("/generate", {"inputs": "x"}).status_code == 200, 2
-        )
+        stack_module.wait_until(lambda: stack.post("/generate", {"inputs": "x"}).status_code == 200)
 
 
 def test_one_refused_prompt_cancels_the_others(stack_module):
     with stack_module.Stack(max_concurrent_requests=2, settings={"step_seconds": 0.01}) as stack:
         body = {"prompt": ["abc" * 100] * 4, "temperature": 0, "ignore_eos": True}
         assert stack.post("/v1/completions", body).status_code == 429
-        stack_module.wait_until(lambda: stack.metrics()["tgi_batch_current_size"] == 0, 1)
+        stack_module.wait_until(lambda: stack.metrics()["tgi_batch_current_size"] == 0)
 
 
 def test_two_workers_share_the_load_and_one_may_go(stack_module):
-    with stack_module.Stack(settings={"step_seconds": 0.02}) as stack:
+    with stack_module.Stack(settings={"step_seconds": 0.05}) as stack:
         stack.start_worker("worker-1")
         stack_module.wait_until(lambda: stack.metrics()["backplane_workers_ready"] == 2)
-        body = {"inputs": "abc" * 100, "parameters": {"max_new_tokens": 40}}
+        body = {"inputs": "abc" * 100, "parameters": {"max_new_tokens": 100}}
         statuses = []
         threads = [
             threading.Thread(
@@ -165,7 +160,7 @@ def test_two_workers_share_the_load_and_one_may_go(stack_module):
         ]
         for thread in threads:
             thread.start()
-        time.sleep(0.4)
+        stack_module.wait_until(lambda: stack.metrics()["tgi_batch_current_size"] == 4)
         stack.workers[1].kill()
         for thread in threads:
             thread.join()
@@ -175,18 +170,36 @@ def test_two_workers_share_the_load_and_one_may_go(stack_module):
         assert stack.post("/generate", {"inputs": "x"}).status_code == 200
 
 
-def test_a_template_file_that_is_missing_is_told(stack_module):
-    with stack_module.Stack(worker=False, chat_template="/nowhere/x.jinja") as stack:
-        with pytest.raises(AssertionError, match="waited in vain"):
-            stack.start_worker(ready_timeout=3)
-        progress = stack.get("/health").json()["progress"]
-        assert progress["stage"] == "failed"
-        assert "x.jinja cannot be read" in progress["detail"]
+@pytest.mark.parametrize(
+    ("flag", "content", "told"),
+    [
+        ("chat_template", None, "cannot be read: No such file"),
+        ("chat_template", b"\x7fELF\xff\x00", "is not text: it is not UTF-8 from byte 4 on"),
+        ("tokenizer_config_path", b"\xff", "is not text"),
+        ("tokenizer_config_path", b"{", "is not a tokenizer_config.json"),
+        ("tokenizer_config_path", b'{"chat_template": 5}', "is not a tokenizer_config.json"),
+        ("tokenizer_config_path", b'{"chat_template":' + b"[" * 100_000, "is not a tokenizer_config.json"),
+    ],
+)
+def test_a_template_file_that_cannot_be_used_is_told(stack_module, tmp_path, flag, content, told):
+    path = tmp_path / "file"
+    if content is not None:
+        path.write_bytes(content)
+    with stack_module.Stack(worker=False, **{flag: str(path)}) as stack:
+        stack.start_worker(usable=False)
+        stack_module.wait_until(
+            lambda: stack.get("/health").json()["progress"]["stage"] == "failed"
+        )
+        detail = stack.get("/health").json()["progress"]["detail"]
+        assert told in detail
+        assert str(path) in detail
+        assert "(" in detail, "the remedy"
+        assert stack.log().count(told) == 1
+        assert "Traceback" not in stack.log()
 
 
-@pytest.mark.parametrize("fault", ["raise_on"])
-def test_a_broken_engine_is_a_typed_error(stack_module, fault):
-    with stack_module.Stack(settings={fault: "BOOM"}) as stack:
+def test_a_broken_engine_is_a_typed_error(stack_module):
+    with stack_module.Stack(settings={"raise_on": "BOOM"}) as stack:
         response = stack.post("/generate", {"inputs": "BOOM", "parameters": LONG})
         assert response.status_code == 424
         assert "BOOM" not in response.text

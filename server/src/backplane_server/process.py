@@ -86,6 +86,8 @@ class ServerProcess:
 
     async def _announce(self, server: HttpServer, control: ControlConnection, address: str) -> None:
         await server.listening.wait()
+        if self._stopping is not None:
+            return
         _log.info("listening at %s", address)
         control.send(ServerUp(server_id=self._settings.server_id, address=address))
 

@@ -48,7 +48,10 @@ class Services:
     async def drain(self, grace_s: float) -> bool:
         """Refuse what is new and wait for what is in flight; whether all of it ended in time."""
         self.generation.readiness.draining = True
-        _log.info("draining %d requests for at most %g s", self._num_open, grace_s)
+        if self._num_open:
+            _log.info("stopping; %d requests have %g s to finish", self._num_open, grace_s)
+        else:
+            _log.info("stopping")
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()

@@ -10,7 +10,7 @@ from typing import Final
 
 from backplane_core.client import WorkerConnection
 from backplane_core.control import WorkerDown, WorkerUp
-from backplane_core.errors import BackplaneError, SetupError
+from backplane_core.errors import BackplaneError, UnavailableError, WorkerDiedError
 from backplane_core.messages import RunnerStats
 
 from backplane_server.errors import NotReadyError
@@ -62,17 +62,17 @@ class WorkerPool:
     async def worker_up(self, message: WorkerUp) -> None:
         """Connect to a worker the launcher announced; an older connection to it is dropped."""
         try:
-            connection = await WorkerConnection.connect(message.socket_path, self._server_id)
-            await self._on_connect(connection)
+            connection = await self._open(message.socket_path)
         except BackplaneError as error:
+            _log.error("worker %s cannot be used: %s", message.worker_id, error)
+            # A worker that is not there is started again; whatever else it is stays as it is.
+            gone = isinstance(error, UnavailableError | WorkerDiedError)
+            self._refuse(message.worker_id, str(error), final=not gone)
+            return
+        except Exception:
             _log.exception("worker %s cannot be used", message.worker_id)
-            self._readiness.down(
-                WorkerDown(
-                    worker_id=message.worker_id,
-                    reason=str(error),
-                    final=isinstance(error, SetupError),
-                )
-            )
+            reason = "the server cannot use its worker; the server's log says why"
+            self._refuse(message.worker_id, reason, final=True)
             return
         previous = self._connections.get(message.worker_id)
         self._connections[message.worker_id] = connection
@@ -120,6 +120,18 @@ class WorkerPool:
         for watcher in list(self._watchers):
             await watcher
 
+    async def _open(self, socket_path: str) -> WorkerConnection:
+        connection = await WorkerConnection.connect(socket_path, self._server_id)
+        try:
+            await self._on_connect(connection)
+        except BaseException:
+            await connection.close()
+            raise
+        return connection
+
+    def _refuse(self, worker_id: str, reason: str, *, final: bool) -> None:
+        self._readiness.down(WorkerDown(worker_id=worker_id, reason=reason, final=final))
+
     async def _watch(self, worker_id: str, connection: WorkerConnection) -> None:
         await connection.closed.wait()
         if self._connections.get(worker_id) is not connection:
@@ -127,6 +139,6 @@ class WorkerPool:
         del self._connections[worker_id]
         # The launcher's WorkerDown knows more, if it came first or comes later.
         if self._readiness.phase_of(worker_id) == "ready":
-            reason = connection.close_reason
-            self._readiness.down(WorkerDown(worker_id=worker_id, reason=reason))
-        _log.warning("worker %s is gone: %s", worker_id, connection.close_reason)
+            self._refuse(worker_id, connection.close_reason, final=False)
+        level = logging.INFO if self._readiness.draining else logging.WARNING
+        _log.log(level, "worker %s is gone: %s", worker_id, connection.close_reason)

@@ -36,11 +36,11 @@ def choose_template(
         tokenizer_config_path: a `tokenizer_config.json`.
 
     Raises:
-        ModelError: a file cannot be read.
+        ModelError: a file cannot be read, or is not what it should be.
     """
     if chat_template is not None:
         looks_like_source = "{" in chat_template or "\n" in chat_template
-        return chat_template if looks_like_source else _read(chat_template).decode()
+        return chat_template if looks_like_source else _read(chat_template)
     if tokenizer_config_path is not None:
         config = _read_config(tokenizer_config_path)
         if config is not None:
@@ -61,12 +61,17 @@ def _read_config(path: str) -> str | None:
     return config
 
 
-def _read(path: str) -> bytes:
+def _read(path: str) -> str:
     try:
-        return Path(path).read_bytes()
+        return Path(path).read_text("utf-8")
     except OSError as error:
         raise ModelError(
             f"{path} cannot be read: {error.strerror}", remedy="check the path and its permissions"
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ModelError(
+            f"{path} is not text: it is not UTF-8 from byte {error.start} on",
+            remedy="check that the path is the file that was meant",
         ) from error
 
 

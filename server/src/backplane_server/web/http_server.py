@@ -98,6 +98,7 @@ class HttpServer(uvicorn.Server):
                 timeout_keep_alive=_KEEP_ALIVE_S,
                 timeout_graceful_shutdown=_CUT_AFTER_S,
                 log_config=None,
+                log_level="warning",  # beginning and end are told by the process
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
