@@ -2,33 +2,96 @@
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from typing import Final
+
+import msgspec
+from backplane_core.errors import SetupError
 
 _ASK_EVERY_S: Final = 0.05
 _TIMEOUT_S: Final = 5.0
+# From a worker that serves to a server that answers, there is only a vocabulary to transfer and a
+# tokenizer to build.
+_LIMIT_S: Final = 120.0
 
 
-async def wait_until_ready(host: str, port: int) -> None:
-    """Return once `GET /health/ready` answers 200."""
+class _NotReady(msgspec.Struct):
+    stage: str = ""
+    error: str = ""
+
+
+async def wait_until_ready(
+    host: str,
+    port: int,
+    *,
+    api_key: str | None,
+    is_up: Callable[[], bool],
+    limit_s: float = _LIMIT_S,
+) -> None:
+    """Return once `GET /health/ready` answers 200.
+
+    Args:
+        host: where a server listens.
+        port: likewise.
+        api_key: opens `/health`, which says why it is not ready.
+        is_up: whether a worker and a server are up. Time in which they are not does not count.
+        limit_s: how long a server may take to answer, both being up.
+
+    Raises:
+        SetupError: the server says that it will never be ready, or the limit has passed.
+    """
+    loop = asyncio.get_running_loop()
+    since = loop.time()
     while True:
-        if await _is_ready(host, port):
+        status, body = await _get(host, port, "/health/ready")
+        if status == 200:  # noqa: PLR2004 - HTTP's OK
             return
+        if not is_up():
+            since = loop.time()
+        elif _decoded(body).stage == "failed":
+            raise SetupError(
+                f"the server cannot use the worker: {await _why(host, port, api_key)}",
+                remedy="its output above says more",
+            )
+        elif loop.time() - since > limit_s:
+            raise SetupError(
+                f"the worker is up, but the server is not ready after {limit_s:g} s: "
+                f"{await _why(host, port, api_key)}",
+                remedy="its output above says more",
+            )
         await asyncio.sleep(_ASK_EVERY_S)
 
 
-async def _is_ready(host: str, port: int) -> bool:
+async def _why(host: str, port: int, api_key: str | None) -> str:
+    _, body = await _get(host, port, "/health", api_key)
+    return _decoded(body).error or "it does not say why"
+
+
+def _decoded(body: bytes) -> _NotReady:
+    try:
+        return msgspec.json.decode(body, type=_NotReady)
+    except msgspec.DecodeError:
+        return _NotReady()  # no answer, or not from a server of ours
+
+
+async def _get(host: str, port: int, path: str, api_key: str | None = None) -> tuple[int, bytes]:
+    """Status and body; 0 where there is no answer."""
     shown = f"[{host}]" if ":" in host else host
-    request = f"GET /health/ready HTTP/1.1\r\nHost: {shown}:{port}\r\nConnection: close\r\n\r\n"
+    lines = [f"GET {path} HTTP/1.1", f"Host: {shown}:{port}", "Connection: close"]
+    if api_key is not None:
+        lines.append(f"Authorization: Bearer {api_key}")
     try:
         async with asyncio.timeout(_TIMEOUT_S):
             reader, writer = await asyncio.open_connection(host, port)
             try:
-                writer.write(request.encode())
-                status = (await reader.readline()).split()
+                writer.write("\r\n".join([*lines, "", ""]).encode())
+                answer = await reader.read()
             finally:
                 writer.close()
                 with contextlib.suppress(OSError):  # it has answered; how it hangs up is its affair
                     await writer.wait_closed()
     except (OSError, TimeoutError):
-        return False
-    return len(status) > 1 and status[1] == b"200"
+        return 0, b""
+    head, _, body = answer.partition(b"\r\n\r\n")
+    words = head.split(maxsplit=2)
+    return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), body

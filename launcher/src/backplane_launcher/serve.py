@@ -25,6 +25,7 @@ from backplane_launcher.preparation import PreparedModel, prepare
 from backplane_launcher.readiness import wait_until_ready
 from backplane_launcher.run_directory import RunDirectory
 from backplane_launcher.supervisor import Supervisor
+from backplane_launcher.template_files import check_template_files
 
 _log = logging.getLogger("backplane_launcher")
 
@@ -47,6 +48,7 @@ def serve(command: ServeCommand) -> int:
         _log.warning("%s", sentence)
     check_name(settings.backend, command.catalogue.facts)
     _check_server_is_installed()
+    check_template_files(settings)
     found = locate(settings.model_id, revision=settings.revision, gguf_file=settings.gguf_file)
     if found.model_id == DEMO_MODEL_ID:
         _log.info(
@@ -130,7 +132,12 @@ class _Service:
         prepared = await _in_thread(lambda: prepare(self._command, found, self._environ, progress))
         self._start_workers(supervisor, prepared)
         await supervisor.serving.wait()
-        await wait_until_ready(*address_of(self._listening))
+        keys = self._command.settings.api_key
+        await wait_until_ready(
+            *address_of(self._listening),
+            api_key=keys[0] if keys else None,
+            is_up=lambda: supervisor.is_up,
+        )
         _log.info("Connected: %s serves %s", url_of(self._listening), found.model_id)
 
     def _start_workers(self, supervisor: Supervisor, prepared: PreparedModel) -> None:

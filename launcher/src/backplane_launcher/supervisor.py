@@ -39,6 +39,13 @@ class Supervisor:
         self.serving = asyncio.Event()
         self._stopping = False
 
+    @property
+    def is_up(self) -> bool:
+        """Whether at this moment some server and some worker say that they serve."""
+        return any(slot.is_up.is_set() for slot in self._servers) and any(
+            slot.is_up.is_set() for slot in self._workers
+        )
+
     async def start_servers(self, model_id: str, listening: socket.socket) -> None:
         """Open the control socket and start the servers, before there is any worker."""
         await self._control.start(self._house.control_path)
@@ -129,9 +136,7 @@ class Supervisor:
             self.failed.set_exception(error)
 
     def _check_serving(self) -> None:
-        if any(slot.is_up.is_set() for slot in self._servers) and any(
-            slot.is_up.is_set() for slot in self._workers
-        ):
+        if self.is_up:
             self.serving.set()
 
     def _finish(self) -> None:

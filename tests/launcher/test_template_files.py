@@ -1,0 +1,63 @@
+import pytest
+from backplane_core.errors import SetupError
+from backplane_launcher.settings import LaunchSettings
+from backplane_launcher.template_files import check_template_files
+
+from .launched import Launched
+
+GOOD_CONFIGS = [
+    "{}",
+    '{"chat_template": "{{ messages }}", "bos_token": "<s>"}',
+    '{"chat_template": [{"name": "default", "template": "x"}]}',
+]
+BAD_CONFIGS = [b"", b"[]", b"{", b'{"chat_template": 7}', b'{"chat_template": "\xff"}']
+
+
+@pytest.mark.parametrize("template", ["{{ messages }}", "one line\nanother", None])
+def test_a_template_itself_names_no_file(template):
+    check_template_files(LaunchSettings(chat_template=template))
+
+
+@pytest.mark.parametrize("text", GOOD_CONFIGS)
+def test_files_that_can_be_used(tmp_path, text):
+    template, config = tmp_path / "chat.jinja", tmp_path / "tokenizer_config.json"
+    template.write_text("{{ messages }} ✓")
+    config.write_text(text)
+    check_template_files(
+        LaunchSettings(chat_template=str(template), tokenizer_config_path=str(config))
+    )
+
+
+@pytest.mark.parametrize("name", ["chat_template", "tokenizer_config_path"])
+@pytest.mark.parametrize(
+    ("make", "why"),
+    [
+        (lambda path: None, "No such file"),
+        (lambda path: path.mkdir(), "Is a directory"),
+        (lambda path: path.write_bytes(b"\xff\xfe{}"), "not text in UTF-8"),
+    ],
+)
+def test_files_that_cannot_be_read(tmp_path, name, make, why):
+    path = tmp_path / "file"
+    make(path)
+    with pytest.raises(SetupError, match=f"{path} cannot be read: .*{why}") as caught:
+        check_template_files(LaunchSettings(**{name: str(path)}))
+    assert str(caught.value).startswith(f"--{name.replace('_', '-')} ")
+    assert "UTF-8" in caught.value.remedy
+
+
+@pytest.mark.parametrize("content", BAD_CONFIGS)
+def test_a_file_that_is_no_tokenizer_config(tmp_path, content):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_bytes(content)
+    with pytest.raises(SetupError, match=r"not a tokenizer_config\.json|not text in UTF-8"):
+        check_template_files(LaunchSettings(tokenizer_config_path=str(path)))
+
+
+def test_the_launcher_refuses_before_anything_starts(tmp_path):
+    argv = ("--model-id", "echo:x", "--port", "0", "--chat-template", "no/such.jinja")
+    with Launched(tmp_path, *argv) as launched:
+        assert launched.wait() == 1
+    (line,) = launched.lines
+    assert line.startswith("error: --chat-template no/such.jinja cannot be read: No such file")
+    assert launched.events() == []
