@@ -9,6 +9,7 @@ import textwrap
 import msgspec
 import pytest
 from backplane_core.backend import Available
+from backplane_core.describe import ask_one
 from backplane_launcher.backends_listing import print_backends
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.commands import BackendsCommand
@@ -66,30 +67,63 @@ def listing(catalogue, *, as_json=True):
     return {row["name"]: row for row in msgspec.json.decode(text)} if as_json else text
 
 
-def test_good_absent_broken_and_hung_side_by_side(plugins, monkeypatch):
+def test_good_absent_and_broken_side_by_side(plugins):
     plugins("good")
     plugins("absent", 'return Unavailable(reason="no card", remedy="buy one")')
-    plugins("hung", "time.sleep(600)")
     plugins("crash", "import os; os._exit(9)")
+    plugins("careless", 'return "yes"')
     plugins("broken", source="import a_driver_that_is_not_here")
-    monkeypatch.setattr("backplane_launcher.catalogue.LIVE_TIMEOUT_S", 4.0)
     rows = listing(Catalogue.load({}))
     assert rows["good"]["available"] is True
     assert rows["good"]["devices"] == [{"name": "Toy 9000", "memory_bytes": 2**33}]
     assert rows["good"]["engine_version"] == "4.2"
     assert rows["absent"]["available"] is False
     assert (rows["absent"]["reason"], rows["absent"]["remedy"]) == ("no card", "buy one")
-    assert "no answer about its backends within 4 s" in rows["hung"]["reason"]
-    assert rows["hung"]["summary"] == "a test's backend"
+    assert rows["careless"]["available"] is False
+    assert "its probe returned 'yes'" in rows["careless"]["reason"]
     assert "ended with status 9" in rows["crash"]["reason"]
     assert rows["plug_broken"]["available"] is False
     assert "a_driver_that_is_not_here" in rows["plug_broken"]["error"]
+
+
+def test_one_that_hangs_is_given_up(plugins, monkeypatch):
+    plugins("hung", "time.sleep(600)")
+    monkeypatch.setattr("backplane_launcher.catalogue.LIVE_TIMEOUT_S", 0.5)
+    row = listing(Catalogue.load({}))["hung"]
+    assert "no answer about its backends within 0.5 s" in row["reason"]
+    assert row["summary"] == "a test's backend"
+
+
+def test_one_that_cannot_be_asked_hides_no_other(plugins, monkeypatch):
+    plugins("good")
+    plugins("cursed")
+
+    def ask(python, name, *arguments):
+        if name == "cursed":
+            raise KeyError("a defect of ours")
+        return ask_one(python, name, *arguments)
+
+    monkeypatch.setattr("backplane_launcher.catalogue.ask_one", ask)
+    cursed, good = Catalogue.load({}).ask(None, ["cursed", "good"])
+    assert cursed.availability.reason == "it could not be asked: KeyError: 'a defect of ours'"
+    assert isinstance(good.availability, Available)
+
+
+def test_those_that_are_asked_get_no_keys(plugins, monkeypatch):
+    plugins(
+        "nosy", 'import os; return Unavailable(reason=str(os.environ.get("HF_TOKEN")), remedy="")'
+    )
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    (nosy,) = Catalogue.load({}).ask(None, ["nosy"])
+    assert nosy.availability.reason == "None"
 
 
 def test_the_table_says_all_of_it(plugins):
     plugins("good")
     plugins("absent", 'return Unavailable(reason="no card", remedy="buy one")')
     text = listing(Catalogue.load({}), as_json=False)
+    assert text.split("\n")[-4].startswith("echo 0."), "those for tests come last"
+    assert " (for tests): available" in text
     assert (
         "good: available, engine 4.2\n    a test's backend\n    device: Toy 9000, 8.0 GiB" in text
     )

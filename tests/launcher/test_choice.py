@@ -16,9 +16,9 @@ HERE = Available(devices=(Device(name="Toy 9000"),), version="1")
 ABSENT = Unavailable(reason="no driver", remedy="install the driver")
 
 
-def described(name, support=None, *, priority=0, availability=HERE, files_error=None):
+def described(name, support=None, *, priority=0, availability=HERE, files_error=None, summary=""):
     return BackendDescription(
-        facts=BackendFacts(name=name, priority=priority),
+        facts=BackendFacts(name=name, priority=priority, summary=summary),
         availability=availability,
         support=support or Native(),
         files=("a",),
@@ -56,23 +56,38 @@ def test_auto_says_why():
         [
             described("a"),
             described("b", BestEffort(reason="it must convert"), priority=5),
-            described("c", priority=-1),
+            described("c", priority=1),
             described("d"),
             described("e", availability=ABSENT),
+            described("for_tests", priority=-1),
+            described("for_tests_too", Unsupported(reason="not mine"), priority=-1),
             described("f", Unsupported(reason="no GGUF file")),
         ],
     )
     assert sentences == [
-        "backend a: made for this model, on Toy 9000",
-        "not taken: backend d: made for this model, on Toy 9000, but a comes first by name",
-        "not taken: backend c: made for this model, on Toy 9000, but a has priority (0, -1)",
+        "backend c: made for this model, on Toy 9000",
+        "not taken: backend a: made for this model, on Toy 9000, but c has priority (1, 0)",
+        "not taken: backend d: made for this model, on Toy 9000, but c has priority (1, 0)",
         (
             "not taken: backend b: serves this model on Toy 9000 as best it can "
-            "(it must convert), but a is made for it"
+            "(it must convert), but c is made for it"
         ),
         "not taken: backend e cannot run here: no driver",
         "not taken: backend f cannot serve this model: no GGUF file",
     ]
+
+
+def test_equals_are_told_apart_by_name():
+    _, sentences = choose("auto", [described("b"), described("a")])
+    assert sentences[1].endswith("but a comes first by name")
+
+
+def test_a_backend_for_tests_serves_what_is_its_own():
+    best, sentences = choose(
+        "auto", [described("echo", priority=-100), described("a", Unsupported(reason="no file"))]
+    )
+    assert best.facts.name == "echo"
+    assert sentences[1:] == ["not taken: backend a cannot serve this model: no file"]
 
 
 def test_a_named_backend_is_taken_though_another_is_better():
@@ -96,6 +111,28 @@ def test_nobody_can():
         choose("auto", [])
     with pytest.raises(ModelError, match=r"no backend can serve this model: .*too new"):
         choose("auto", [described("a", Unsupported(reason="too new"))])
+    with pytest.raises(BackendError, match="b gave no answer"):
+        choose("b", [described("a")])
+
+
+def test_nobody_can_says_who_runs_here_and_what_it_serves():
+    descriptions = [
+        described("a", availability=ABSENT),
+        described("echo", Unsupported(reason="only echo:"), priority=-100),
+        described("z", Unsupported(reason="no GGUF file"), summary="GGUF models"),
+    ]
+    with pytest.raises(ModelError) as caught:
+        choose("auto", descriptions)
+    assert caught.value.message == (
+        "no backend can serve this model: backend z cannot serve this model: no GGUF file; "
+        "backend a cannot run here: no driver"
+    )
+    assert caught.value.remedy == (
+        "choose a model for one that runs here (z: GGUF models), or install another backend"
+    )
+    with pytest.raises(BackendError, match="none is installed") as caught:
+        choose("auto", descriptions[1:2])
+    assert "backplane-llamacpp" in caught.value.remedy
 
 
 def test_an_ambiguous_choice_of_files_is_told_as_it_is():

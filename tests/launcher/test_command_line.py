@@ -27,6 +27,11 @@ FACTS = (
         settings=(SettingField(name="numa", type="str", help="numa", flags=("--numa",)),),
     ),
     BackendFacts(name="broken", error="ImportError: no"),
+    BackendFacts(
+        name="trial",
+        priority=-1,
+        settings=(SettingField(name="crash", type="bool", help="crash at once", default=False),),
+    ),
 )
 
 
@@ -151,7 +156,12 @@ def test_the_command_line_beats_the_environment():
         ("--nope", "--nope"),
         ("--max-input-tokens 1 --max-input-length 2", "multiple times"),
         ("--max-input-tokens 9 --max-total-tokens 9", "no room for an answer"),
-        ("something", "something"),
+        ("something", "write --model-id something"),
+        ("serve", "serve stands alone"),
+        ("--port 1 serve", "write --model-id serve"),
+        ("backend", "did you mean backends?"),
+        ("--modle-id x", "Did you mean --model-id?"),
+        ("--max-batch-sise 3", "Did you mean --max-batch-size?"),
         ("--backend-python vllm", "NAME=PATH"),
         ("--worker-stall-timeout 0", "> 0"),
     ],
@@ -239,7 +249,7 @@ def test_the_backends_command():
     command = cli.parse(["backends", "--json"], {})
     assert isinstance(command, cli.BackendsCommand)
     assert command.as_json
-    assert command.catalogue.names() == ["alpha", "beta", "broken"]
+    assert command.catalogue.names() == ["alpha", "beta", "broken", "trial"]
 
 
 def test_help_names_every_flag(capsys):
@@ -258,6 +268,32 @@ def test_help_names_every_flag(capsys):
         assert wanted in page
 
 
+def help_page(capsys, *argv, environ=None):
+    assert cli.parse([*argv, "--help"], environ or {}) is None
+    return capsys.readouterr().out
+
+
+def test_only_what_is_on_by_default_can_be_negated():
+    command = cli.parse(["--alpha.no-mmap"], {})
+    assert command.backend_settings == {"alpha": {"mmap": False}}
+    with pytest.raises(UsageError, match="Unknown option"):
+        cli.parse(["--trial.no-crash"], {})
+    assert cli.parse(["--trial.crash=false"], {}).backend_settings == {"trial": {"crash": False}}
+
+
+def test_help_says_every_name_once(capsys):
+    for line in help_page(capsys, "--backend", "trial").splitlines():
+        names = line.strip().split(", ")
+        assert len(names) == len(set(names)), line
+
+
+def test_help_leaves_out_backends_for_tests_unless_they_are_named(capsys):
+    assert "--trial.crash" not in help_page(capsys)
+    assert "--trial.crash" in help_page(capsys, "--backend", "trial")
+    assert "--trial.crash" in help_page(capsys, "--backend=trial")
+    assert "--trial.crash" in help_page(capsys, environ={"BACKPLANE_BACKEND": "trial"})
+
+
 def test_version(capsys):
     assert cli.parse(["--version"], {}) is None
     assert capsys.readouterr().out.startswith("backplane 0.")
@@ -271,7 +307,11 @@ def test_version(capsys):
         (["--nope"], 2, "error: Unknown option"),
         (["--sharded", "true"], 2, "does not have yet"),
         (["--backend", "no_such_backend"], 1, "no backend is called no_such_backend"),
-        (["--backend-python", "x=/no/python", "backends"], 1, "cannot start /no/python"),
+        (
+            ["--backend-python", "x=/no/python", "backends"],
+            1,
+            "--backend-python x=/no/python: cannot start",
+        ),
     ],
 )
 def test_exit_codes(argv, code, sentence):

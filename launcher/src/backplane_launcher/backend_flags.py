@@ -12,6 +12,7 @@ from typing import Annotated, Any, Final, Literal
 from backplane_core.backend import BackendFacts, SettingField
 from cyclopts import Group, Parameter
 
+from backplane_launcher.choice import is_for_tests
 from backplane_launcher.usage import UsageError
 
 _TYPES: Final[Mapping[str, type]] = {"bool": bool, "int": int, "float": float, "str": str}
@@ -54,10 +55,13 @@ def refuse_ambiguous(argv: Sequence[str], facts: Sequence[BackendFacts]) -> None
             )
 
 
-def parameters(facts: Sequence[BackendFacts], reserved: Collection[str]) -> list[inspect.Parameter]:
+def parameters(
+    facts: Sequence[BackendFacts], reserved: Collection[str], named: str | None
+) -> list[inspect.Parameter]:
     """One keyword parameter a backend, its type a dataclass of the backend's settings.
 
-    Every field's default is None, so that only what the user set is sent to the worker.
+    Every field's default is None, so that only what the user set is sent to the worker. The help
+    leaves out backends for tests, but for the one that the user `named`.
     """
     short = short_flags(facts, reserved)
     mounted: list[inspect.Parameter] = []
@@ -65,8 +69,9 @@ def parameters(facts: Sequence[BackendFacts], reserved: Collection[str]) -> list
         if not backend.settings:
             continue
         group = Group(f"Backend {backend.name}", sort_key=100 + index)
+        shown = not is_for_tests(backend) or backend.name == named
         fields = [
-            (field.name, _annotation(backend.name, field, group, short), None)
+            (field.name, _annotation(backend.name, field, group, short, shown=shown), None)
             for field in backend.settings
         ]
         settings = dataclasses.make_dataclass(
@@ -103,15 +108,22 @@ def _claims(facts: Sequence[BackendFacts]) -> list[tuple[str, str, str]]:
 
 
 def _annotation(
-    backend: str, field: SettingField, group: Group, short: Mapping[str, tuple[str, str]]
+    backend: str,
+    field: SettingField,
+    group: Group,
+    short: Mapping[str, tuple[str, str]],
+    *,
+    shown: bool,
 ) -> Any:
     shorter = [flag for flag in field.flags if short.get(flag) == (backend, field.name)]
     names = (long_flag(backend, field.name), *shorter)
     kind: Any = Literal[field.choices] if field.choices else _TYPES[field.type]  # pyright: ignore[reportInvalidTypeForm] - made from data
     default = "" if field.default in (None, "") else f" [default: {_shown(field.default)}]"
-    # A boolean that is on by default needs a way to say no; its negative is `--<backend>.no-x`.
-    negative = None if field.type == "bool" else ()
-    parameter = Parameter(name=names, group=group, help=f"{field.help}{default}", negative=negative)
+    # Only a boolean that is on by default needs a way to say no: `--<backend>.no-x`.
+    negative = None if field.type == "bool" and field.default else ()
+    parameter = Parameter(
+        name=names, group=group, help=f"{field.help}{default}", negative=negative, show=shown
+    )
     return Annotated[kind | None, parameter]
 
 

@@ -7,11 +7,15 @@ import msgspec
 from backplane_core.backend import Available, BackendFacts, Device, Unavailable
 from backplane_core.describe import BackendDescription
 
+from backplane_launcher.choice import is_for_tests
 from backplane_launcher.commands import BackendsCommand
 
 
 class ListedBackend(msgspec.Struct, frozen=True, kw_only=True):
-    """One row of the listing; `version` is the package's, `engine_version` its engine's."""
+    """One row of the listing; `version` is the package's, `engine_version` its engine's.
+
+    `for_tests` backends are taken only by name or for models that are theirs alone.
+    """
 
     name: str
     version: str | None
@@ -23,6 +27,7 @@ class ListedBackend(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     summary: str
     python: str
+    for_tests: bool
 
 
 def print_backends(command: BackendsCommand, output: TextIO) -> int:
@@ -32,6 +37,7 @@ def print_backends(command: BackendsCommand, output: TextIO) -> int:
         _row(facts, description, catalogue.python_of(facts.name))
         for facts, description in zip(catalogue.facts, catalogue.ask(None), strict=True)
     ]
+    rows.sort(key=lambda row: row.for_tests)  # those for tests last; else by name, as they came
     if command.as_json:
         output.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
     else:
@@ -55,6 +61,7 @@ def _row(facts: BackendFacts, description: BackendDescription, python: str) -> L
         error=facts.error,
         summary=facts.summary,
         python=python,
+        for_tests=is_for_tests(facts),
     )
 
 
@@ -65,7 +72,8 @@ def _table(rows: Sequence[ListedBackend]) -> str:
     for row in rows:
         version = f" {row.version}" if row.version else ""
         state = f"available, engine {row.engine_version}" if row.available else "not available"
-        lines.append(f"{row.name}{version}: {state}")
+        purpose = " (for tests)" if row.for_tests else ""
+        lines.append(f"{row.name}{version}{purpose}: {state}")
         details = [
             row.summary,
             *(f"device: {_device(device)}" for device in row.devices),

@@ -3,15 +3,18 @@
 Static facts come from this interpreter's plugins, or by `describe` from another's.
 """
 
+import os
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from backplane_core.backend import BackendFacts, ModelSource
+from backplane_core.backend import BackendFacts, ModelSource, Unavailable
 from backplane_core.describe import BackendDescription, Question, ask, ask_one
+from backplane_core.errors import BackendError
 from backplane_core.registry import discover
 
+from backplane_launcher.launch_documents import child_environment
 from backplane_launcher.usage import UsageError
 
 STATIC_TIMEOUT_S = 30.0
@@ -27,12 +30,7 @@ def interpreters(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, s
     Raises:
         UsageError: a value is not NAME=PATH.
     """
-    values: list[str] = []
-    for index, token in enumerate(argv):
-        if token == _FLAG and index + 1 < len(argv):
-            values.append(argv[index + 1])
-        elif token.startswith(f"{_FLAG}="):
-            values.append(token.removeprefix(f"{_FLAG}="))
+    values = _values_of(_FLAG, argv)
     if not values:
         values = environ.get("BACKPLANE_BACKEND_PYTHON", "").split(",")
     pairs = [value.strip().partition("=") for value in values if value.strip()]
@@ -41,6 +39,22 @@ def interpreters(argv: Sequence[str], environ: Mapping[str, str]) -> dict[str, s
             f"{_FLAG} {bad[0]} is not NAME=PATH", remedy="for example vllm=/venv/bin/python"
         )
     return {name: path for name, _, path in pairs}
+
+
+def named_backend(argv: Sequence[str], environ: Mapping[str, str]) -> str | None:
+    """The backend that `--backend` or its variable names, before the parser is built."""
+    values = _values_of("--backend", argv)
+    return values[-1] if values else environ.get("BACKPLANE_BACKEND", "").strip() or None
+
+
+def _values_of(flag: str, argv: Sequence[str]) -> list[str]:
+    values: list[str] = []
+    for index, token in enumerate(argv):
+        if token == flag and index + 1 < len(argv):
+            values.append(argv[index + 1])
+        elif token.startswith(f"{flag}="):
+            values.append(token.removeprefix(f"{flag}="))
+    return values
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,8 +74,7 @@ class Catalogue:
         """
         found = {facts.name: facts for facts in discover().facts()}
         for name, python in pythons.items():
-            question = Question(backends=(name,), live=False)
-            found[name] = ask(python, question, STATIC_TIMEOUT_S)[0].facts
+            found[name] = _facts_from(name, python)
         return cls(facts=tuple(found[name] for name in sorted(found)), pythons=pythons)
 
     def python_of(self, backend: str) -> str:
@@ -85,8 +98,13 @@ class Catalogue:
         limit_s = LIVE_TIMEOUT_S if timeout_s is None else timeout_s
         answers: dict[str, BackendDescription] = {}
 
+        environ = child_environment(os.environ)
+
         def ask_about(name: str) -> None:
-            answers[name] = ask_one(self.python_of(name), name, question, limit_s)
+            try:
+                answers[name] = ask_one(self.python_of(name), name, question, limit_s, environ)
+            except Exception as error:  # noqa: BLE001 - one that cannot be asked hides no other
+                answers[name] = _no_answer(name, error)
 
         # Daemons: a launcher told to stop does not wait for a driver that hangs.
         threads = [threading.Thread(target=ask_about, args=(name,), daemon=True) for name in wanted]
@@ -95,3 +113,24 @@ class Catalogue:
         for thread in threads:
             thread.join()
         return [answers[name] for name in wanted]
+
+
+def _facts_from(name: str, python: str) -> BackendFacts:
+    question = Question(backends=(name,), live=False)
+    try:
+        answers = ask(python, question, STATIC_TIMEOUT_S, child_environment(os.environ))
+    except BackendError as error:
+        raise BackendError(
+            f"{_FLAG} {name}={python}: {error.message}",
+            remedy=f"correct {_FLAG}: {error.remedy}" if error.remedy else f"correct {_FLAG}",
+        ) from error
+    named = (answer.facts for answer in answers if answer.facts.name == name)
+    return next(named, BackendFacts(name=name, error=f"{python} said nothing about it"))
+
+
+def _no_answer(name: str, error: Exception) -> BackendDescription:
+    reason = f"it could not be asked: {type(error).__name__}: {error}"
+    return BackendDescription(
+        facts=BackendFacts(name=name, error=reason),
+        availability=Unavailable(reason=reason, remedy="reinstall its package, or remove it"),
+    )

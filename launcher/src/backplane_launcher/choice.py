@@ -9,6 +9,11 @@ from backplane_core.errors import BackendError, BackplaneError, ModelError, Setu
 AUTO = "auto"
 
 
+def is_for_tests(facts: BackendFacts) -> bool:
+    """Whether nobody would expect this backend to serve: it says so by a negative priority."""
+    return facts.priority < 0
+
+
 def check_name(name: str, facts: Sequence[BackendFacts]) -> None:
     """Refuse a backend that is not installed or whose plugin is broken, before anything starts.
 
@@ -33,17 +38,22 @@ def check_name(name: str, facts: Sequence[BackendFacts]) -> None:
 def choose(
     wanted: str, descriptions: Sequence[BackendDescription]
 ) -> tuple[BackendDescription, list[str]]:
-    """The backend to use, and a sentence for it and for each that was not taken.
+    """The backend to use, and a sentence for it and for each rival that was not taken.
 
-    A named backend is taken or refused, never exchanged for another. Among those that can,
-    `auto` prefers Native to BestEffort, then the higher priority, then the name.
+    A backend for tests is nobody's rival. A named backend is taken or refused, never exchanged
+    for another. Among those that can, `auto` prefers Native to BestEffort, then the higher
+    priority, then the name.
 
     Raises:
         BackendError: the named backend, or every backend, is unavailable.
         ModelError: no backend that can run supports the model.
     """
     if wanted != AUTO:
-        description = next(each for each in descriptions if each.facts.name == wanted)
+        description = next((each for each in descriptions if each.facts.name == wanted), None)
+        if description is None:
+            raise BackendError(
+                f"backend {wanted} gave no answer", remedy="see what `backplane backends` says"
+            )
         if (obstacle := _obstacle(description)) is not None:
             raise obstacle
         return description, [f"backend {wanted}: as asked, {_ability(description)}"]
@@ -51,15 +61,16 @@ def choose(
     if not able:
         raise _nobody(descriptions)
     best = able[0]
+    rivals = [each for each in able[1:] if not is_for_tests(each.facts)]
     sentences = [f"backend {best.facts.name}: {_ability(best)}"]
     sentences += [
         f"not taken: backend {other.facts.name}: {_ability(other)}, but {_why_behind(other, best)}"
-        for other in able[1:]
+        for other in rivals
     ]
     sentences += [
         f"not taken: {obstacle.message}"
         for each in descriptions
-        if (obstacle := _obstacle(each)) is not None
+        if not is_for_tests(each.facts) and (obstacle := _obstacle(each)) is not None
     ]
     return best, sentences
 
@@ -102,14 +113,24 @@ def _why_behind(other: BackendDescription, best: BackendDescription) -> str:
 
 def _nobody(descriptions: Sequence[BackendDescription]) -> SetupError:
     """The most telling of the obstacles: about the model's files, else the model, else devices."""
-    runnable = [each for each in descriptions if isinstance(each.availability, Available)]
+    real = [each for each in descriptions if not is_for_tests(each.facts)]
+    # Those that can run here come first: what they say is about the model.
+    real.sort(key=lambda each: not isinstance(each.availability, Available))
+    runnable = [each for each in real if isinstance(each.availability, Available)]
     for each in runnable:
         if each.files_error is not None and (error := _obstacle(each)):
             return ModelError(error.message, remedy=error.remedy)
-    obstacles = [obstacle for each in descriptions if (obstacle := _obstacle(each)) is not None]
+    obstacles = [obstacle for each in real if (obstacle := _obstacle(each)) is not None]
     reasons = "; ".join(obstacle.message for obstacle in obstacles) or "none is installed"
     if runnable:
-        return ModelError(f"no backend can serve this model: {reasons}")
+        kinds = "; ".join(
+            f"{each.facts.name}: {each.facts.summary}" if each.facts.summary else each.facts.name
+            for each in runnable
+        )
+        return ModelError(
+            f"no backend can serve this model: {reasons}",
+            remedy=f"choose a model for one that runs here ({kinds}), or install another backend",
+        )
     remedies = "; ".join(obstacle.remedy for obstacle in obstacles if obstacle.remedy)
     return BackendError(
         f"no backend can run here: {reasons}",

@@ -3,16 +3,17 @@
 Light to import: what a command needs is loaded when it runs, so `--help` stays quick.
 """
 
+import difflib
 import inspect
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
 
-from backplane_core.backend import BackendFacts
 from backplane_core.errors import BackplaneError
 from backplane_core.version import __version__
 from cyclopts import App, CycloptsError, Parameter
+from cyclopts.exceptions import UnusedCliTokensError
 
 from backplane_launcher import backend_flags, catalogue
 from backplane_launcher.commands import BackendsCommand, Command, ServeCommand
@@ -39,7 +40,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
     refuse_flags_not_here(argv, taken)
     backend_flags.refuse_ambiguous(argv, known.facts)
     source = EnvironmentFlags(environ)
-    app = _build_app(known, reserved, source)
+    app = _build_app(known, reserved, source, catalogue.named_backend(argv, environ))
     if {"--version", "-V"}.intersection(argv):
         sys.stdout.write(f"backplane {__version__}\n")
         return None
@@ -48,6 +49,8 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
         return None
     try:
         command = app(list(argv), exit_on_error=False, print_error=False)
+    except UnusedCliTokensError as error:
+        raise _explain_word((error.unused_tokens or ["it"])[0]) from error
     except CycloptsError as error:
         raise UsageError(" ".join(str(error).split())) from error
     if isinstance(command, ServeCommand):
@@ -87,7 +90,10 @@ def main() -> int:
 
 
 def _build_app(
-    known: catalogue.Catalogue, reserved: frozenset[str], source: EnvironmentFlags
+    known: catalogue.Catalogue,
+    reserved: frozenset[str],
+    source: EnvironmentFlags,
+    named: str | None,
 ) -> App:
     app = App(
         name="backplane",
@@ -96,7 +102,7 @@ def _build_app(
         config=source,
         result_action="return_value",
     )
-    app.default(_serve_function(known.facts, reserved, known))
+    app.default(_serve_function(reserved, known, named))
 
     @app.command
     def backends(  # pyright: ignore[reportUnusedFunction] - registered by its decorator
@@ -115,7 +121,7 @@ def _build_app(
 
 
 def _serve_function(
-    facts: Sequence[BackendFacts], reserved: frozenset[str], known: catalogue.Catalogue
+    reserved: frozenset[str], known: catalogue.Catalogue, named: str | None
 ) -> Callable[..., ServeCommand]:
     def serve(**values: Any) -> ServeCommand:
         settings = values.pop("settings", LaunchSettings())
@@ -135,7 +141,7 @@ def _serve_function(
         default=LaunchSettings(),
         annotation=Annotated[LaunchSettings, Parameter(name="*")],
     )
-    signature = [common, *backend_flags.parameters(facts, reserved)]
+    signature = [common, *backend_flags.parameters(known.facts, reserved, named)]
     # cyclopts reads a function's signature; this one is known only once backends are.
     function: Any = serve
     function.__signature__ = inspect.Signature(signature)
@@ -148,6 +154,16 @@ def _flags_of_settings() -> frozenset[str]:
     return frozenset(
         name for hint in annotations.values() for name in hint.__metadata__[0].name
     ) | {"--help", "-h", "--version", "-V"}
+
+
+def _explain_word(word: str) -> UsageError:
+    """For a word that is neither a flag, a flag's value nor a command."""
+    if difflib.get_close_matches(word, ["backends"], cutoff=0.7):
+        return UsageError(f"there is no command {word}", remedy="did you mean backends?")
+    return UsageError(
+        f"{word} stands alone, but backplane takes only flags and the command backends",
+        remedy=f"to serve a model of that name write --model-id {word}",
+    )
 
 
 def _check_together(settings: LaunchSettings) -> None:

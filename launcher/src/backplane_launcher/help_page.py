@@ -30,7 +30,7 @@ def render_help(app: App) -> str:
     groups: dict[tuple[Any, str], list[str]] = {}
     arguments: Any = app.assemble_argument_collection()
     for argument in arguments:
-        if argument.children or not argument.parse:
+        if argument.children or not argument.parse or not argument.show:
             continue
         group = argument.parameter.group[0]
         groups.setdefault((group.sort_key, group.name), []).extend(_entry(argument, width))
@@ -39,7 +39,9 @@ def render_help(app: App) -> str:
 
 
 def _entry(argument: Any, width: int) -> Iterator[str]:
-    yield f"  {', '.join([*argument.names, *argument.negatives])}{_value(argument.hint)}"
+    # Unique: of an optional boolean, cyclopts names the negatives once for each of its types.
+    names = dict.fromkeys([*argument.names, *argument.negatives])
+    yield f"  {', '.join(names)}{_value(argument.hint)}"
     yield from textwrap.wrap(
         f"{argument.parameter.help}{_default(argument)}",
         width,
