@@ -34,8 +34,8 @@ class ConsoleProgress:
         now = self._clock()
         if fraction == 1.0 or now - self._last >= _LINE_EVERY_S:
             self._last = now
-            percent = "" if fraction is None else f" {fraction:.0%}"
-            _log.info("%s%s %s", stage, percent, detail)
+            percent = "" if fraction is None else f"{fraction:.0%}"
+            _log.info("%s", " ".join(part for part in (stage, percent, detail) if part))
 
     def _draw(self, stage: str, fraction: float | None, detail: str) -> None:
         filled = round((fraction or 0.0) * _BAR_WIDTH)

@@ -92,7 +92,6 @@ def server_document(
         port=port,
         listen_fd=listen_fd,
         served_model_name=settings.served_model_name,
-        revision=settings.revision,
         api_keys=settings.api_key,
         max_concurrent_requests=settings.max_concurrent_requests,
         max_best_of=settings.max_best_of,

@@ -51,6 +51,7 @@ class WorkerSlot(Slot):
         self._on_up = on_up
         self._watch: StallWatch | None = None
         self._said_reason: str | None = None
+        self._ending = ""
         self._told_down = False
         self._watcher: asyncio.Task[None] | None = None
 
@@ -98,6 +99,7 @@ class WorkerSlot(Slot):
 
     def reason(self, ending: str) -> str:
         """The worker's own words where it had any."""
+        self._ending = ending
         if self._said_reason is not None:
             return self._said_reason
         return super().reason(ending)
@@ -105,11 +107,13 @@ class WorkerSlot(Slot):
     def died(self, reason: str, pause_s: float) -> None:
         """Tell the servers why."""
         super().died(reason, pause_s)
-        self._tell_down(f"{reason}; it is started again in {pause_s:g} s")
+        again = f"it is started again in {pause_s:g} s"
+        self._tell_down(f"{reason}; {again}", f"the worker {self._ending}; {again}")
 
     def _give_up_if_hopeless(self, reason: str) -> None:
         if not self._was_ever_up and self.child and self.child.status == SETUP_STATUS:
-            self._tell_down(reason, final=True)
+            summary = "the worker could not start; the launcher's output says why"
+            self._tell_down(reason, summary, final=True)
             raise SetupError(reason)
         super()._give_up_if_hopeless(reason)
 
@@ -125,10 +129,10 @@ class WorkerSlot(Slot):
             return
         await super().stop(grace_s, margin_s)
 
-    def _tell_down(self, reason: str, *, final: bool = False) -> None:
+    def _tell_down(self, reason: str, summary: str, *, final: bool = False) -> None:
         if not self._told_down:
             self._told_down = True
-            down = WorkerDown(worker_id=self.name, reason=reason, final=final)
+            down = WorkerDown(worker_id=self.name, reason=reason, summary=summary, final=final)
             self.house.control.tell_servers(down)
 
     def _now(self) -> float:
@@ -149,5 +153,6 @@ class WorkerSlot(Slot):
                 self._said_reason = verdict
                 self._watch = None
                 # Told first: servers end its requests without waiting for the kernel.
-                self._tell_down(f"{verdict}; it is being replaced")
+                again = "it is being replaced"
+                self._tell_down(f"{verdict}; {again}", f"the worker was {verdict}; {again}")
                 child.kill()
