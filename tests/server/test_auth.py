@@ -56,7 +56,7 @@ async def call(app, method, path, *authorizations, headers=()):
         "server": ("x", 80),
         "client": ("y", 1),
         "headers": [
-            (b"host", b"x"),
+            (b"host", b"localhost"),
             *((b"authorization", value.encode()) for value in authorizations if value is not None),
             *headers,
         ],

@@ -2,9 +2,13 @@
 
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
+STEP_S = 0.02
+# A second, counted in the worker's own steps: a busy machine stretches both alike.
+STEPS_IN_A_SECOND = 50
 LONG = {"max_new_tokens": 3000}
 BODIES = {
     "/generate": {"inputs": "abc" * 300, "parameters": LONG},
@@ -23,7 +27,7 @@ BODIES = {
 
 @pytest.fixture(scope="module")
 def slow_stack(stack_module):
-    with stack_module.Stack(settings={"step_seconds": 0.02}, write_timeout_s=1.0) as running:
+    with stack_module.Stack(settings={"step_seconds": STEP_S}, write_timeout_s=1.0) as running:
         yield running
 
 
@@ -43,16 +47,27 @@ def running(stack):
     return stack.metrics()["tgi_batch_current_size"]
 
 
+def steps(stack):
+    return stack.metrics()["backplane_engine_steps"]
+
+
+def established(raw):
+    """Whether the server's end of a connection is open, as the kernel tells without a read."""
+    addresses = [f"0100007F:{address[1]:04X}" for address in (raw.getpeername(), raw.getsockname())]
+    table = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return any(line.split()[1:4] == [*addresses, "01"] for line in table)
+
+
 @pytest.mark.parametrize("path", list(BODIES))
 def test_a_client_that_leaves_is_cancelled_within_a_second(slow_stack, stack_module, path):
     before = slow_stack.metrics()
     raw = slow_stack.connect()
     raw.sendall(stack_module.http_request(path, BODIES[path]))
     stack_module.wait_until(lambda: running(slow_stack) > 0)
+    left_at = steps(slow_stack)
     raw.close()
-    left = time.monotonic()
-    stack_module.wait_until(lambda: running(slow_stack) == 0, 1.0)
-    assert time.monotonic() - left < 1.0
+    stack_module.wait_until(lambda: running(slow_stack) == 0)
+    assert steps(slow_stack) - left_at < STEPS_IN_A_SECOND
     after = slow_stack.metrics()
     dropped = 'tgi_request_failure{err="dropped"}'
     assert after[dropped] - before[dropped] == 1
@@ -62,20 +77,26 @@ def test_a_client_that_leaves_is_cancelled_within_a_second(slow_stack, stack_mod
 def test_a_stop_string_frees_the_worker_at_once(slow_stack, stack_module):
     parameters = {"max_new_tokens": 3000, "stop": ["abca"]}
     body = {"inputs": "abc" * 300, "parameters": parameters}
+    before = steps(slow_stack)
     assert slow_stack.post("/generate", body).json()["generated_text"] == "abca"
-    stack_module.wait_until(lambda: running(slow_stack) == 0, 1.0)
+    stack_module.wait_until(lambda: running(slow_stack) == 0)
+    assert steps(slow_stack) - before < STEPS_IN_A_SECOND
 
 
-def test_a_client_that_leaves_before_its_body_is_whole(slow_stack):
-    before = slow_stack.metrics()["tgi_request_count"]
+def test_a_client_that_leaves_before_its_body_is_whole(slow_stack, stack_module):
+    dropped = 'tgi_request_failure{err="dropped"}'
+    before = slow_stack.metrics()
+
+    def grown(name):
+        return slow_stack.metrics()[name] - before[name]
+
     with slow_stack.connect() as raw:
         raw.sendall(
-            b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+            b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
             b"content-length: 100\r\n\r\n{"
         )
-        time.sleep(0.2)
-    time.sleep(0.2)
-    assert slow_stack.metrics()["tgi_request_count"] == before + 1
+        stack_module.wait_until(lambda: grown("tgi_request_count") == 1)
+    stack_module.wait_until(lambda: grown(dropped) == 1)
     assert slow_stack.get("/health").status_code == 200
 
 
@@ -91,19 +112,22 @@ def test_a_client_that_stops_reading_is_cut(stack_module):
             "n": 8,
         }
         raw.sendall(stack_module.http_request("/v1/completions", body))
-        stack_module.wait_until(lambda: 'err="dropped"} 1.0' in stack.get("/metrics").text, 15)
-        assert running(stack) == 0
-        raw.settimeout(10)
+        stack_module.wait_until(lambda: 'err="dropped"} 1.0' in stack.get("/metrics").text)
+        stack_module.wait_until(lambda: running(stack) == 0)
         assert ends_before_done(raw)
 
 
+@pytest.mark.skipif(
+    not hasattr(socket, "TCP_USER_TIMEOUT"), reason="the kernel has no TCP_USER_TIMEOUT"
+)
 def test_the_kernel_cuts_a_reader_whose_whole_answer_fits_into_buffers(stack_module):
     with stack_module.Stack(write_timeout_s=1.0) as stack:
         raw = stack.connect(receive_buffer=2048)
         body = {"inputs": "abc" * 300, "parameters": {"max_new_tokens": 2500}}
         raw.sendall(stack_module.http_request("/generate_stream", body))
         stack_module.wait_until(lambda: "tgi_request_success 1.0" in stack.get("/metrics").text)
-        time.sleep(4)
+        assert established(raw)
+        stack_module.wait_until(lambda: not established(raw))
         assert ends_before_done(raw)
 
 
@@ -111,10 +135,10 @@ def test_the_kernel_cuts_a_reader_whose_whole_answer_fits_into_buffers(stack_mod
     ("sent", "status"),
     [
         (b"", b"400"),
-        (b"GET /health HTTP/1.1\r\nhost: x\r\n", b"400"),
+        (b"GET /health HTTP/1.1\r\nhost: localhost\r\n", b"400"),
         (
             (
-                b"POST /generate HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
+                b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
                 b"content-length: 100\r\n\r\n{"
             ),
             b"408",
@@ -122,22 +146,22 @@ def test_the_kernel_cuts_a_reader_whose_whole_answer_fits_into_buffers(stack_mod
     ],
 )
 def test_a_client_that_stops_sending_is_cut(slow_stack, sent, status):
+    begun = time.monotonic()
     with slow_stack.connect() as raw:
         raw.sendall(sent)
-        begun = time.monotonic()
         assert raw.recv(1000).startswith(b"HTTP/1.1 " + status)
-        assert 0.8 < time.monotonic() - begun < 3
+        assert time.monotonic() - begun > 0.9
 
 
 def test_a_connection_that_is_kept_is_not_taken_for_a_stalled_one(slow_stack):
-    request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    request = b"GET /health HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with slow_stack.connect() as raw:
         for _ in range(2):
             raw.sendall(request)
             assert raw.recv(1000).startswith(b"HTTP/1.1 200")
-            time.sleep(1.5)
+            time.sleep(1.5)  # longer than a request may stall; there is nothing to wait for
         raw.sendall(request[:10])
-        time.sleep(0.3)
+        time.sleep(0.1)
         raw.sendall(request[10:])
         assert raw.recv(1000).startswith(b"HTTP/1.1 200")
 
@@ -146,6 +170,8 @@ def test_half_closed_connections_are_gone_clients(slow_stack, stack_module):
     raw = slow_stack.connect()
     raw.sendall(stack_module.http_request("/generate", BODIES["/generate"]))
     stack_module.wait_until(lambda: running(slow_stack) > 0)
+    left_at = steps(slow_stack)
     raw.shutdown(socket.SHUT_WR)
-    stack_module.wait_until(lambda: running(slow_stack) == 0, 1.0)
+    stack_module.wait_until(lambda: running(slow_stack) == 0)
+    assert steps(slow_stack) - left_at < STEPS_IN_A_SECOND
     raw.close()

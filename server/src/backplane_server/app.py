@@ -18,6 +18,8 @@ from backplane_server.controllers.root import RootController
 from backplane_server.services.services import Services
 from backplane_server.web.auth import Authentication
 from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
+from backplane_server.web.head_requests import HeadRequests
+from backplane_server.web.host_check import HostCheck
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -44,9 +46,9 @@ def create_app(services: Services) -> Litestar:
         request_max_body_size=None,  # likewise: its limit is ours
         logging_config=None,
     )
-    app.asgi_handler = Authentication(
-        app.asgi_handler, settings.api_keys, allow_preflight=bool(cors)
-    )
+    guarded = Authentication(app.asgi_handler, settings.api_keys, allow_preflight=bool(cors))
+    names = (settings.hostname, *settings.allowed_hosts)
+    app.asgi_handler = HeadRequests(HostCheck(guarded, names, any_name=bool(settings.api_keys)))
     return app
 
 
@@ -71,7 +73,13 @@ def _http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes
     }
     if error.status_code not in sentences:
         return _respond(request, map_error(error))
-    return _respond(request, plain_error(error.status_code, *sentences[error.status_code]))
+    mapped = plain_error(error.status_code, *sentences[error.status_code])
+    if allow := (error.headers or {}).get("allow"):
+        methods = {method.strip() for method in allow.split(",")}
+        # HEAD is answered outside the framework, wherever GET is.
+        methods |= {"HEAD"} if "GET" in methods else set()
+        mapped.headers["allow"] = ", ".join(sorted(methods))
+    return _respond(request, mapped)
 
 
 def _respond(request: AnyRequest, error: HttpError) -> Response[bytes]:

@@ -1,11 +1,13 @@
 """Raw ASGI answers: bytes that are already encoded, sent as they are."""
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from litestar.types import Receive, Scope, Send
 
 JSON: Final = "application/json"
+_NOT_PRINTABLE: Final = re.compile(r"[^ -~]")
 
 
 async def send_body(
@@ -26,9 +28,13 @@ async def send_json(send: Send, status: int, body: bytes, headers: Mapping[str, 
 
 
 def encode_headers(headers: Mapping[str, str]) -> list[tuple[bytes, bytes]]:
-    """Headers as ASGI wants them."""
+    """Headers as ASGI wants them. What is not printable ASCII becomes a question mark.
+
+    Some values are made elsewhere: a device's name, for one.
+    """
     return [
-        (name.lower().encode("ascii"), value.encode("latin-1")) for name, value in headers.items()
+        (name.lower().encode("ascii"), _NOT_PRINTABLE.sub("?", value).encode("ascii"))
+        for name, value in headers.items()
     ]
 
 
