@@ -1,5 +1,6 @@
 """`/v1/chat/completions`, as OpenAI's clients read it."""
 
+import json
 import re
 
 import pytest
@@ -12,6 +13,10 @@ def chat(stack, messages=HI, **fields):
     response = stack.post(PATH, {"messages": messages, "temperature": 0, **fields})
     assert response.status_code == 200, response.text
     return response.json()
+
+
+def text_of(answer):
+    return answer["choices"][0]["message"]["content"]
 
 
 def stream(stack, messages=HI, **fields):
@@ -198,3 +203,28 @@ def test_headers(stack):
     response, _ = stream(stack)
     assert response.headers["x-compute-characters"] == "58"
     assert "x-generated-tokens" not in response.headers
+
+
+def calling(arguments):
+    call = {"id": "1", "function": {"name": "f", "arguments": arguments}}
+    return [*HI, {"role": "assistant", "tool_calls": [call]}, *HI]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    ["[" * 1100, "[" * 1100 + "]" * 1100, "[" * 980 + "]" * 980, f'{{"a": {10**40}}}', "{", "NaN"],
+)
+def test_arguments_that_are_no_object_stay_a_text(stack, arguments):
+    assert text_of(chat(stack, calling(arguments))) == "Hi there"
+
+
+@pytest.mark.parametrize("inner", ["1" + "0" * 40, "[" * 990 + "]" * 990)
+def test_arguments_that_cannot_be_handed_on_are_named(stack, inner):
+    body = json.dumps({"messages": calling({"a": "HERE"})}).replace('"HERE"', inner)
+    response = stack.post_raw(PATH, body.encode())
+    if inner.startswith("["):  # the JSON reader has a depth of its own
+        assert response.status_code in {400, 422}
+    else:
+        assert response.status_code == 422
+        assert response.json()["error"]["param"] == ("messages[1].tool_calls[0].function.arguments")
+    assert text_of(chat(stack)) == "Hi there"

@@ -170,10 +170,35 @@ async def test_variables_of_a_prompt():
     assert await prompter(template).prompt(HI) == "<s>hi</s>>True"
 
 
-async def test_a_last_assistant_turn_is_left_open():
-    template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}[assistant]"
-    messages = [*HI, {"role": "assistant", "content": "Sure, "}]
-    assert await prompter(template).prompt(messages) == "[user]hi[end][assistant]Sure,"
+CONVERSATIONS = (
+    "{% for m in messages %}[{{ m.role }}]{{ m.content }}[end]{% endfor %}"
+    "{% if add_generation_prompt %}[assistant]{% endif %}"
+)
+
+
+@pytest.mark.parametrize("text", ["Sure, ", "a", "assistant", "[end]", "", " \n", "hi", "s"])
+async def test_a_last_assistant_turn_is_left_open_where_it_ends(text):
+    messages = [*HI, {"role": "assistant", "content": text}]
+    prompt = await prompter(CONVERSATIONS).prompt(messages)
+    assert prompt == f"[user]hi[end][assistant]{text}"
+    assert messages[-1]["content"] == text
+
+
+async def test_a_template_that_trims_takes_no_wanted_space():
+    template = "{% for m in messages %}[{{ m.role }}]{{ m.content | trim }}[end]{% endfor %}"
+    messages = [*HI, {"role": "assistant", "content": " Sure, "}]
+    assert await prompter(template).prompt(messages) == "[user]hi[end][assistant]Sure, "
+
+
+async def test_a_turn_that_called_tools_is_over():
+    messages = [*HI, {"role": "assistant", "content": "x", "tool_calls": [{"id": "1"}]}]
+    assert (await prompter(CONVERSATIONS).prompt(messages)).endswith("x[end][assistant]")
+
+
+async def test_a_template_that_leaves_the_last_turn_out_cannot_continue_it():
+    template = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}"
+    with pytest.raises(TemplateError, match="cannot be continued"):
+        await prompter(template).prompt([*HI, {"role": "assistant", "content": "x"}])
 
 
 async def test_no_template_is_a_sentence_with_a_remedy():

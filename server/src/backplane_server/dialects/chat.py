@@ -31,6 +31,8 @@ from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
 from backplane_server.web.errors import Dialect
 from backplane_server.web.event_stream import DONE
 
+_SPARE_LEVELS: Final = 64
+
 
 def check(body: ChatRequest) -> None:
     """Refuse what this version does not have, before anything is rendered.
@@ -60,6 +62,7 @@ def template_messages(messages: list[Message]) -> list[dict[str, Any]]:
 
     Raises:
         UnsupportedError: a part that is not text.
+        ValidationError: a call's arguments are no JSON that other programs read.
     """
     return [_template_message(number, message) for number, message in enumerate(messages)]
 
@@ -71,7 +74,10 @@ def _template_message(number: int, message: Message) -> dict[str, Any]:
     if message.tool_call_id is not None:
         fields["tool_call_id"] = message.tool_call_id
     if message.tool_calls:
-        fields["tool_calls"] = [_template_call(call) for call in message.tool_calls]
+        fields["tool_calls"] = [
+            _template_call(f"messages[{number}].tool_calls[{position}]", call)
+            for position, call in enumerate(message.tool_calls)
+        ]
     return fields
 
 
@@ -88,18 +94,40 @@ def _text(number: int, message: Message) -> str:
     return "".join(part.text or "" for part in message.content)
 
 
-def _template_call(call: ToolCall) -> Mapping[str, Any]:
+def _template_call(name: str, call: ToolCall) -> Mapping[str, Any]:
+    """A call with its arguments as an object; JSON that cannot be one stays the text it is."""
     arguments: Any = call.function.arguments
     if isinstance(arguments, str):
-        try:
-            arguments = msgspec.json.decode(arguments)
-        except msgspec.DecodeError:
-            arguments = call.function.arguments
+        arguments = _decoded(arguments)
+    elif not _can_travel(arguments):
+        raise ValidationError(
+            f"`{name}.function.arguments` is nested too deep or holds an integer beyond 64 bits",
+            parameter=f"{name}.function.arguments",
+        )
     return {
         "id": call.id,
         "type": call.type,
         "function": {"name": call.function.name, "arguments": arguments},
     }
+
+
+def _decoded(arguments: str) -> Any:
+    try:
+        value = msgspec.json.decode(arguments)
+    except (msgspec.DecodeError, RecursionError):
+        return arguments
+    return value if _can_travel(value) else arguments
+
+
+def _can_travel(value: Any) -> bool:
+    """Whether the renderer can be sent a value, inside of messages and with room to spare."""
+    for _ in range(_SPARE_LEVELS):
+        value = [value]
+    try:
+        msgspec.msgpack.encode(value)
+    except (OverflowError, RecursionError):
+        return False
+    return True
 
 
 def plan(body: ChatRequest, prompt: str) -> GenerationRequest:

@@ -3,6 +3,7 @@
 Knows nothing of dialects: messages arrive as the plain mappings that templates expect.
 """
 
+import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -99,24 +100,37 @@ class ChatPrompter:
         """
         if self._template is None:
             raise TemplateError(_NO_TEMPLATE, remedy=_REMEDY)
-        text = await self._renderer.render(
-            self._template,
+        if not messages or not _is_unfinished(messages[-1]):
+            return await self._render(self._template, messages, add_generation_prompt=True)
+        # Where the last turn ends in the prompt is known by a mark that no text holds.
+        mark = secrets.token_hex(16)
+        last = {**messages[-1], "content": f"{messages[-1].get('content') or ''}{mark}"}
+        text = await self._render(
+            self._template, [*messages[:-1], last], add_generation_prompt=False
+        )
+        prompt, found, _ = text.rpartition(mark)
+        if not found:
+            raise TemplateError(
+                "the chat template leaves the last turn out, so it cannot be continued",
+                remedy="end the conversation with a turn of the user",
+            )
+        return prompt
+
+    async def _render(
+        self, template: str, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
+    ) -> str:
+        return await self._renderer.render(
+            template,
             {
                 "messages": messages,
                 "bos_token": self._bos_token,
                 "eos_token": self._eos_token,
-                "add_generation_prompt": True,
+                "add_generation_prompt": add_generation_prompt,
                 "tools": None,
             },
         )
-        if messages and messages[-1].get("role") == "assistant":
-            return _continue_after(text, str(messages[-1].get("content") or ""))
-        return text
 
 
-def _continue_after(text: str, content: str) -> str:
-    """Cut the prompt where the assistant's unfinished turn ends, so that it goes on there."""
-    for wording in (content, content.strip()):
-        if wording and (start := text.rfind(wording)) >= 0:
-            return text[: start + len(wording)].rstrip()
-    return text
+def _is_unfinished(message: Mapping[str, Any]) -> bool:
+    """Whether it is the assistant's own text; a turn that called tools is over."""
+    return message.get("role") == "assistant" and not message.get("tool_calls")
