@@ -218,7 +218,7 @@ def test_arguments_that_are_no_object_stay_a_text(stack, arguments):
     assert text_of(chat(stack, calling(arguments))) == "Hi there"
 
 
-@pytest.mark.parametrize("inner", ["1" + "0" * 40, "[" * 990 + "]" * 990)
+@pytest.mark.parametrize("inner", ["1" + "0" * 40, "[" * 990 + "]" * 990])
 def test_arguments_that_cannot_be_handed_on_are_named(stack, inner):
     body = json.dumps({"messages": calling({"a": "HERE"})}).replace('"HERE"', inner)
     response = stack.post_raw(PATH, body.encode())
