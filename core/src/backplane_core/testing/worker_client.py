@@ -111,14 +111,21 @@ class WorkerClient:
         """Ask for stats until they satisfy `holds`; the ones that did.
 
         Raises:
+            BackplaneError: a request of this connection failed meanwhile, so it may be in vain.
             TimeoutError: they did not within the client's time limit.
         """
         deadline = time.monotonic() + self._timeout_s
-        while not holds(stats := self.stats()):
+        awaited = [stream for stream in self._streams.values() if not stream.done]
+        while True:
+            stats = self.stats()
+            for stream in awaited:
+                if stream.error is not None:
+                    raise stream.error
+            if holds(stats):
+                return stats
             if time.monotonic() > deadline:
                 raise TimeoutError(f"waited {self._timeout_s:g} s in vain for {what}: {stats}")
             time.sleep(_PAUSE_S)
-        return stats
 
     def tokenize(
         self, texts: list[str], *, add_special: bool = True, parse_special: bool = False

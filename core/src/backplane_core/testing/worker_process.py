@@ -12,6 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import BinaryIO, Protocol
 
 import msgspec
 
@@ -40,6 +41,31 @@ class WorkerStartError(Exception):
         super().__init__(f"exit status {status}, {down}, log:\n{log}")
         self.status = status
         self.down = down
+
+
+class ChildProcess(Protocol):
+    """What is asked of `subprocess.Popen`, or of another way to start a worker."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id, and its group's."""
+        ...
+
+    def poll(self) -> int | None:
+        """The exit status, if it has gone; of one that was killed, minus the signal."""
+        ...
+
+    def wait(self) -> int:
+        """The exit status, once it has gone."""
+        ...
+
+    def send_signal(self, sig: int) -> None:
+        """Send a signal."""
+        ...
+
+    def kill(self) -> None:
+        """Send SIGKILL."""
+        ...
 
 
 class WorkerProcess:
@@ -89,14 +115,7 @@ class WorkerProcess:
         document.write_bytes(msgspec.json.encode(launch))
         self._log_path = self._folder / "worker.log"
         with self._log_path.open("wb") as log:
-            self.process = subprocess.Popen(  # noqa: S603 -- our own module, by the given Python
-                [python, "-m", "backplane_core.worker", str(document)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=subprocess.STDOUT,
-                env={**os.environ, **(environment or {})},
-                start_new_session=True,
-            )
+            self.process = self._spawn(python, document, log, {**os.environ, **(environment or {})})
         try:
             self._start()
         except BaseException:
@@ -166,6 +185,18 @@ class WorkerProcess:
         if self._control is not None:
             self._control.close()
         shutil.rmtree(self._folder)
+
+    def _spawn(
+        self, python: str, document: Path, log: BinaryIO, environment: dict[str, str]
+    ) -> ChildProcess:
+        return subprocess.Popen(  # noqa: S603 -- our own module, by the given Python
+            [python, "-m", "backplane_core.worker", str(document)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            start_new_session=True,
+        )
 
     # ── the control socket ───────────────────────────────────────────────────────────────
 

@@ -31,12 +31,6 @@ class ReportsPercent(EchoBackend):
         return super().create_runner(spec, progress)
 
 
-@breaks("test_idle_engine_keeps_polling")
-class WaitsForWorkForEver(EchoRunner):
-    def poll(self, timeout: float) -> StepOutput:
-        return super().poll(timeout if self._requests else 3600.0)
-
-
 @breaks("test_wake_ends_an_idle_wait")
 class SleepsInsteadOfWaiting(EchoRunner):
     def poll(self, timeout: float) -> StepOutput:

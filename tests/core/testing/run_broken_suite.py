@@ -1,0 +1,48 @@
+"""Runs `broken_suite` in shards, forked so that what all need is imported once.
+
+python run_broken_suite.py FOLDER NUM_SHARDS leaves FOLDER/<shard>.xml and FOLDER/<shard>.log.
+"""
+
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+
+import forked_worker  # noqa: F401 -- what all shards need, before they part
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def run_shard(folder: Path, shard: int, num_shards: int) -> None:
+    log = os.open(folder / f"{shard}.log", os.O_WRONLY | os.O_CREAT)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ["BROKEN_SHARD"] = f"{shard}/{num_shards}"
+    arguments = [
+        *(str(HERE / "broken_suite.py"), "-q", "--no-header", "--tb=short"),
+        *("-c", str(folder / "pytest.ini"), "--rootdir", str(HERE), "--import-mode=importlib"),
+        *("-p", "backplane_core.testing.pytest_plugin", "-p", "no:cacheprovider"),
+        *("-p", "no:logging"),  # its handlers hold files that a forked worker has not
+        *(f"--basetemp={folder / str(shard)}", f"--junitxml={folder / f'{shard}.xml'}"),
+    ]
+    sys.exit(pytest.main(arguments))
+
+
+def main(folder: Path, num_shards: int) -> int:
+    (folder / "pytest.ini").write_text("[pytest]\n")
+    context = multiprocessing.get_context("fork")
+    shards = [
+        context.Process(target=run_shard, args=(folder, shard, num_shards))
+        for shard in range(num_shards)
+    ]
+    for process in shards:
+        process.start()
+    for process in shards:
+        process.join()
+    # Each shard holds broken backends, so each must have failed, and in no other way.
+    return int({process.exitcode for process in shards} != {pytest.ExitCode.TESTS_FAILED})
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), int(sys.argv[2])))
