@@ -13,12 +13,23 @@ from pathlib import Path
 from typing import Self
 
 HERE = Path(__file__).parent
+# Nothing here takes so long. Whoever waits so long in vain has found an error, not a slow machine.
+LIMIT_S = 30.0
 
 
 class Launched:
-    """Runs `python -m backplane_launcher ARGV` until the end of the `with`."""
+    """Runs `python -m backplane_launcher ARGV` until the end of the `with`.
 
-    def __init__(self, folder: Path, *argv: str, environ: dict[str, str] | None = None) -> None:
+    `tuned` sets constants of the launcher for this run: "slot.MAX_START_FAILURES" to a value.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *argv: str,
+        environ: dict[str, str] | None = None,
+        tuned: dict[str, float] | None = None,
+    ) -> None:
         self.log = folder / "server.jsonl"
         self.runtime = folder / "run"
         self.runtime.mkdir(mode=0o700, exist_ok=True)
@@ -29,7 +40,7 @@ class Launched:
             if not name.startswith(("BACKPLANE_", "HF_"))
         }
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "backplane_launcher", "--hostname", "127.0.0.1", *argv],
+            [sys.executable, *_program(tuned or {}), "--hostname", "127.0.0.1", *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -67,10 +78,10 @@ class Launched:
         for line in self._process.stdout:
             self.lines.append(line.rstrip("\n"))
 
-    def wait_for_line(self, pattern: str, timeout_s: float = 20.0) -> re.Match:
+    def wait_for_line(self, pattern: str, timeout_s: float = LIMIT_S) -> re.Match:
         return self.until(lambda: re.search(pattern, self.output), timeout_s, f"line {pattern!r}")
 
-    def wait_for_event(self, name: str, count: int = 1, timeout_s: float = 20.0) -> dict:
+    def wait_for_event(self, name: str, count: int = 1, timeout_s: float = LIMIT_S) -> dict:
         def found():
             events = [event for event in self.events() if event["event"] == name]
             return events[count - 1] if len(events) >= count else None
@@ -96,7 +107,7 @@ class Launched:
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
-    def wait(self, timeout_s: float = 20.0) -> int:
+    def wait(self, timeout_s: float = LIMIT_S) -> int:
         status = self._process.wait(timeout_s)
         self._reader.join(timeout_s)
         return status
@@ -117,10 +128,10 @@ class Launched:
         return found
 
     def worker_pid(self, name: str = "worker-0") -> int:
-        return self.until(lambda: self._pid_with(f"/{name}-"), 10.0, f"process of {name}")
+        return self.until(lambda: self._pid_with(f"/{name}-"), LIMIT_S, f"process of {name}")
 
     def server_pid(self, name: str = "server-0") -> int:
-        return self.until(lambda: self._pid_with(f"/{name}-"), 10.0, f"process of {name}")
+        return self.until(lambda: self._pid_with(f"/{name}-"), LIMIT_S, f"process of {name}")
 
     def _pid_with(self, text: str) -> int | None:
         for pid in self.pids():
@@ -128,3 +139,15 @@ class Launched:
                 if text.encode() in Path(f"/proc/{pid}/cmdline").read_bytes():
                     return pid
         return None
+
+
+def _program(tuned: dict[str, float]) -> list[str]:
+    if not tuned:
+        return ["-m", "backplane_launcher"]
+    modules = sorted({name.partition(".")[0] for name in tuned})
+    return [
+        "-c",
+        f"import sys; from backplane_launcher import {', '.join(modules)}; "
+        + "".join(f"{name} = {value!r}; " for name, value in tuned.items())
+        + "from backplane_launcher.cli import main; sys.exit(main())",
+    ]

@@ -2,11 +2,10 @@
 
 import os
 import signal
-import time
 
 import httpx
 
-from .launched import Launched
+from .launched import LIMIT_S, Launched
 
 ASK = {"inputs": "What is Backplane?", "parameters": {"max_new_tokens": 6}}
 
@@ -29,10 +28,10 @@ def test_serve_lose_the_worker_and_serve_again(tmp_path):
             assert answer.status_code == 503
             assert "SIGKILL" in answer.text
             launched.until(
-                lambda: client.post("/generate", json=ASK).status_code == 200, 30.0, "service again"
+                lambda: client.post("/generate", json=ASK).status_code == 200,
+                LIMIT_S,
+                "service again",
             )
-        asked_at = time.monotonic()
         launched.signal(signal.SIGTERM)
         assert launched.wait() == 0
-        assert time.monotonic() - asked_at < 10.0
-        launched.until(lambda: not launched.pids(), 5.0, "end of all children")
+        launched.until(lambda: not launched.pids(), LIMIT_S, "end of all children")

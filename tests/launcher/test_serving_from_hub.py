@@ -1,13 +1,12 @@
 """The launcher as a process: a model on a (local) Hub, downloaded, then loaded by llama.cpp."""
 
 import signal
-import time
 from importlib.resources import files
 
 import pytest
 
 from .hub_server import HubServer, Repository
-from .launched import Launched
+from .launched import LIMIT_S, Launched
 
 REPO = "someone/demo"
 NAME = "demo-f16.gguf"
@@ -42,7 +41,7 @@ def test_downloaded_then_served_then_served_offline(hub, tmp_path):
     with launched_from(hub, tmp_path) as launched:
         launched.until(
             lambda: [e for e in launched.events() if e.get("stage") == "download"],
-            20.0,
+            LIMIT_S,
             "progress of the download while the server is up",
         )
         hub.released.set()
@@ -68,30 +67,19 @@ def test_a_signal_during_a_download_that_hangs(hub, tmp_path):
     hub.stalled.add(NAME)
     with launched_from(hub, tmp_path) as launched:
         launched.until(
-            lambda: [e for e in launched.events() if e.get("stage") == "download"], 20.0, "download"
+            lambda: [e for e in launched.events() if e.get("stage") == "download"],
+            LIMIT_S,
+            "download",
         )
-        asked_at = time.monotonic()
         launched.signal(signal.SIGTERM)
         assert launched.wait() == 0
-        assert time.monotonic() - asked_at < 5.0
         assert "Traceback" not in launched.output
 
 
-@pytest.mark.parametrize(
-    ("spoil", "sentence"),
-    [
-        ({"gated": True, "token": "hf_other"}, "someone/demo is gated and the Hub refused access"),
-        ({"token": "hf_other"}, "the Hub knows no model someone/demo"),
-        ({"claimed_sizes": {NAME: 10**16}}, "someone/demo needs 10000000.0 GB"),
-    ],
-)
-def test_what_cannot_be_had_is_one_line_and_exit_1(hub, tmp_path, spoil, sentence):
-    for name, value in spoil.items():
-        setattr(hub.repositories[REPO], name, value)
-    if spoil.get("gated"):
-        hub.repositories[REPO].files["config.json"] = b"{}"
+def test_what_cannot_be_had_is_one_line_and_exit_1(hub, tmp_path):
+    hub.repositories[REPO].gated, hub.repositories[REPO].token = True, "hf_other"
+    hub.repositories[REPO].files["config.json"] = b"{}"
     with launched_from(hub, tmp_path) as launched:
         assert launched.wait() == 1
-    assert sentence in launched.lines[-1]
-    assert launched.lines[-1].startswith("error: ")
+    assert launched.lines[-1].startswith("error: someone/demo is gated and the Hub refused access")
     assert "Traceback" not in launched.output

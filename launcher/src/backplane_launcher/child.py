@@ -1,4 +1,4 @@
-"""One child process: started in a session of its own, its output passed on, its group killed.
+"""One child process: started in a group of its own, its output passed on, its group killed.
 
 Must be used from the main thread: the kernel ties a child's "die with the parent" to the
 thread that started it.
@@ -65,7 +65,10 @@ class Child:
                 stderr=forwarders[1].write_fd,
                 env=dict(environ),
                 pass_fds=tuple(pass_fds),
-                start_new_session=True,
+                # Ctrl-C reaches the launcher alone. A group, not a session: when the launcher dies,
+                # the kernel hangs up and continues a group of its session that stands stopped,
+                # one too that was stopped before it could ask to die with its parent.
+                process_group=0,
             )
         finally:
             for forwarder in forwarders:

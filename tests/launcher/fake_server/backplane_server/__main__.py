@@ -1,7 +1,8 @@
 """Joins, listens on the inherited socket, answers /health/ready, and writes down all it hears.
 
 Environment: FAKE_SERVER_LOG (file of JSON lines), FAKE_SERVER_DRAIN_S (how long it drains),
-FAKE_SERVER_FAILS (exit 1 at once), FAKE_SERVER_DEAF (ignores Shutdown).
+FAKE_SERVER_FAILS (exit 1 at once), FAKE_SERVER_DEAF (ignores Shutdown),
+FAKE_SERVER_CANNOT_USE_IT (why no worker is good enough).
 """
 
 import json
@@ -36,10 +37,17 @@ def note(**fields):
         file.write(json.dumps({"server": launch.server_id, "pid": os.getpid(), **fields}) + "\n")
 
 
+def there(path):
+    with socket.socket(socket.AF_UNIX) as asking:
+        return asking.connect_ex(path) == 0
+
+
 class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
-        body = json.dumps(state).encode()
-        self.send_response(200 if state["up"] else 503)
+        failed = os.environ.get("FAKE_SERVER_CANNOT_USE_IT")
+        stage = {"stage": "failed", "error": failed} if failed else {}
+        body = json.dumps(state | stage).encode()
+        self.send_response(200 if state["up"] and not failed else 503)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
@@ -83,7 +91,7 @@ def main():
             state["down"][message.worker_id] = message.reason
         elif isinstance(message, Shutdown) and not os.environ.get("FAKE_SERVER_DEAF"):
             time.sleep(float(os.environ.get("FAKE_SERVER_DRAIN_S", "0")))
-            note(event="drained")
+            note(event="drained", workers_there=[there(path) for path in state["up"].values()])
             return
     os._exit(4)
 
