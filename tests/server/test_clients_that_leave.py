@@ -5,6 +5,7 @@ import time
 from pathlib import Path
 
 import pytest
+from backplane_core.control import Shutdown
 
 STEP_S = 0.02
 # A second, counted in the worker's own steps: a busy machine stretches both alike.
@@ -175,3 +176,47 @@ def test_half_closed_connections_are_gone_clients(slow_stack, stack_module):
     stack_module.wait_until(lambda: running(slow_stack) == 0)
     assert steps(slow_stack) - left_at < STEPS_IN_A_SECOND
     raw.close()
+
+
+UNFINISHED = (
+    b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    b"content-length: 1000000\r\n\r\n{"
+)
+
+
+def test_a_body_that_trickles_is_cut(slow_stack):
+    with slow_stack.connect() as raw:
+        raw.settimeout(0.1)
+        raw.sendall(UNFINISHED)
+        begun = time.monotonic()
+        answer = b""
+        while not answer:
+            raw.sendall(b" ")  # never as long as the write timeout without a byte
+            try:
+                answer = raw.recv(100)
+            except TimeoutError:
+                assert time.monotonic() - begun < 4
+        assert answer.split()[1] == b"408"
+
+
+def test_a_body_that_comes_slowly_but_fast_enough_is_waited_for(slow_stack, stack_module):
+    request = stack_module.http_request(
+        "/generate",
+        {"inputs": "x", "parameters": {"max_new_tokens": 1, "stop": []}, "a": "b" * 9000},
+    )
+    with slow_stack.connect() as raw:
+        for start in range(0, len(request), 1000):
+            raw.sendall(request[start : start + 1000])
+            time.sleep(0.15)
+        assert raw.recv(100).split()[1] == b"200"
+
+
+def test_unfinished_bodies_hold_no_shutdown_up(stack_module):
+    with stack_module.Stack() as stack, stack.connect() as raw:
+        raw.sendall(UNFINISHED)
+        stack_module.wait_until(lambda: stack.metrics()["tgi_request_count"] == 1)
+        begun = time.monotonic()
+        stack.say(Shutdown(grace_s=20))
+        assert raw.recv(100).split()[1] == b"503"
+        assert stack.server.wait(10) == 0
+        assert time.monotonic() - begun < 5

@@ -252,3 +252,8 @@ def test_headers_are_bounded(stack):
     with stack.connect() as raw:
         raw.sendall(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\na: " + b"b" * 400_000)
         assert raw.recv(100).startswith(b"HTTP/1.1 400")
+
+
+def test_a_sentence_about_json_keeps_its_name(stack):
+    message = stack.post_raw("/generate", b"{bad").json()["error"]
+    assert message.startswith("the body is not valid JSON: JSON is malformed")

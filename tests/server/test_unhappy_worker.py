@@ -118,7 +118,7 @@ def test_what_an_engine_raises_stays_in_the_log(error, dialect, caplog):
 
 
 def test_a_full_queue_is_429_with_retry_after_before_the_first_byte(stack_module):
-    with stack_module.Stack(max_concurrent_requests=2, settings={"step_seconds": 0.05}) as stack:
+    with stack_module.Stack(max_concurrent_requests=2, settings={"step_seconds": 0.1}) as stack:
         raws = [stack.connect() for _ in range(2)]
         for raw in raws:
             body = {"inputs": "abc" * 400, "parameters": LONG}
@@ -140,7 +140,7 @@ def test_a_full_queue_is_429_with_retry_after_before_the_first_byte(stack_module
 
 
 def test_one_refused_prompt_cancels_the_others(stack_module):
-    with stack_module.Stack(max_concurrent_requests=2, settings={"step_seconds": 0.01}) as stack:
+    with stack_module.Stack(max_concurrent_requests=2, settings={"step_seconds": 0.05}) as stack:
         body = {"prompt": ["abc" * 100] * 4, "temperature": 0, "ignore_eos": True}
         assert stack.post("/v1/completions", body).status_code == 429
         stack_module.wait_until(lambda: stack.metrics()["tgi_batch_current_size"] == 0)
@@ -178,7 +178,11 @@ def test_two_workers_share_the_load_and_one_may_go(stack_module):
         ("tokenizer_config_path", b"\xff", "is not text"),
         ("tokenizer_config_path", b"{", "is not a tokenizer_config.json"),
         ("tokenizer_config_path", b'{"chat_template": 5}', "is not a tokenizer_config.json"),
-        ("tokenizer_config_path", b'{"chat_template":' + b"[" * 100_000, "is not a tokenizer_config.json"),
+        (
+            "tokenizer_config_path",
+            b'{"chat_template":' + b"[" * 100_000,
+            "is not a tokenizer_config.json",
+        ),
     ],
 )
 def test_a_template_file_that_cannot_be_used_is_told(stack_module, tmp_path, flag, content, told):
