@@ -1,13 +1,15 @@
 """Everything the controllers are given, and the count of requests that a shutdown waits for."""
 
 import asyncio
+import contextlib
 import logging
-from collections.abc import Iterable
+from collections.abc import AsyncGenerator, Iterable
 from typing import Final
 from urllib.parse import quote
 
 from backplane_core.control import ServerLaunch
 
+from backplane_server.errors import NotReadyError
 from backplane_server.metrics.metrics import Metrics
 from backplane_server.services.generation_service import GenerationService
 from backplane_server.templates.renderer import RendererProcess, TemplateRenderer
@@ -28,6 +30,7 @@ class Services:
         self.renderer: Final = renderer or RendererProcess()
         self.generation: Final = GenerationService(settings, self.renderer, self.metrics)
         self._logged_names: set[str] = set()
+        self._reading: set[asyncio.Timeout] = set()
         self._num_open = 0
         self._idle = asyncio.Event()
         self._idle.set()
@@ -45,9 +48,30 @@ class Services:
         if not self._num_open:
             self._idle.set()
 
+    @contextlib.asynccontextmanager
+    async def reading(self) -> AsyncGenerator[None, None]:
+        """While a body is read: it is cut when the server stops, as its answer would be a 503.
+
+        Raises:
+            NotReadyError: the server is shutting down.
+        """
+        try:
+            async with asyncio.timeout(
+                0 if self.generation.readiness.draining else None
+            ) as timeout:
+                self._reading.add(timeout)
+                try:
+                    yield
+                finally:
+                    self._reading.discard(timeout)
+        except TimeoutError:
+            raise NotReadyError(self.generation.readiness.report()) from None
+
     async def drain(self, grace_s: float) -> bool:
         """Refuse what is new and wait for what is in flight; whether all of it ended in time."""
         self.generation.readiness.draining = True
+        for timeout in self._reading:
+            timeout.reschedule(0)
         if self._num_open:
             _log.info("stopping; %d requests have %g s to finish", self._num_open, grace_s)
         else:

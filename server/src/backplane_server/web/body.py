@@ -25,6 +25,7 @@ BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 _JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 _PATH: Final = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$?(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
+_SLOWEST_BYTES_PER_S: Final = 4096
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,8 @@ async def read_body(
 
     Raises:
         MediaTypeError, PayloadTooLargeError: before the whole body was read.
-        StalledBodyError: nothing of it arrived for `stall_timeout_s`.
+        StalledBodyError: nothing of it arrived for `stall_timeout_s`, or all of it so far has
+            taken that much longer than at `_SLOWEST_BYTES_PER_S`.
         ClientDisconnectedError: the client left.
     """
     if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
@@ -107,13 +109,17 @@ async def read_body(
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
+    latest = asyncio.get_running_loop().time() + stall_timeout_s
     while True:
         try:
-            async with asyncio.timeout(stall_timeout_s):
+            async with (
+                asyncio.timeout(stall_timeout_s),
+                asyncio.timeout_at(latest + size / _SLOWEST_BYTES_PER_S),
+            ):
                 event = await receive()
         except TimeoutError:
             raise StalledBodyError(
-                f"nothing of the body arrived for {stall_timeout_s:g} s"
+                f"the body stopped arriving, or arrives too slowly: {size} bytes of it came"
             ) from None
         if event["type"] == "http.disconnect":
             raise ClientDisconnectedError("the client left while it sent the body")
@@ -147,4 +153,5 @@ def _shape_error(text: str) -> BodyError:
 
 def _lower_first(text: object) -> str:
     sentence = str(text)
-    return sentence[:1].lower() + sentence[1:]
+    is_acronym = sentence[1:2].isupper()  # "JSON is malformed"
+    return sentence if is_acronym else sentence[:1].lower() + sentence[1:]

@@ -165,12 +165,13 @@ async def exchange(
 
     try:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        data = await read_body(
-            request.receive,
-            headers,
-            services.settings.payload_limit,
-            stall_timeout_s=services.settings.write_timeout_s,
-        )
+        async with services.reading():
+            data = await read_body(
+                request.receive,
+                headers,
+                services.settings.payload_limit,
+                stall_timeout_s=services.settings.write_timeout_s,
+            )
         result = await until_disconnect(request.receive, work())
         if not current.streaming:
             current.succeed()
