@@ -124,12 +124,9 @@ def test_nobody_can_says_who_runs_here_and_what_it_serves():
     with pytest.raises(ModelError) as caught:
         choose("auto", descriptions)
     assert caught.value.message == (
-        "no backend can serve this model: backend z cannot serve this model: no GGUF file; "
-        "backend a cannot run here: no driver"
+        "no backend can serve this model: z: no GGUF file; backend a cannot run here: no driver"
     )
-    assert caught.value.remedy == (
-        "choose a model for one that runs here (z: GGUF models), or install another backend"
-    )
+    assert caught.value.remedy == "choose a model for what runs here, z: GGUF models"
     with pytest.raises(BackendError, match="none is installed") as caught:
         choose("auto", descriptions[1:2])
     assert "backplane-llamacpp" in caught.value.remedy
@@ -148,7 +145,8 @@ def test_a_name_is_checked_before_anything_starts():
     facts = [BackendFacts(name="good"), BackendFacts(name="bad", error="ImportError: libx")]
     check_name("auto", facts)
     check_name("good", facts)
-    with pytest.raises(BackendError, match="bad failed to load: ImportError: libx"):
+    with pytest.raises(BackendError, match="bad failed to load: ImportError: libx") as caught:
         check_name("bad", facts)
+    assert "BACKPLANE_EXTRA_PLUGINS" in caught.value.remedy
     with pytest.raises(BackendError, match=r"no backend is called nobody \(installed: good\)"):
         check_name("nobody", facts)

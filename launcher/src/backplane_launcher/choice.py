@@ -31,7 +31,8 @@ def check_name(name: str, facts: Sequence[BackendFacts]) -> None:
     if error := known[name].error:
         raise BackendError(
             f"backend {name} failed to load: {error}",
-            remedy="reinstall its package, or choose another --backend",
+            remedy="reinstall its package, or correct BACKPLANE_EXTRA_PLUGINS if that names it, "
+            "or choose another --backend",
         )
 
 
@@ -111,6 +112,14 @@ def _why_behind(other: BackendDescription, best: BackendDescription) -> str:
     return f"{best.facts.name} comes first by name"
 
 
+def _why_not(description: BackendDescription) -> str:
+    name, support = description.facts.name, description.support
+    if isinstance(description.availability, Available) and isinstance(support, Unsupported):
+        return f"{name}: {support.reason}"
+    obstacle = _obstacle(description)
+    return obstacle.message if obstacle else name
+
+
 def _nobody(descriptions: Sequence[BackendDescription]) -> SetupError:
     """The most telling of the obstacles: about the model's files, else the model, else devices."""
     real = [each for each in descriptions if not is_for_tests(each.facts)]
@@ -120,17 +129,14 @@ def _nobody(descriptions: Sequence[BackendDescription]) -> SetupError:
     for each in runnable:
         if each.files_error is not None and (error := _obstacle(each)):
             return ModelError(error.message, remedy=error.remedy)
-    obstacles = [obstacle for each in real if (obstacle := _obstacle(each)) is not None]
-    reasons = "; ".join(obstacle.message for obstacle in obstacles) or "none is installed"
+    reasons = "; ".join(_why_not(each) for each in real) or "none is installed"
     if runnable:
-        kinds = "; ".join(
-            f"{each.facts.name}: {each.facts.summary}" if each.facts.summary else each.facts.name
-            for each in runnable
-        )
+        kinds = " or ".join(f"{each.facts.name}: {each.facts.summary}" for each in runnable)
         return ModelError(
             f"no backend can serve this model: {reasons}",
-            remedy=f"choose a model for one that runs here ({kinds}), or install another backend",
+            remedy=f"choose a model for what runs here, {kinds}",
         )
+    obstacles = [obstacle for each in real if (obstacle := _obstacle(each)) is not None]
     remedies = "; ".join(obstacle.remedy for obstacle in obstacles if obstacle.remedy)
     return BackendError(
         f"no backend can run here: {reasons}",

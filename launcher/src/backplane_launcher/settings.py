@@ -90,7 +90,11 @@ class LaunchSettings:
     ] = None
     chat_template: Annotated[
         str | None,
-        _flag(MODEL, "--chat-template", help="A Jinja chat template in place of the model's."),
+        _flag(
+            MODEL,
+            "--chat-template",
+            help="A Jinja chat template in place of the model's: its file, or itself.",
+        ),
     ] = None
 
     backend: Annotated[
