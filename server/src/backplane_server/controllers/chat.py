@@ -8,13 +8,16 @@ from litestar.types import ASGIApp
 
 from backplane_server.dialects import chat
 from backplane_server.dialects.chat_types import ChatRequest
-from backplane_server.dialects.openai import ReplyHead
+from backplane_server.dialects.not_yet import CHAT, DefinedFields
+from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
 from backplane_server.dialects.openai_types import StreamOptions
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
-_body: Final = BodyReader(ChatRequest, {"stream_options": StreamOptions})
+_body: Final = BodyReader(
+    ChatRequest, {"stream_options": StreamOptions}, unknown=DefinedFields(CHAT)
+)
 
 
 class ChatController(Controller):
@@ -32,19 +35,15 @@ class ChatController(Controller):
             generation = await current.start(chat.plan(body, prompt))
             head = ReplyHead.make("chatcmpl", model.name)
             if body.stream:
-                options = body.stream_options or StreamOptions()
                 return current.stream(
                     chat.ChatStream(
                         head,
                         generation,
                         logprobs=bool(body.logprobs),
-                        include_usage=options.include_usage,
+                        include_usage=body.wants_usage,
                     )
                 )
-            collector = chat.ChatCollector(generation, logprobs=bool(body.logprobs))
-            async for events in generation.batches():
-                for event in events:
-                    collector.add(event)
-            return current.answer(collector.completion(head))
+            tokens = await run_to_end([generation], keep_tokens=bool(body.logprobs))
+            return current.answer(chat.completion(head, generation, tokens))
 
         return await exchange(request, services, _body, handle)

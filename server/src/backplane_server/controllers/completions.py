@@ -8,14 +8,16 @@ from litestar.types import ASGIApp
 
 from backplane_server.dialects import completions
 from backplane_server.dialects.completions_types import CompletionRequest
-from backplane_server.dialects.openai import ReplyHead
+from backplane_server.dialects.not_yet import COMPLETIONS, DefinedFields
+from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
 from backplane_server.dialects.openai_types import StreamOptions
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
-from backplane_server.web.merge import merge_batches
 
-_body: Final = BodyReader(CompletionRequest, {"stream_options": StreamOptions})
+_body: Final = BodyReader(
+    CompletionRequest, {"stream_options": StreamOptions}, unknown=DefinedFields(COMPLETIONS)
+)
 
 
 class CompletionsController(Controller):
@@ -32,19 +34,15 @@ class CompletionsController(Controller):
             generations = await current.start_all(plans)
             head = ReplyHead.make("cmpl", model.name)
             if body.stream:
-                options = body.stream_options or StreamOptions()
                 return current.stream(
                     completions.CompletionStream(
                         head,
                         generations,
                         logprobs=body.logprobs,
-                        include_usage=options.include_usage,
+                        include_usage=body.wants_usage,
                     )
                 )
-            collector = completions.CompletionCollector(generations, body.logprobs)
-            async for prompt, events in merge_batches(generations):
-                for event in events:
-                    collector.add(prompt, event)
-            return current.answer(collector.completion(head))
+            tokens = await run_to_end(generations, keep_tokens=body.logprobs is not None)
+            return current.answer(completions.completion(head, generations, tokens, body.logprobs))
 
         return await exchange(request, services, _body, handle)

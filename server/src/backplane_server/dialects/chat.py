@@ -7,6 +7,7 @@ import msgspec
 from backplane_core.errors import UnsupportedError, ValidationError
 
 from backplane_server.dialects.chat_types import (
+    CHUNK,
     AssistantMessage,
     ChatChoice,
     ChatCompletion,
@@ -18,18 +19,16 @@ from backplane_server.dialects.not_yet import refuse_not_yet
 from backplane_server.dialects.openai import (
     FINGERPRINT,
     FINISH,
-    ReplyHead,
     chat_logprobs,
     generation_request,
     json_text,
     refuse_template,
     usage_of,
 )
+from backplane_server.dialects.openai_replies import ReplyHead, ReplyStream, TokensByChoice
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
-from backplane_server.web.errors import Dialect
-from backplane_server.web.event_stream import DONE
 
 _SPARE_LEVELS: Final = 64
 
@@ -44,11 +43,12 @@ def check(body: ChatRequest) -> None:
     refuse_not_yet(
         {
             "tools": body.tools,
-            "tool_choice": body.tool_choice not in (None, "none", "auto"),
+            "tool_choice": body.tool_choice,
+            "tool_prompt": body.tool_prompt,
             "functions": body.functions,
-            "function_call": body.function_call not in (None, "none", "auto"),
-            "response_format": body.response_format not in (None, {"type": "text"}),
-            "modalities": body.modalities not in (None, [], ["text"]),
+            "function_call": body.function_call,
+            "response_format": body.response_format,
+            "modalities": body.modalities,
             "audio": body.audio,
             "chat_template_kwargs": body.chat_template_kwargs,
         }
@@ -143,73 +143,48 @@ def plan(body: ChatRequest, prompt: str) -> GenerationRequest:
     )
 
 
-class ChatCollector:
-    """Gathers the tokens whose logprobs an answer lists."""
-
-    def __init__(self, generation: Generation, *, logprobs: bool) -> None:
-        self._generation = generation
-        self._tokens: list[list[TokenOut]] | None = (
-            [[] for _ in generation.choices] if logprobs else None
-        )
-
-    def add(self, event: ChoiceEvent) -> None:
-        """Take news of a sequence."""
-        if self._tokens is not None:
-            self._tokens[event.index] += event.tokens
-
-    def completion(self, head: ReplyHead) -> ChatCompletion:
-        """The answer, once every sequence has ended."""
-        table = self._generation.model.table
-        return ChatCompletion(
-            id=head.id,
-            created=head.created,
-            model=head.model,
-            system_fingerprint=FINGERPRINT,
-            choices=[
-                ChatChoice(
-                    index=choice.index,
-                    message=AssistantMessage(content=choice.text),
-                    logprobs=(
-                        None
-                        if self._tokens is None
-                        else chat_logprobs(table, self._tokens[choice.index])
-                    ),
-                    finish_reason=FINISH[choice.finish or Finish.LENGTH],
-                )
-                for choice in self._generation.choices
-            ],
-            usage=usage_of([self._generation]),
-        )
+def completion(head: ReplyHead, generation: Generation, tokens: TokensByChoice) -> ChatCompletion:
+    """The answer, once every sequence has ended; `tokens` where their logprobs are wanted."""
+    table = generation.model.table
+    return ChatCompletion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        system_fingerprint=FINGERPRINT,
+        choices=[
+            ChatChoice(
+                index=choice.index,
+                message=AssistantMessage(content=choice.text),
+                logprobs=(
+                    chat_logprobs(table, tokens[0, choice.index])
+                    if (0, choice.index) in tokens
+                    else None
+                ),
+                finish_reason=FINISH[choice.finish or Finish.LENGTH],
+            )
+            for choice in generation.choices
+        ],
+        usage=usage_of([generation]),
+    )
 
 
 _PLAIN_TAIL: Final = b',"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
 
 
-class ChatStream:
+class ChatStream(ReplyStream):
     """Writes a chat stream: frames are a prefix rendered once and what is new.
 
     The role stands in a choice's first chunk only; a token without text makes no chunk, unless
     its logprob is asked for.
     """
 
-    dialect: Dialect = "openai"
-
     def __init__(
         self, head: ReplyHead, generation: Generation, *, logprobs: bool, include_usage: bool
     ) -> None:
-        self._generation = generation
+        super().__init__(CHUNK, head, [generation], include_usage=include_usage)
         self._logprobs = logprobs
-        self._include_usage = include_usage
+        self._table = generation.model.table
         self._begun: set[int] = set()
-        self._head = (
-            b'data: {"object":"chat.completion.chunk","id":'
-            + json_text(head.id)
-            + b',"created":%d,"model":' % head.created
-            + json_text(head.model)
-            + b',"system_fingerprint":'
-            + json_text(FINGERPRINT)
-            + b',"choices":['
-        )
         self._prefixes = [
             self._head + b'{"index":%d,"delta":' % choice.index for choice in generation.choices
         ]
@@ -237,15 +212,8 @@ class ChatStream:
             )
         return b"".join(frames)
 
-    def end(self) -> bytes:
-        """The counts, where asked for, and the end marker."""
-        if not self._include_usage:
-            return DONE
-        usage = msgspec.json.encode(usage_of([self._generation]))
-        return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
-
     def _tail_of(self, token: TokenOut) -> bytes:
         if not self._logprobs or token.silent:
             return _PLAIN_TAIL
-        logprobs = msgspec.json.encode(chat_logprobs(self._generation.model.table, [token]))
+        logprobs = msgspec.json.encode(chat_logprobs(self._table, [token]))
         return b',"logprobs":' + logprobs + b',"finish_reason":null}],"usage":null}\n\n'

@@ -1,13 +1,14 @@
 """JSON of `/v1/chat/completions`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import Meta
 
 from backplane_server.dialects.openai import FinishReason
-from backplane_server.dialects.openai_types import ChatLogprobs, Count, SamplingFields, Usage
+from backplane_server.dialects.openai_types import ChatLogprobs, Count, Reply, SamplingFields, Usage
 
+CHUNK: Final = "chat.completion.chunk"
 Role = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -44,7 +45,10 @@ class Message(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class ChatRequest(SamplingFields, kw_only=True, frozen=True):
-    """Body of `/v1/chat/completions`. `max_completion_tokens` goes before `max_tokens`."""
+    """Body of `/v1/chat/completions`. `max_completion_tokens` goes before `max_tokens`.
+
+    `parallel_tool_calls` says how tools are called, so without tools it asks for nothing.
+    """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
     max_tokens: Count | None = None
@@ -54,6 +58,7 @@ class ChatRequest(SamplingFields, kw_only=True, frozen=True):
     tools: Any = None
     tool_choice: Any = None
     tool_prompt: str | None = None
+    parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
     response_format: Any = None
@@ -78,15 +83,11 @@ class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason
 
 
-class ChatCompletion(msgspec.Struct, frozen=True, kw_only=True):
+class ChatCompletion(
+    Reply[ChatChoice], frozen=True, kw_only=True, tag_field="object", tag="chat.completion"
+):
     """Answer of `/v1/chat/completions`."""
 
-    object: Literal["chat.completion"] = "chat.completion"
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChoice]
     usage: Usage
 
 
@@ -106,13 +107,7 @@ class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None
 
 
-class ChatChunk(msgspec.Struct, frozen=True, kw_only=True):
+class ChatChunk(Reply[ChatChunkChoice], frozen=True, kw_only=True, tag_field="object", tag=CHUNK):
     """One event of a chat stream; `usage` only in the last, where it was asked for."""
 
-    object: Literal["chat.completion.chunk"] = "chat.completion.chunk"
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[ChatChunkChoice]
     usage: Usage | None

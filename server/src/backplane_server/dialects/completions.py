@@ -6,6 +6,7 @@ import msgspec
 from backplane_core.errors import ValidationError
 
 from backplane_server.dialects.completions_types import (
+    TEXT_COMPLETION,
     Completion,
     CompletionChoice,
     CompletionRequest,
@@ -14,19 +15,17 @@ from backplane_server.dialects.not_yet import refuse_not_yet
 from backplane_server.dialects.openai import (
     FINGERPRINT,
     FINISH,
-    ReplyHead,
     generation_request,
     json_text,
     refuse_template,
     usage_of,
 )
+from backplane_server.dialects.openai_replies import ReplyHead, ReplyStream, TokensByChoice
 from backplane_server.dialects.openai_types import TextLogprobs
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
-from backplane_server.text.choice_decoder import ChoiceDecoder, ChoiceEvent, Finish, TokenOut
+from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
 from backplane_server.text.detokenizer import TokenTable
-from backplane_server.web.errors import Dialect
-from backplane_server.web.event_stream import DONE
 
 
 def plan(body: CompletionRequest, max_client_batch_size: int) -> list[GenerationRequest]:
@@ -95,54 +94,50 @@ def text_logprobs(
     )
 
 
-class CompletionCollector:
-    """Gathers the tokens whose logprobs an answer lists."""
+def completion(
+    head: ReplyHead,
+    generations: Sequence[Generation],
+    tokens: TokensByChoice,
+    logprobs: int | None,
+) -> Completion:
+    """The answer, once every sequence has ended. Choices stand in index order.
 
-    def __init__(self, generations: Sequence[Generation], logprobs: int | None) -> None:
-        self._generations = generations
-        self._logprobs = logprobs
-        self._tokens: dict[tuple[int, int], list[TokenOut]] = {}
-
-    def add(self, prompt: int, event: ChoiceEvent) -> None:
-        """Take news of a sequence of prompt number `prompt`."""
-        if self._logprobs is not None:
-            self._tokens.setdefault((prompt, event.index), []).extend(event.tokens)
-
-    def completion(self, head: ReplyHead) -> Completion:
-        """The answer, once every sequence has ended. Choices stand in index order."""
-        choices = [
-            self._choice(prompt, generation, choice)
-            for prompt, generation in enumerate(self._generations)
+    Args:
+        head: the reply's.
+        generations: one a prompt.
+        tokens: those whose logprobs are wanted.
+        logprobs: how many alternatives a token; None for no logprobs.
+    """
+    return Completion(
+        id=head.id,
+        created=head.created,
+        model=head.model,
+        system_fingerprint=FINGERPRINT,
+        choices=[
+            CompletionChoice(
+                index=prompt * len(generation.choices) + choice.index,
+                text=choice.text,
+                logprobs=(
+                    None
+                    if logprobs is None
+                    else text_logprobs(
+                        generation.model.table,
+                        tokens.get((prompt, choice.index), []),
+                        0,
+                        top=logprobs,
+                    )
+                ),
+                finish_reason=FINISH[choice.finish or Finish.LENGTH],
+            )
+            for prompt, generation in enumerate(generations)
             for choice in generation.choices
-        ]
-        return Completion(
-            id=head.id,
-            created=head.created,
-            model=head.model,
-            system_fingerprint=FINGERPRINT,
-            choices=choices,
-            usage=usage_of(self._generations),
-        )
-
-    def _choice(
-        self, prompt: int, generation: Generation, choice: ChoiceDecoder
-    ) -> CompletionChoice:
-        logprobs = None
-        if self._logprobs is not None:
-            tokens = self._tokens.get((prompt, choice.index), [])
-            logprobs = text_logprobs(generation.model.table, tokens, 0, top=self._logprobs)
-        return CompletionChoice(
-            index=prompt * len(generation.choices) + choice.index,
-            text=choice.text,
-            logprobs=logprobs,
-            finish_reason=FINISH[choice.finish or Finish.LENGTH],
-        )
+        ],
+        usage=usage_of(generations),
+    )
 
 
-class CompletionStream:
+class CompletionStream(ReplyStream):
     """Writes a text stream; the events of several prompts interleave by index."""
-
-    dialect: Dialect = "openai"
 
     def __init__(
         self,
@@ -152,20 +147,11 @@ class CompletionStream:
         logprobs: int | None,
         include_usage: bool,
     ) -> None:
-        self._generations = generations
+        super().__init__(TEXT_COMPLETION, head, generations, include_usage=include_usage)
         self._logprobs = logprobs
-        self._include_usage = include_usage
         self._num_choices = len(generations[0].choices)
+        self._table = generations[0].model.table
         self._offsets: dict[int, int] = {}
-        self._head = (
-            b'data: {"object":"text_completion","id":'
-            + json_text(head.id)
-            + b',"created":%d,"model":' % head.created
-            + json_text(head.model)
-            + b',"system_fingerprint":'
-            + json_text(FINGERPRINT)
-            + b',"choices":['
-        )
 
     def event(self, prompt: int, event: ChoiceEvent) -> bytes:
         """Frames for news of a sequence."""
@@ -179,13 +165,6 @@ class CompletionStream:
             reason = json_text(FINISH[event.finish])
             frames.append(self._frame(index, event.tail, b"null", reason))
         return b"".join(frames)
-
-    def end(self) -> bytes:
-        """The counts, where asked for, and the end marker."""
-        if not self._include_usage:
-            return DONE
-        usage = msgspec.json.encode(usage_of(self._generations))
-        return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
 
     def _frame(self, index: int, text: str, logprobs: bytes, reason: bytes) -> bytes:
         return b"".join(
@@ -206,5 +185,4 @@ class CompletionStream:
             return b"null"
         start = self._offsets.get(index, 0)
         self._offsets[index] = start + len(token.text)
-        table = self._generations[0].model.table
-        return msgspec.json.encode(text_logprobs(table, [token], start, top=self._logprobs))
+        return msgspec.json.encode(text_logprobs(self._table, [token], start, top=self._logprobs))

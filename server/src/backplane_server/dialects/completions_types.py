@@ -1,12 +1,14 @@
 """JSON of `/v1/completions`."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final
 
 import msgspec
 from msgspec import Meta
 
 from backplane_server.dialects.openai import FinishReason
-from backplane_server.dialects.openai_types import Count, SamplingFields, TextLogprobs, Usage
+from backplane_server.dialects.openai_types import Count, Reply, SamplingFields, TextLogprobs, Usage
+
+TEXT_COMPLETION: Final = "text_completion"
 
 
 class CompletionRequest(SamplingFields, kw_only=True, frozen=True):
@@ -29,13 +31,9 @@ class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):
     finish_reason: FinishReason | None
 
 
-class Completion(msgspec.Struct, frozen=True, kw_only=True):
+class Completion(
+    Reply[CompletionChoice], frozen=True, kw_only=True, tag_field="object", tag=TEXT_COMPLETION
+):
     """Answer of `/v1/completions`, and one event of its stream."""
 
-    object: Literal["text_completion"] = "text_completion"
-    id: str
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[CompletionChoice]
     usage: Usage | None

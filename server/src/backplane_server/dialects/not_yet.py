@@ -1,20 +1,112 @@
-"""Parameters that the APIs define and this version lacks: refused by name, never ignored."""
+"""Parameters that the APIs define and this version lacks: refused by name, never ignored.
 
-from typing import Any
+Those whose names alone are known stand here; those with a field are refused by their dialect.
+"""
 
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
 from backplane_core.errors import UnsupportedError
 
+_GUIDANCE: Final = frozenset(
+    {
+        "grammar",
+        "guided_choice",
+        "guided_grammar",
+        "guided_json",
+        "guided_regex",
+        "structured_outputs",
+    }
+)
+_OPENAI: Final = _GUIDANCE | {
+    "adapter_id",
+    "add_special_tokens",
+    "allowed_token_ids",
+    "bad_words",
+    "include_stop_str_in_output",
+    "length_penalty",
+    "min_tokens_to_keep",
+    "prediction",
+    "prompt_logprobs",
+    "reasoning_effort",
+    "skip_special_tokens",
+    "store",
+    "truncate_prompt_tokens",
+    "typical_p",
+    "use_beam_search",
+    "verbosity",
+    "web_search_options",
+}
+CHAT: Final = _OPENAI | {
+    "add_generation_prompt",
+    "best_of",
+    "continue_final_message",
+    "documents",
+    "echo",
+    "suffix",
+}
+COMPLETIONS: Final = _OPENAI | {
+    "audio",
+    "chat_template_kwargs",
+    "function_call",
+    "functions",
+    "modalities",
+    "response_format",
+    "tool_choice",
+    "tool_prompt",
+    "tools",
+}
+NATIVE: Final = frozenset({"add_special_tokens"})
 
-def refuse_not_yet(parameters: dict[str, Any]) -> None:
+_NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
+# What asks for nothing where it is not the same as leaving the parameter out.
+_NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
+    "add_generation_prompt": (None, True),
+    "add_special_tokens": (None, True),
+    "best_of": (None, 0, 1),
+    "function_call": (None, "none", "auto"),
+    "length_penalty": (None, 1),
+    "modalities": (None, [], ["text"]),
+    "reasoning_effort": (None, "none"),
+    "response_format": (None, {"type": "text"}),
+    "skip_special_tokens": (None, True),
+    "tool_choice": (None, "none", "auto"),
+    "typical_p": (None, 1),
+    "verbosity": (None, "medium"),
+}
+
+
+def refuse_not_yet(parameters: Mapping[str, Any]) -> None:
     """Refuse the first parameter that asks for something.
 
     Args:
-        parameters: the client's name → whatever asks for it; None, False and empty ask nothing.
+        parameters: the client's name → its value, or whatever asks for it.
 
     Raises:
         UnsupportedError: naming the parameter.
     """
     for name, value in parameters.items():
-        if value is None or value is False or value in ("", [], {}):
-            continue
-        raise UnsupportedError(f"`{name}` is not available in this version", parameter=name)
+        if value not in _NEUTRAL.get(name, _NOTHING):
+            raise UnsupportedError(f"`{name}` is not available in this version", parameter=name)
+
+
+class DefinedFields:
+    """Refuses fields of a body that have no field in its struct, but a meaning elsewhere.
+
+    Args:
+        names: of them.
+    """
+
+    def __init__(self, names: frozenset[str]) -> None:
+        self._names = names
+
+    def check(self, fields: Mapping[str, msgspec.Raw]) -> None:
+        """Look at what a body's struct did not take.
+
+        Raises:
+            UnsupportedError: one of the names, and it asks for something.
+        """
+        refuse_not_yet(
+            {name: msgspec.json.decode(raw) for name, raw in fields.items() if name in self._names}
+        )

@@ -1,9 +1,6 @@
 """What OpenAI's chat and text routes share: sampling, ends, usage and logprobs."""
 
-import secrets
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final, Literal
 
 import msgspec
@@ -37,20 +34,6 @@ _NAMES: Final = {
     "min_new_tokens": "min_tokens",
     "max_new_tokens": "max_tokens",
 }
-
-
-@dataclass(frozen=True)
-class ReplyHead:
-    """What every object of one reply repeats."""
-
-    id: str
-    created: int
-    model: str
-
-    @classmethod
-    def make(cls, prefix: str, model: str) -> "ReplyHead":
-        """A fresh id and the time now."""
-        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model)
 
 
 def refuse_template(fields: SamplingFields) -> None:

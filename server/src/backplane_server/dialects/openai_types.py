@@ -1,10 +1,11 @@
 """What OpenAI's chat and text routes share in JSON: sampling fields, usage, logprobs."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Generic, TypeVar
 
 import msgspec
 from msgspec import Meta
 
+ChoiceT = TypeVar("ChoiceT")
 Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
 Penalty = Annotated[float, Meta(ge=-2, le=2)]
 Share = Annotated[float, Meta(ge=0, le=1)]
@@ -39,6 +40,21 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     min_tokens: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     stop_token_ids: Annotated[list[int], Meta(max_length=256)] | None = None
     chat_template: Any = None
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream is to end with the counts."""
+        return self.stream_options is not None and self.stream_options.include_usage
+
+
+class Reply(msgspec.Struct, Generic[ChoiceT], frozen=True, kw_only=True):
+    """What every answer and every event of a stream begins with, after its `object`."""
+
+    id: str
+    created: int
+    model: str
+    system_fingerprint: str
+    choices: list[ChoiceT]
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True):

@@ -69,7 +69,7 @@ class WorkerPool:
             gone = isinstance(error, UnavailableError | WorkerDiedError)
             self._refuse(message.worker_id, str(error), final=not gone)
             return
-        except Exception:
+        except Exception:  # noqa: BLE001 - logged; its text is not for clients
             _log.exception("worker %s cannot be used", message.worker_id)
             reason = "the server cannot use its worker; the server's log says why"
             self._refuse(message.worker_id, reason, final=True)
