@@ -128,6 +128,12 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         ({"modalities": ["text", "audio"]}, "modalities"),
         ({"chat_template": "{{ 1 }}"}, "chat_template"),
         ({"chat_template_kwargs": {"enable_thinking": False}}, "chat_template_kwargs"),
+        ({"tool_prompt": "Use tools."}, "tool_prompt"),
+        ({"reasoning_effort": "high"}, "reasoning_effort"),
+        ({"prediction": {"type": "content", "content": "x"}}, "prediction"),
+        ({"web_search_options": {"search_context_size": "low"}}, "web_search_options"),
+        ({"guided_json": {"type": "object"}}, "guided_json"),
+        ({"best_of": 3}, "best_of"),
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
         ({"temperature": -0.1}, "temperature"),
@@ -165,6 +171,12 @@ def test_chat_parameters(stack, fields, name, stream):
         ({"suffix": "x"}, "suffix"),
         ({"echo": True}, "echo"),
         ({"best_of": 2}, "best_of"),
+        ({"best_of": 3, "n": 2}, "best_of"),
+        ({"tools": [TOOL]}, "tools"),
+        ({"tool_choice": "required"}, "tool_choice"),
+        ({"response_format": {"type": "json_object"}}, "response_format"),
+        ({"reasoning_effort": "low"}, "reasoning_effort"),
+        ({"add_special_tokens": False}, "add_special_tokens"),
         ({"prompt": ""}, "prompt"),
         ({"prompt": []}, "prompt"),
         ({"prompt": ["a"] * 5}, "prompt"),
@@ -186,13 +198,34 @@ def test_neutral_values_of_missing_parameters_are_taken(stack):
         "tool_choice": "none",
         "response_format": {"type": "text"},
         "modalities": ["text"],
+        "parallel_tool_calls": False,
+        "tool_prompt": None,
+        "reasoning_effort": "none",
+        "prediction": None,
+        "web_search_options": {},
+        "store": False,
+        "add_special_tokens": True,
         "stop": None,
         "stream": None,
         "logit_bias": {},
     }
-    assert stack.post(CHAT, {**BODIES[CHAT], **neutral}).status_code == 200
+    for path in (CHAT, TEXT):
+        assert stack.post(path, {**BODIES[path], **neutral}).status_code == 200
+    assert stack.post(TEXT, {**BODIES[TEXT], "best_of": 2, "n": 2}).status_code == 200
     parameters = {"best_of": 1, "watermark": False, "grammar": None, "stop": None}
     assert stack.post("/generate", {"inputs": "x", "parameters": parameters}).status_code == 200
+
+
+@pytest.mark.parametrize("path", [*NATIVE, "/tokenize"])
+def test_what_is_defined_beside_native_parameters(stack, path):
+    body = {"inputs": "hello", "add_special_tokens": False}
+    response = stack.post(path, body)
+    assert response.status_code == 422
+    assert "`add_special_tokens`" in problem(response)[0]
+    assert stack.post(path, {**body, "add_special_tokens": True}).status_code == 200
+    if path != "/tokenize":
+        parameters = {"inputs": "hello", "parameters": {"best_of": 2}}
+        assert "`best_of`" in problem(stack.post(path, parameters))[0]
 
 
 def test_empty_inputs(stack):

@@ -15,6 +15,7 @@ from backplane_server.dialects.native_types import (
     GenerateResponse,
     SimpleToken,
 )
+from backplane_server.dialects.not_yet import NATIVE, DefinedFields
 from backplane_server.services.services import Services
 from backplane_server.tokenization.bounds import check_length
 from backplane_server.tokenization.tokenizer import TokenSpan
@@ -22,7 +23,7 @@ from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
 NESTED: Final[dict[str, type[msgspec.Struct]]] = {"parameters": GenerateParameters}
-_generate_body: Final = BodyReader(GenerateRequest, NESTED)
+_generate_body: Final = BodyReader(GenerateRequest, NESTED, unknown=DefinedFields(NATIVE))
 
 
 class NativeController(Controller):

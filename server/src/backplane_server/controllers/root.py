@@ -10,6 +10,7 @@ from backplane_server.controllers.health import health_answer
 from backplane_server.controllers.native import NESTED, answer_stream, answer_whole
 from backplane_server.dialects.native import plan
 from backplane_server.dialects.native_types import CompatGenerateRequest
+from backplane_server.dialects.not_yet import NATIVE, DefinedFields
 from backplane_server.pages.home import HOME_PAGE, HOME_POLICY, SAFE_HEADERS
 from backplane_server.services.services import Services
 from backplane_server.web.auth import asks_for_home_page
@@ -17,7 +18,7 @@ from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 from backplane_server.web.responses import Answer
 
-_body: Final = BodyReader(CompatGenerateRequest, NESTED)
+_body: Final = BodyReader(CompatGenerateRequest, NESTED, unknown=DefinedFields(NATIVE))
 
 
 class RootController(Controller):

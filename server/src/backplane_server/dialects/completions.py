@@ -36,9 +36,9 @@ def plan(body: CompletionRequest, max_client_batch_size: int) -> list[Generation
         UnsupportedError: a parameter that this version does not have.
     """
     refuse_template(body)
-    refuse_not_yet(
-        {"suffix": body.suffix, "echo": body.echo, "best_of": (body.best_of or 1) > (body.n or 1)}
-    )
+    # The best n of n are all of them.
+    best_of = body.best_of if (body.best_of or 1) > (body.n or 1) else None
+    refuse_not_yet({"suffix": body.suffix, "echo": body.echo, "best_of": best_of})
     prompts = _prompts(body.prompt)
     if len(prompts) > max_client_batch_size:
         raise ValidationError(

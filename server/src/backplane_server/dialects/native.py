@@ -74,7 +74,7 @@ def plan(
     asked = parameters or _LEFT_OUT
     refuse_not_yet(
         {
-            "best_of": (asked.best_of or 1) > 1,
+            "best_of": asked.best_of,
             "watermark": asked.watermark,
             "grammar": asked.grammar,
             "decoder_input_details": asked.decoder_input_details,

@@ -26,7 +26,6 @@ _OPENAI: Final = _GUIDANCE | {
     "bad_words",
     "include_stop_str_in_output",
     "length_penalty",
-    "min_tokens_to_keep",
     "prediction",
     "prompt_logprobs",
     "reasoning_effort",

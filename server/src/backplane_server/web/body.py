@@ -5,8 +5,9 @@ Fields that the struct does not know are allowed, and named to the caller.
 
 import asyncio
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
 from litestar.types import Receive
@@ -36,17 +37,31 @@ class Body(Generic[BodyT]):
     ignored: tuple[str, ...]
 
 
+class UnknownFields(Protocol):
+    """What a dialect has to say of fields that its struct does not have."""
+
+    def check(self, fields: Mapping[str, msgspec.Raw]) -> None:
+        """Pass them as ignored, or raise a `ValidationError`."""
+        ...
+
+
 class BodyReader(Generic[BodyT]):
     """Reads bodies of one type.
 
     Args:
         body_type: the struct.
         nested: fields whose own unknown fields are reported too, with their structs.
+        unknown: looks at the top's unknown fields, which may mean something elsewhere.
     """
 
     def __init__(
-        self, body_type: type[BodyT], nested: dict[str, type[msgspec.Struct]] | None = None
+        self,
+        body_type: type[BodyT],
+        nested: dict[str, type[msgspec.Struct]] | None = None,
+        *,
+        unknown: UnknownFields,
     ) -> None:
+        self._unknown = unknown
         self._decoder = msgspec.json.Decoder(body_type)
         self._known = frozenset(body_type.__struct_encode_fields__)
         self._nested = {
@@ -60,6 +75,7 @@ class BodyReader(Generic[BodyT]):
         Raises:
             MalformedJsonError: not JSON: syntax, encoding, lone surrogates, NaN, too deep.
             BodyError: JSON of another shape; `parameter` names the field.
+            ValidationError: an unknown field that is refused.
         """
         try:
             value = self._decoder.decode(data)
@@ -75,7 +91,9 @@ class BodyReader(Generic[BodyT]):
 
     def _unknown_fields(self, data: bytes) -> list[str]:
         fields = _raw_fields(data)
-        unknown = [name for name in fields if name not in self._known]
+        raw_unknown = {name: raw for name, raw in fields.items() if name not in self._known}
+        self._unknown.check(raw_unknown)
+        unknown = list(raw_unknown)
         for name, known in self._nested.items():
             if (raw := fields.get(name)) is not None and bytes(raw)[:1] == b"{":
                 unknown += [f"{name}.{inner}" for inner in _raw_fields(raw) if inner not in known]
