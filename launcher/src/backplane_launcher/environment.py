@@ -19,7 +19,7 @@ _PREFIX_ONLY: Final = frozenset({"BACKEND", "BACKEND_PYTHON", "WRITE_TIMEOUT"})
 # Kubernetes gives every container variables such as PORT=tcp://10.0.0.7:80 for its services.
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_LISTS_BY_COMMA: Final = frozenset({"--cors-allow-origin", "--backend-python"})
+_LISTS_BY_COMMA: Final = frozenset({"--cors-allow-origin", "--allowed-host", "--backend-python"})
 
 _TRUE: Final = frozenset({"1", "true"})
 _FALSE: Final = frozenset({"0", "false"})

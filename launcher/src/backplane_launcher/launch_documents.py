@@ -100,6 +100,7 @@ def server_document(
         max_client_batch_size=settings.max_client_batch_size,
         validation_workers=settings.validation_workers,
         payload_limit=settings.payload_limit,
+        allowed_hosts=settings.allowed_host,
         cors_allow_origin=settings.cors_allow_origin,
         tokenizer_config_path=settings.tokenizer_config_path,
         chat_template=settings.chat_template,

@@ -169,6 +169,15 @@ class LaunchSettings:
             SERVER, "--cors-allow-origin", help="Origin that browsers may call from; repeatable."
         ),
     ] = ()
+    allowed_host: Annotated[
+        tuple[str, ...],
+        _flag(
+            SERVER,
+            "--allowed-host",
+            help="Name that requests may reach this server by, beside its own, localhost and IP "
+            "addresses; repeatable. With --api-key every name will do.",
+        ),
+    ] = ()
     payload_limit: Annotated[
         int,
         _flag(SERVER, "--payload-limit", help="Largest request body, bytes.", validator=POSITIVE),
