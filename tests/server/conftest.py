@@ -3,6 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from backplane_core.capabilities import Capabilities, Limits
+from backplane_core.messages import ModelInfo, RunnerInfo
+from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
 
 def _load(name: str):
@@ -29,3 +32,26 @@ def stack():
 @pytest.fixture(scope="session", name="stack_module")
 def stack_module_fixture():
     return stack_module
+
+
+@pytest.fixture(scope="session")
+def info():
+    """Makes what a small worker says of itself, with the capabilities asked for."""
+
+    def make(**capabilities) -> RunnerInfo:
+        return RunnerInfo(
+            model=ModelInfo(model_id="m", backend="plain", backend_version="1", device="cpu"),
+            limits=Limits(
+                max_total_tokens=100,
+                max_input_tokens=90,
+                max_batch_tokens=64,
+                max_sequences=4,
+                max_waiting_requests=8,
+                cache_tokens=400,
+            ),
+            capabilities=Capabilities(**capabilities),
+            vocabulary=Vocabulary(tokens=[b"a"]),
+            tokenizer=RemoteTokenizer(),
+        )
+
+    return make

@@ -4,12 +4,10 @@ from types import SimpleNamespace
 
 import msgspec
 import pytest
-from backplane_core.capabilities import Capabilities, Limits
+from backplane_core.capabilities import Capabilities
 from backplane_core.control import Progress, ServerLaunch, WorkerDown
 from backplane_core.errors import BackplaneError, UnsupportedError, ValidationError
-from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.sampling import SamplingParams
-from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.request_checks import check_request, fit_to_context
@@ -17,23 +15,6 @@ from backplane_server.services.worker_pool import least_outstanding
 from backplane_server.web.errors import map_error
 
 SETTINGS = ServerLaunch(server_id="s", control_path="", model_id="m")
-
-
-def info(**capabilities):
-    return RunnerInfo(
-        model=ModelInfo(model_id="m", backend="plain", backend_version="1", device="cpu"),
-        limits=Limits(
-            max_total_tokens=100,
-            max_input_tokens=90,
-            max_batch_tokens=64,
-            max_sequences=4,
-            max_waiting_requests=8,
-            cache_tokens=400,
-        ),
-        capabilities=Capabilities(**capabilities),
-        vocabulary=Vocabulary(tokens=[b"a"]),
-        tokenizer=RemoteTokenizer(),
-    )
 
 
 def request(**fields):
@@ -62,7 +43,7 @@ SAMPLING = {
 
 
 @pytest.mark.parametrize("name", list(SAMPLING))
-def test_sampling_outside_the_capabilities_names_parameter_and_backend(name):
+def test_sampling_outside_the_capabilities_names_parameter_and_backend(info, name):
     asked = request(**{name: SAMPLING[name]})
     with pytest.raises(UnsupportedError) as caught:
         check_request(asked, SETTINGS, info())
@@ -84,7 +65,7 @@ def test_sampling_outside_the_capabilities_names_parameter_and_backend(name):
         ({"num_sequences": 2}, "n", {"multiple_sequences": True}),
     ],
 )
-def test_other_parameters_outside_the_capabilities(fields, name, capabilities):
+def test_other_parameters_outside_the_capabilities(info, fields, name, capabilities):
     asked = request(**fields)
     short = {"max_top_logprobs": 1} if name == "top_logprobs" else {}
     with pytest.raises(UnsupportedError) as caught:
@@ -101,12 +82,12 @@ def test_logprobs_that_a_route_implies_are_left_out_where_there_are_none():
     assert asked.fitted_to(Capabilities()).top_logprobs == 0
 
 
-def test_more_sequences_than_can_run_are_refused():
+def test_more_sequences_than_can_run_are_refused(info):
     with pytest.raises(ValidationError, match="at most 4"):
         check_request(request(num_sequences=5), SETTINGS, info(multiple_sequences=True))
 
 
-def test_the_context_bounds_new_tokens():
+def test_the_context_bounds_new_tokens(info):
     assert fit_to_context(request(), 30, info()) == 70
     assert fit_to_context(request(max_new_tokens=70), 30, info()) == 70
     for asked, num_prompt in ((request(max_new_tokens=71), 30), (request(), 91)):
