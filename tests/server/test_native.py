@@ -1,8 +1,14 @@
 """TGI's native routes, byte by byte where clients depend on it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
+from backplane_core.vocabulary import Vocabulary
+from backplane_server.dialects.native import NativeStream, plan
+from backplane_server.errors import IncompleteGenerationError
+from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
+from backplane_server.text.detokenizer import TokenTable
 
 LOGPROB = pytest.approx(-0.9278, abs=1e-3)
 
@@ -221,3 +227,31 @@ def test_info_and_models(stack):
         "object": "list",
         "data": [{"id": "echo:test", "object": "model", "created": 0, "owned_by": "echo:test"}],
     }
+
+
+def native_stream():
+    """A stream without a server, over a generation of "hi"."""
+    table = TokenTable(Vocabulary(tokens=[b"h", b"i", b"<eos>"], eos_token_ids=(2,)))
+    choice = SimpleNamespace(text="hi", num_tokens=2)
+    generation = SimpleNamespace(
+        model=SimpleNamespace(table=table), choices=[choice], seed=None, num_prompt_tokens=1
+    )
+    return NativeStream(plan("x", None, stream=True), generation)
+
+
+def test_an_end_without_a_token_comes_with_the_last_real_one():
+    stream = native_stream()
+    first = TokenOut(0, "h", silent=False, logprob=-1.0)
+    second = TokenOut(1, "i", silent=False, logprob=-2.0)
+    frames = stream.event(0, ChoiceEvent(0, [first, second]))
+    frames += stream.event(0, ChoiceEvent(0, finish=Finish.LENGTH))
+    events = [json.loads(line.removeprefix(b"data: ")) for line in frames.split(b"\n\n") if line]
+    tokens = [event["token"] for event in events]
+    assert "".join(token["text"] for token in tokens) == events[-1]["generated_text"] == "hi"
+    assert [(token["id"], token["logprob"]) for token in tokens] == [(0, -1), (1, -2), (1, -2)]
+    assert [event["index"] for event in events] == [1, 2, 2]
+
+
+def test_an_end_before_the_first_token_is_an_error():
+    with pytest.raises(IncompleteGenerationError):
+        native_stream().event(0, ChoiceEvent(0, finish=Finish.LENGTH))

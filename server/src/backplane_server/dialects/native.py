@@ -1,6 +1,6 @@
 """TGI's native dialect: parameters to a `GenerationRequest`, events to answers and frames."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
@@ -18,6 +18,7 @@ from backplane_server.dialects.native_types import (
     Token,
 )
 from backplane_server.dialects.not_yet import refuse_not_yet
+from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
@@ -169,14 +170,20 @@ class NativeStream:
         self._plan = native
         self._generation = generation
         self._index = 0
+        self._last: TokenOut | None = None
 
     def event(self, prompt: int, event: ChoiceEvent) -> bytes:  # noqa: ARG002 - there is one prompt
-        """Frames for news of the sequence."""
+        """Frames for news of the sequence.
+
+        Raises:
+            IncompleteGenerationError: it ended before its first token.
+        """
         tokens = event.tokens
         if event.finish is not None and not tokens:
-            # The end came without a token of its own, but every event has one.
-            tokens = [TokenOut(self._end_token_id, "", silent=True)]
-            self._index -= 1
+            # A runner may tell the end after the last token, which had an event already. That
+            # token comes once more: to hold each back until the next is there would cost every
+            # stream a step.
+            tokens = [self._repeated(event.tail)]
         last = len(tokens) - 1
         return b"".join(
             self._frame(token, event.finish if position == last else None)
@@ -187,12 +194,15 @@ class NativeStream:
         """Native streams have no end marker."""
         return b""
 
-    @property
-    def _end_token_id(self) -> int:
-        return next(iter(self._generation.model.info.vocabulary.eos_token_ids), 0)
+    def _repeated(self, text: str) -> TokenOut:
+        if self._last is None:
+            raise IncompleteGenerationError("the sequence ended before its first token")
+        self._index -= 1
+        return replace(self._last, text=text, silent=False)
 
     def _frame(self, token: TokenOut, finish: Finish | None) -> bytes:
         self._index += 1
+        self._last = token
         table = self._generation.model.table
         choice = self._generation.choices[0]
         response = StreamResponse(
