@@ -7,7 +7,6 @@ set of CMake flags, processor and platform, and kept. Standard library only: run
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import hashlib
 import os
@@ -268,30 +267,14 @@ def build(source: Source, directory: Path, log: Path, out: TextIO) -> Path:
     return wheel
 
 
-def seed(wheel: Path, source: Source, directory: Path) -> Path:
-    """Takes a wheel that was built elsewhere with the same flags, for this very processor."""
-    if not wheel.name.startswith(f"llama_cpp_python-{source.version}-"):
-        raise WheelError(f"{wheel.name} is not {PACKAGE} {source.version}, which uv.lock asks for")
-    scratch = directory.with_name(f"{directory.name}.{os.getpid()}.tmp")
-    scratch.mkdir(parents=True)
-    shutil.copy2(wheel, scratch / wheel.name)
-    scratch.rename(directory)
-    return directory / wheel.name
-
-
-def main(arguments: list[str] | None = None) -> int:
+def main() -> int:
     """Prints the wheel's path on standard output; everything else goes to standard error."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--seed", type=Path, help="put this wheel into the cache, build nothing")
-    options = parser.parse_args(arguments)
     try:
         source = locked_source(ROOT / "uv.lock")
         root = cache_root(os.environ)
         directory = root / cache_key(source, CMAKE_ARGS, cpu_features())
         with locked(root / f"{directory.name}.lock", sys.stderr):
             wheel = cached(directory)
-            if wheel is None and options.seed:
-                wheel = seed(options.seed, source, directory)
             if wheel is None:
                 print(
                     f"llama.cpp: compiling {PACKAGE} {source.version} for this processor with "

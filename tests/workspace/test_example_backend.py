@@ -1,5 +1,6 @@
 """docs/examples/alphabet, the backend that the documentation walks through, does what it says."""
 
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from backplane_core.backend import ModelSource, RunnerSpec, Unsupported
 from backplane_core.messages import Submit, TokenSegment
 from backplane_core.registry import discover
 from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.testing import sampling_vectors
 from backplane_core.testing.conformance import BackendConformance
 
 EXAMPLE = Path(__file__).resolve().parents[2] / "docs" / "examples" / "alphabet"
@@ -34,6 +36,7 @@ class TestAlphabet(BackendConformance):
             "test_choices_share_a_prompt_and_differ_in_seed",
             "test_grammars_are_obeyed",
             "test_known_prefix_is_not_computed_again",
+            "test_penalties_see_prompt_and_output",
             "test_prefixes_do_not_cross_salts",
             "test_prompt_logprobs_cover_the_prompt",
         }
@@ -83,6 +86,35 @@ def test_it_ends_at_the_end(backend):
 
 def test_its_setting_is_honoured(backend):
     assert recite(backend, "a", max_new_tokens=3, settings={"stride": "2"}) == (b"ceg", "length")
+
+
+def test_its_sampler_draws_as_the_vectors_say(backend):
+    """As docs/writing-a-backend.md advises, for the parameters that the example declares."""
+    executor = importlib.import_module("backplane_alphabet.executor")
+    declared = set(importlib.import_module("backplane_alphabet.runner").CAPABILITIES.sampling)
+    num_checked = 0
+    for case in sampling_vectors.load().cases:
+        asked = {
+            name
+            for name in SamplingParams.__struct_fields__
+            if getattr(case.params, name) != getattr(SamplingParams(), name)
+        }
+        if not asked <= declared:
+            continue
+        logits = {one: logit for one, logit in enumerate(case.logits) if one not in case.masked}
+        if case.params.greedy:
+            assert executor.draw(logits, case.params, 0.5) == case.kept[0].token_id, case.name
+        for draw in case.draws:
+            drawn = executor.draw(logits, case.params, draw.number)
+            assert drawn == draw.token_id, case.name
+        num_checked += 1
+    assert num_checked > 3
+    del backend  # its fixture makes the example importable
+
+
+def test_its_runner_imports_nothing_of_the_kit():
+    for module in (EXAMPLE / "src").rglob("*.py"):
+        assert "backplane_core.testing" not in module.read_text(), module
 
 
 def test_it_serves_nothing_else(backend):

@@ -102,6 +102,20 @@ def test_the_plugin_snippet_is_discovered(tmp_path, monkeypatch):
     assert isinstance(backend.supports(ModelSource(model_id="other")), Unsupported)
 
 
-def test_every_page_can_be_found_from_the_readme():
-    for name in PAGES:
-        assert name == "README.md" or f"({name})" in README, f"link {name} in README.md"
+def test_every_page_is_linked_once_in_the_readmes_table():
+    table = README[README.index("## More") :]
+    links = re.findall(r"^\| \[.*?\]\((.*?)\) \|", table, re.MULTILINE)
+    assert sorted(links) == sorted([*(set(PAGES) - {"README.md"}), "CHANGELOG.md"])
+
+
+def test_the_chat_samples_are_greedy():
+    """The demo model is tiny: what it is likeliest to say makes sense."""
+    (curl,) = [words for words in commands() if words[0] == "curl"]
+    assert json.loads(curl[curl.index("-d") + 1])["temperature"] == 0
+    assert "temperature=0," in blocks("python")[0]
+
+
+def test_how_long_the_first_build_takes_is_said_once_and_the_same():
+    script = (ROOT / "scripts" / "llama_cpp_wheel.py").read_text()
+    said = {*re.findall(r"about (\w+) minutes on two cores", README + script)}
+    assert len(said) == 1

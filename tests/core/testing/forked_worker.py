@@ -3,6 +3,7 @@
 Hundreds of workers start for the broken backends, and starting was most of what they cost.
 """
 
+import gc
 import os
 import sys
 import traceback
@@ -30,6 +31,7 @@ class ForkedProcess:
 
     def __init__(self, document: Path, log: BinaryIO, environment: dict[str, str]) -> None:
         self._status: int | None = None
+        gc.freeze()  # the worker's collector need not copy what is the test's
         self.pid = os.fork()
         if self.pid == 0:
             _be_worker(document, log.fileno(), environment)

@@ -9,7 +9,8 @@ from backplane_core.testing.conformance.base import GREEDY, ConformanceBase, las
 from backplane_core.testing.conformance.shared_worker import is_idle
 from backplane_core.testing.worker_client import WorkerClient
 
-_PROMPTLY_S = 1.0
+# Between two answers the engine polls, but for a few that meet it before it comes to that.
+_MAX_ANSWERS = 10
 _COUNTERS = (
     "num_steps",
     "num_prompt_tokens",
@@ -27,7 +28,7 @@ class CancellationTests(ConformanceBase):
     """Cancelling, deadlines, and the stats that show what became of the memory."""
 
     def test_cancel_frees_at_once(self, backplane_client: WorkerClient) -> None:
-        """Cancelled tokens return to the free ones within a second; others run on."""
+        """Cancelled tokens are free again after the next `poll`; others run on."""
         client = backplane_client
         prompts = self.prompts(client, 3, seed=4)
         lasts = [self.submit_longest(client, prompt) for prompt in prompts[:2]]
@@ -96,10 +97,12 @@ class CancellationTests(ConformanceBase):
 
     @staticmethod
     def _assert_freed(client: WorkerClient) -> None:
-        asked = time.monotonic()
-        while not is_idle(stats := client.stats()):
-            assert time.monotonic() - asked < _PROMPTLY_S, f"still held: {stats}"
-            time.sleep(0.01)
+        # Counted in answers, not in seconds: how loaded the machine is makes no difference.
+        stats = client.stats()
+        for _ in range(_MAX_ANSWERS):
+            if not is_idle(stats):
+                stats = client.stats()
+        assert is_idle(stats), f"still held: {stats}"
         _assert_whole(stats, client.info)
 
 

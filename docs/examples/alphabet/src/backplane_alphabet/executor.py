@@ -1,6 +1,8 @@
 """The engine: which letter comes next. It computes and samples; it schedules nothing."""
 
+import math
 import time
+from itertools import accumulate
 
 from backplane_core.batching.executor import (
     Executor,
@@ -12,7 +14,7 @@ from backplane_core.batching.executor import (
     StepResult,
 )
 from backplane_core.capabilities import Limits
-from backplane_core.testing.sampling_reference import log_softmax, sample
+from backplane_core.sampling import SamplingParams, uniform
 
 LETTERS = b"abcdefghijklmnopqrstuvwxyz"
 END = 256  # the token ids are bytes, and one more for the end
@@ -47,19 +49,17 @@ class AlphabetExecutor(Executor):
 
     def _step(self, scheduled: ScheduledSequence) -> SampledTokens:
         sequence = scheduled.sequence
-        may_end = sequence.num_output_tokens >= sequence.stopping.min_new_tokens
         logits = self._logits(scheduled.token_ids[-1])
-        token_id = sample(
-            logits,
-            sequence.sampling,
-            sequence.token_ids,
-            seed=sequence.seed,
-            masked=() if may_end else (END,),
-        )
+        wanted = dict(logits)
+        if sequence.num_output_tokens < sequence.stopping.min_new_tokens:
+            del wanted[END]
+        position = len(sequence.token_ids)  # the new token's, counted from the prompt's start
+        number = uniform(sequence.seed, position)
+        token_id = draw(wanted, sequence.sampling, number)
         num_top = sequence.request.top_logprobs
         if num_top is None:
             return SampledTokens([token_id])
-        logprobs = log_softmax(logits)
+        logprobs = log_softmax(logits)  # the model's own, whatever the request wanted
         best = sorted(logprobs.items(), key=lambda pair: (-pair[1], pair[0]))[:num_top]
         return SampledTokens([token_id], [logprobs[token_id]], [best] if best else None)
 
@@ -84,3 +84,26 @@ class AlphabetExecutor(Executor):
 
     def release(self, seq_id: int) -> None:
         """Nor anything that could be freed."""
+
+
+def draw(logits: dict[int, float], sampling: SamplingParams, number: float) -> int:
+    """The token that `number`, from 0 to 1, draws. Honours just what the runner declares."""
+    logits = {key: logit + sampling.logit_bias.get(key, 0.0) for key, logit in logits.items()}
+    best = sorted(logits, key=lambda token_id: (-logits[token_id], token_id))
+    if sampling.greedy:
+        return best[0]
+    kept = sorted(best[: sampling.top_k or len(best)])
+    highest = logits[best[0]]
+    weights = [math.exp((logits[token_id] - highest) / sampling.temperature) for token_id in kept]
+    threshold = number * math.fsum(weights)
+    for token_id, so_far in zip(kept, accumulate(weights), strict=True):
+        if so_far > threshold:
+            return token_id
+    return kept[-1]  # rounding can leave the last sum at the threshold
+
+
+def log_softmax(logits: dict[int, float]) -> dict[int, float]:
+    """Natural logarithms of the probabilities."""
+    highest = max(logits.values())
+    total = highest + math.log(math.fsum(math.exp(logit - highest) for logit in logits.values()))
+    return {token_id: logit - total for token_id, logit in logits.items()}

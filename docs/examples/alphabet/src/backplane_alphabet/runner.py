@@ -11,20 +11,10 @@ from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 from backplane_alphabet.executor import END, AlphabetExecutor
 
 END_TEXT = "<end>"
+CHAT_TEMPLATE = "{% for message in messages %}{{ message.content }}{% endfor %}"
 
 CAPABILITIES = Capabilities(
-    sampling=(
-        "logit_bias",
-        "repetition_penalty",
-        "frequency_penalty",
-        "presence_penalty",
-        "temperature",
-        "top_k",
-        "top_p",
-        "min_p",
-        "typical_p",
-        "seed",
-    ),
+    sampling=("logit_bias", "temperature", "top_k", "seed"),
     stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
     max_top_logprobs=20,
     deterministic_seeds=True,
@@ -92,5 +82,7 @@ def load(spec: RunnerSpec, stride: int, step_seconds: float) -> ModelRunner:
             eos_token_ids=(END,),
         ),
         tokenizer=RemoteTokenizer(),
+        # Without a "default" there is no chat: its routes answer 422.
+        chat_templates={"default": CHAT_TEMPLATE},
     )
     return AlphabetRunner(AlphabetExecutor(limits, stride, step_seconds), info)
