@@ -1,5 +1,6 @@
 """docs/examples/backwards, the engine of one's own that the documentation shows."""
 
+import re
 from pathlib import Path
 
 from backplane_core.backend import ModelSource
@@ -42,3 +43,10 @@ class TestBackwards(BackendConformance):
             "test_same_seed_same_tokens",
         }
     )
+
+
+def test_the_page_shows_the_examples_own_poll():
+    page = (EXAMPLE.parents[1] / "writing-a-backend.md").read_text()
+    source = (EXAMPLE / "backplane_backwards.py").read_text()
+    shown = re.search(r"^```python\n(    def poll.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    assert shown[1] in source
