@@ -3,6 +3,7 @@
 import socket
 
 import pytest
+from backplane_server.web.host_check import is_loopback
 from backplane_server.web.responses import encode_headers
 
 
@@ -75,6 +76,35 @@ def test_with_a_key_any_name_will_do_that_is_one(stack_module):
         for host, status in (("anything.example:1", 200), ("a b", 400)):
             assert stack.get("/metrics", headers={"host": host, **key}).status_code == status
         assert stack.get("/metrics", headers={"host": "a.example"}).status_code == 401
+
+
+def test_a_server_that_listens_for_others_goes_by_any_name(stack_module):
+    with stack_module.Stack(worker=False, hostname="0.0.0.0") as stack:
+        assert stack.get("/metrics", headers={"host": "tgi.namespace.svc"}).status_code == 200
+
+
+def test_unless_it_is_told_its_names(stack_module):
+    with stack_module.Stack(worker=False, hostname="0.0.0.0", allowed_hosts=("gw",)) as stack:
+        assert stack.get("/metrics", headers={"host": "gw"}).status_code == 200
+        assert stack.get("/metrics", headers={"host": "evil.example"}).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("hostname", "loopback"),
+    [
+        ("127.0.0.1", True),
+        ("127.9.9.9", True),
+        ("::1", True),
+        ("[::1]", True),
+        ("localhost", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("10.0.0.5", False),
+        ("llm.example", False),
+    ],
+)
+def test_which_addresses_are_this_machine_s_own(hostname, loopback):
+    assert is_loopback(hostname) is loopback
 
 
 def test_head_is_get_without_the_body(stack):

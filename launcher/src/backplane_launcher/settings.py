@@ -175,7 +175,8 @@ class LaunchSettings:
             SERVER,
             "--allowed-host",
             help="Name that requests may reach this server by, beside its own, localhost and IP "
-            "addresses; repeatable. With --api-key every name will do.",
+            "addresses; repeatable. Counts where no --api-key is set; on loopback names must be "
+            "known even without this.",
         ),
     ] = ()
     payload_limit: Annotated[

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from backplane_core.control import ServerLaunch
 from litestar import Litestar, Request
 from litestar.config.cors import CORSConfig
 from litestar.di import Provide
@@ -19,7 +20,7 @@ from backplane_server.services.services import Services
 from backplane_server.web.auth import Authentication
 from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
 from backplane_server.web.head_requests import HeadRequests
-from backplane_server.web.host_check import HostCheck
+from backplane_server.web.host_check import HostCheck, is_loopback
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -48,8 +49,19 @@ def create_app(services: Services) -> Litestar:
     )
     guarded = Authentication(app.asgi_handler, settings.api_keys, allow_preflight=bool(cors))
     names = (settings.hostname, *settings.allowed_hosts)
-    app.asgi_handler = HeadRequests(HostCheck(guarded, names, any_name=bool(settings.api_keys)))
+    app.asgi_handler = HeadRequests(HostCheck(guarded, names, any_name=not _is_private(settings)))
     return app
+
+
+def _is_private(settings: ServerLaunch) -> bool:
+    """Whether only known names may be used: on loopback without keys, or where names are listed.
+
+    A server that listens for others goes by names nobody can foresee (a service's, a
+    container's), and whoever reaches it can use it without a browser.
+    """
+    if settings.api_keys:
+        return False
+    return bool(settings.allowed_hosts) or is_loopback(settings.hostname)
 
 
 def _cors(origins: tuple[str, ...]) -> CORSConfig:

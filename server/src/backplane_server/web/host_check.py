@@ -1,4 +1,4 @@
-"""Without keys, only names that are known to mean this server: no page elsewhere can rebind one.
+"""On loopback without keys, only names known to mean this server: no page can rebind one.
 
 A browser lets a page read what its own name serves, and a name's owner can point it at
 127.0.0.1. What such a page cannot forge is the Host header.
@@ -67,6 +67,14 @@ class HostCheck:
 
     def _is_known(self, name: str) -> bool:
         return name in self._names or name.endswith(".localhost") or _is_address(name)
+
+
+def is_loopback(hostname: str) -> bool:
+    """Whether a listening address is this machine's own."""
+    name = _plain(hostname.strip("[]"))
+    if _is_address(name):
+        return ipaddress.ip_address(name).is_loopback
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def _plain(name: str) -> str:
