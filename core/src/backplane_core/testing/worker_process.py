@@ -157,8 +157,8 @@ class WorkerProcess:
             TimeoutError: it did not go.
         """
         self._until(lambda: not self.alive, "the worker to exit")
-        while self._control is not None and self._read_control(_TICK_S):
-            pass  # the farewell may still be in the socket
+        while self._read_control(_TICK_S):
+            pass  # the farewell may still be in the socket, and that not even accepted
         return self.process.wait()
 
     def pause(self) -> None:
