@@ -255,3 +255,12 @@ def test_an_end_without_a_token_comes_with_the_last_real_one():
 def test_an_end_before_the_first_token_is_an_error():
     with pytest.raises(IncompleteGenerationError):
         native_stream().event(0, ChoiceEvent(0, finish=Finish.LENGTH))
+
+
+def test_tokenize_takes_what_a_prompt_may_have(stack):
+    most = stack.get("/info").json()["max_input_tokens"]
+    for path in ("/tokenize", "/generate"):
+        body = {"inputs": "x" * (most + 1), "parameters": {"max_new_tokens": 1}}
+        response = stack.post(path, body)
+        assert response.status_code == 422
+        assert f"less than {most + 1} tokens" in response.json()["error"]

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from backplane_core.errors import ModelError
+from backplane_core.errors import ModelError, ValidationError
 from backplane_core.vocabulary import Vocabulary
 from backplane_server.tokenization.file_tokenizer import FileTokenizer
 from backplane_server.tokenization.remote_tokenizer import RemoteTokenizer
@@ -39,7 +39,7 @@ async def test_special_tokens_are_added_on_demand_and_parsed_always(tokenizer):
 
 
 async def test_offsets_count_bytes(tokenizer):
-    assert await tokenizer.encode_spans("wörld !") == [
+    assert await tokenizer.encode_spans("wörld !", 9) == [
         TokenSpan(0, 0, 0),
         TokenSpan(2, 0, 6),
         TokenSpan(3, 7, 8),
@@ -90,7 +90,7 @@ async def test_remote_tokens_get_offsets_from_the_vocabulary():
     vocabulary = Vocabulary(tokens=[bytes([value]) for value in range(256)])
     tokenizer = RemoteTokenizer(Worker, vocabulary)
     assert await tokenizer.encode("ab", add_special=False) == [97, 98]
-    assert await tokenizer.encode_spans("ab") == [
+    assert await tokenizer.encode_spans("ab", 9) == [
         TokenSpan(9, 0, 0),
         TokenSpan(97, 0, 1),
         TokenSpan(98, 1, 2),
@@ -104,3 +104,9 @@ def test_alignment_of_a_leading_space_that_was_added():
         TokenSpan(1, 0, 5),
         TokenSpan(2, 5, 11),
     ]
+
+
+async def test_more_tokens_than_are_taken_are_given_no_places(tokenizer):
+    assert len(await tokenizer.encode_spans("hello " * 8, 9)) == 9
+    with pytest.raises(ValidationError, match=r"less than 10 tokens\. Given: 10"):
+        await tokenizer.encode_spans("hello " * 9, 9)

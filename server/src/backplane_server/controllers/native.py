@@ -56,8 +56,9 @@ class NativeController(Controller):
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
             model = services.generation.model
-            check_length(body.inputs, "inputs", model.info.limits.max_input_tokens, model.table)
-            spans = await model.tokenizer.encode_spans(body.inputs)
+            max_tokens = model.info.limits.max_input_tokens
+            check_length(body.inputs, "inputs", max_tokens, model.table)
+            spans = await model.tokenizer.encode_spans(body.inputs, max_tokens)
             return current.answer(await asyncio.to_thread(_simple_tokens, body.inputs, spans))
 
         return await exchange(request, services, _generate_body, handle)

@@ -13,7 +13,7 @@ from backplane_core.errors import ModelError
 from tokenizers import Encoding
 from tokenizers import Tokenizer as HubTokenizer
 
-from backplane_server.tokenization.tokenizer import TokenSpan
+from backplane_server.tokenization.tokenizer import TokenSpan, check_num_tokens
 
 _MAX_BATCH: Final = 32
 
@@ -51,9 +51,10 @@ class FileTokenizer:
         """Token ids."""
         return (await self._encode(text, add_special=add_special)).ids
 
-    async def encode_spans(self, text: str) -> list[TokenSpan]:
+    async def encode_spans(self, text: str, max_tokens: int) -> list[TokenSpan]:
         """Tokens with byte offsets; the library counts characters."""
         encoding = await self._encode(text, add_special=True)
+        check_num_tokens(len(encoding), max_tokens)
         return await asyncio.to_thread(_spans, text, encoding)
 
     def close(self) -> None:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from backplane_core.vocabulary import Vocabulary
 
-from backplane_server.tokenization.tokenizer import TokenSpan, align
+from backplane_server.tokenization.tokenizer import TokenSpan, align, check_num_tokens
 
 
 class RemoteEncoder(Protocol):
@@ -31,7 +31,8 @@ class RemoteTokenizer:
         encoder = self._choose()
         return (await encoder.tokenize([text], add_special=add_special, parse_special=True))[0]
 
-    async def encode_spans(self, text: str) -> list[TokenSpan]:
+    async def encode_spans(self, text: str, max_tokens: int) -> list[TokenSpan]:
         """Tokens with byte offsets, found by the vocabulary's bytes."""
         token_ids = await self.encode(text, add_special=True)
+        check_num_tokens(len(token_ids), max_tokens)
         return await asyncio.to_thread(align, text.encode(), token_ids, self._vocabulary)

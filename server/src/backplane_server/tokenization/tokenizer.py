@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Protocol
 
+from backplane_core.errors import ValidationError
 from backplane_core.vocabulary import Vocabulary
 
 
@@ -26,9 +27,25 @@ class Tokenizer(Protocol):
         """
         ...
 
-    async def encode_spans(self, text: str) -> list[TokenSpan]:
-        """Tokens with their places in the text, special ones added. Raises as `encode`."""
+    async def encode_spans(self, text: str, max_tokens: int) -> list[TokenSpan]:
+        """Tokens with their places in the text, special ones added. Raises as `encode`.
+
+        Raises:
+            ValidationError: there are more than `max_tokens`; no place was looked for.
+        """
         ...
+
+
+def check_num_tokens(num_tokens: int, max_tokens: int) -> None:
+    """Refuse what would take long to be placed and to be told.
+
+    Raises:
+        ValidationError: there are too many tokens.
+    """
+    if num_tokens > max_tokens:
+        raise ValidationError(
+            f"the text must have less than {max_tokens + 1} tokens. Given: {num_tokens}"
+        )
 
 
 def align(text: bytes, token_ids: list[int], vocabulary: Vocabulary) -> list[TokenSpan]:
