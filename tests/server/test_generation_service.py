@@ -16,8 +16,8 @@ from backplane_core.vocabulary import TokenizerFile, Vocabulary
 from backplane_server.metrics.metrics import Metrics
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.generation_service import GenerationService
+from backplane_server.services.text_bounds import check_length, keep_end
 from backplane_server.text.detokenizer import TokenTable
-from backplane_server.tokenization.bounds import check_length, keep_end
 from tokenizers import Tokenizer, models, pre_tokenizers
 
 SETTINGS = ServerLaunch(server_id="s", control_path="", model_id="m", max_concurrent_requests=3)

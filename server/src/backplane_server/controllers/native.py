@@ -17,7 +17,7 @@ from backplane_server.dialects.native_types import (
 )
 from backplane_server.dialects.not_yet import NATIVE, DefinedFields
 from backplane_server.services.services import Services
-from backplane_server.tokenization.bounds import check_length
+from backplane_server.services.text_bounds import check_length
 from backplane_server.tokenization.tokenizer import TokenSpan
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange

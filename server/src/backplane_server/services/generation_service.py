@@ -30,9 +30,9 @@ from backplane_server.services.served_model import (
     least_limits,
     make_model,
 )
+from backplane_server.services.text_bounds import check_length, keep_end
 from backplane_server.services.worker_pool import WorkerPool
 from backplane_server.templates.renderer import TemplateRenderer
-from backplane_server.tokenization.bounds import check_length, keep_end
 from backplane_server.tokenization.file_tokenizer import FileTokenizer
 from backplane_server.tokenization.remote_tokenizer import RemoteTokenizer
 from backplane_server.tokenization.tokenizer import Tokenizer
