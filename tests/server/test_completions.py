@@ -95,9 +95,9 @@ def test_a_stream_of_several_prompts_ends_once_and_last(stack):
         )
         assert events.count("[DONE]") == 1
         assert events[-1] == "[DONE]"
-        assert [bool(event["choices"]) for event in events[:-1]] == [True] * (
-            len(events) - 2
-        ) + [False]
+        assert [bool(event["choices"]) for event in events[:-1]] == [True] * (len(events) - 2) + [
+            False
+        ]
         ended = [
             choice["index"]
             for event in events[:-1]
