@@ -115,10 +115,8 @@ class ServerLaunch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     port: int = 3000
     listen_fd: int | None = None
     served_model_name: str | None = None
-    revision: str | None = None
     api_keys: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
-    open_routes: tuple[str, ...] = ()
     max_concurrent_requests: int = 128
     max_best_of: int = 2
     max_stop_sequences: int = 4

@@ -164,7 +164,8 @@ def _describe(registry: Registry, facts: BackendFacts, question: Question) -> Ba
     if facts.error:
         unavailable = Unavailable(
             reason=f"its plugin failed to load: {facts.error}",
-            remedy="reinstall its package, or remove it",
+            remedy="reinstall its package or remove it, from the environment or from "
+            "BACKPLANE_EXTRA_PLUGINS",
         )
         return BackendDescription(facts=facts, availability=unavailable)
     if not question.live:
