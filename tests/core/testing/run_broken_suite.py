@@ -3,10 +3,10 @@
 python run_broken_suite.py FOLDER NUM_SHARDS leaves FOLDER/<shard>.xml and FOLDER/<shard>.log.
 """
 
-import multiprocessing
 import os
 import sys
 from pathlib import Path
+from typing import Never
 
 import forked_worker  # noqa: F401 -- what all shards need, before they part
 import pytest
@@ -14,7 +14,7 @@ import pytest
 HERE = Path(__file__).parent
 
 
-def run_shard(folder: Path, shard: int, num_shards: int) -> None:
+def run_shard(folder: Path, shard: int, num_shards: int) -> Never:
     log = os.open(folder / f"{shard}.log", os.O_WRONLY | os.O_CREAT)
     os.dup2(log, 1)
     os.dup2(log, 2)
@@ -26,22 +26,26 @@ def run_shard(folder: Path, shard: int, num_shards: int) -> None:
         *("-p", "no:logging"),  # its handlers hold files that a forked worker has not
         *(f"--basetemp={folder / str(shard)}", f"--junitxml={folder / f'{shard}.xml'}"),
     ]
-    sys.exit(pytest.main(arguments))
+    status = 1
+    try:
+        status = int(pytest.main(arguments))
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)  # nothing of the parent's goes on here
 
 
 def main(folder: Path, num_shards: int) -> int:
     (folder / "pytest.ini").write_text("[pytest]\n")
-    context = multiprocessing.get_context("fork")
-    shards = [
-        context.Process(target=run_shard, args=(folder, shard, num_shards))
-        for shard in range(num_shards)
-    ]
-    for process in shards:
-        process.start()
-    for process in shards:
-        process.join()
+    shards: list[int] = []
+    for shard in range(num_shards):
+        pid = os.fork()
+        if pid == 0:
+            run_shard(folder, shard, num_shards)
+        shards.append(pid)
+    statuses = {os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) for pid in shards}
     # Each shard holds broken backends, so each must have failed, and in no other way.
-    return int({process.exitcode for process in shards} != {pytest.ExitCode.TESTS_FAILED})
+    return int(statuses != {pytest.ExitCode.TESTS_FAILED})
 
 
 if __name__ == "__main__":
