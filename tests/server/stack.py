@@ -162,7 +162,7 @@ class Stack:
         worker = self.workers[-1]
         worker.send_signal(signal.SIGKILL)
         worker.wait()
-        self.say(WorkerDown(worker_id="worker-0", reason=reason))
+        self.say(WorkerDown(worker_id="worker-0", reason="signal 9", summary=reason))
 
     # ── the client's part ────────────────────────────────────────────────────────────────
 

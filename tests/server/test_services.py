@@ -103,7 +103,8 @@ def test_the_least_busy_replica_is_taken():
 def test_readiness_tells_of_the_worker_that_is_nearest():
     readiness = Readiness()
     assert readiness.report().stage == "starting"
-    readiness.down(WorkerDown(worker_id="a", reason="no disk", final=True))
+    told = WorkerDown(worker_id="a", reason="/secret: no disk", summary="no disk", final=True)
+    readiness.down(told)
     assert readiness.report().sentence == "the model is not ready: failed: no disk"
     readiness.progress(Progress(worker_id="b", stage="load", fraction=0.25, detail="x"))
     report = readiness.report()

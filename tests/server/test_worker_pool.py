@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from backplane_core.control import WorkerUp
+from backplane_core.control import WorkerDown, WorkerUp
 from backplane_core.errors import ModelError, ProtocolError
 from backplane_core.messages import Ready
 from backplane_core.version import PROTOCOL
@@ -59,3 +59,57 @@ async def test_a_worker_that_is_gone_is_awaited(tmp_path):
     pool = WorkerPool("server-0", readiness, connected)
     await pool.worker_up(WorkerUp(worker_id="w", socket_path=str(tmp_path / "nobody.sock")))
     assert readiness.report().workers[0].phase == "down"
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 -- what is awaited has no event
+            await asyncio.sleep(0.01)
+
+
+async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, info):
+    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
+    served = []
+
+    async def worker(reader, writer):
+        served.append(writer)
+        await reader.read(4096)
+        writer.write(encode(ready))
+
+    async def connected(_):
+        pass
+
+    readiness = Readiness()
+    pool = WorkerPool("server-0", readiness, connected)
+    path = str(tmp_path / "worker.sock")
+    async with await asyncio.start_unix_server(worker, path):
+        await pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+        for times in range(2, 4):
+            served[-1].close()
+            await until(lambda: len(served) == times and pool.connections)  # noqa: B023 -- at once
+        assert readiness.report().ready
+        pool.worker_down(WorkerDown(worker_id="w", reason="killed"))
+        served[-1].close()
+        await asyncio.sleep(0.5)
+        assert len(served) == 3  # the launcher said it is down: nobody calls on it
+        await pool.close()
+
+
+async def test_a_worker_that_listens_late_is_reached(tmp_path, info):
+    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
+
+    async def worker(reader, writer):
+        await reader.read(4096)
+        writer.write(encode(ready))
+
+    async def connected(_):
+        pass
+
+    readiness = Readiness()
+    pool = WorkerPool("server-0", readiness, connected)
+    path = str(tmp_path / "worker.sock")
+    await pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    assert not readiness.report().ready
+    async with await asyncio.start_unix_server(worker, path):
+        await until(lambda: readiness.report().ready)
+        await pool.close()

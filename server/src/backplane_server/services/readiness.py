@@ -3,10 +3,13 @@
 Fed by the launcher's messages and by the worker pool; knows nothing of connections.
 """
 
+import logging
 from typing import Literal
 
 import msgspec
 from backplane_core.control import Progress, WorkerDown
+
+_log = logging.getLogger(__name__)
 
 WorkerPhase = Literal["loading", "ready", "down", "failed"]
 
@@ -71,12 +74,15 @@ class Readiness:
         self._workers[worker_id] = WorkerReport(worker_id=worker_id, phase="ready", stage="ready")
 
     def down(self, message: WorkerDown) -> None:
-        """A worker is gone, for good if `final`."""
+        """A worker is gone, for good if `final`. Clients read the summary, the log the reason."""
+        if message.reason != message.summary:
+            level = logging.INFO if self.draining else logging.WARNING
+            _log.log(level, "worker %s is down: %s", message.worker_id, message.reason)
         self._workers[message.worker_id] = WorkerReport(
             worker_id=message.worker_id,
             phase="failed" if message.final else "down",
             stage="failed" if message.final else "restarting",
-            detail=message.reason,
+            detail=message.summary,
         )
 
     def phase_of(self, worker_id: str) -> WorkerPhase | None:

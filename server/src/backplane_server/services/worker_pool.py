@@ -5,7 +5,7 @@ Connections come and go as the launcher says; a lost one is noticed at its end-o
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Final
 
 from backplane_core.client import WorkerConnection
@@ -19,6 +19,8 @@ from backplane_server.services.readiness import Readiness
 _log = logging.getLogger(__name__)
 
 _STATS_TIMEOUT_S: Final = 0.5
+_FIRST_PAUSE_S: Final = 0.1
+_LONGEST_PAUSE_S: Final = 2.0
 
 ReplicaPolicy = Callable[[Sequence[WorkerConnection], list[int]], WorkerConnection]
 ConnectionHook = Callable[[WorkerConnection], Awaitable[None]]
@@ -52,7 +54,8 @@ class WorkerPool:
         self._on_connect = on_connect
         self._policy = policy
         self._connections: dict[str, WorkerConnection] = {}
-        self._watchers: set[asyncio.Task[None]] = set()
+        self._announced: dict[str, WorkerUp] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
 
     @property
     def connections(self) -> list[WorkerConnection]:
@@ -60,32 +63,18 @@ class WorkerPool:
         return [link for link in self._connections.values() if not link.closed.is_set()]
 
     async def worker_up(self, message: WorkerUp) -> None:
-        """Connect to a worker the launcher announced; an older connection to it is dropped."""
-        try:
-            connection = await self._open(message.socket_path)
-        except BackplaneError as error:
-            _log.error("worker %s cannot be used: %s", message.worker_id, error)
-            # A worker that is not there is started again; whatever else it is stays as it is.
-            gone = isinstance(error, UnavailableError | WorkerDiedError)
-            self._refuse(message.worker_id, str(error), final=not gone)
-            return
-        except Exception:  # noqa: BLE001 - logged; its text is not for clients
-            _log.exception("worker %s cannot be used", message.worker_id)
-            reason = "the server cannot use its worker; the server's log says why"
-            self._refuse(message.worker_id, reason, final=True)
-            return
-        previous = self._connections.get(message.worker_id)
-        self._connections[message.worker_id] = connection
-        self._readiness.up(message.worker_id)
-        _log.info("worker %s answers", message.worker_id)
-        watcher = asyncio.create_task(self._watch(message.worker_id, connection))
-        self._watchers.add(watcher)
-        watcher.add_done_callback(self._watchers.discard)
-        if previous is not None:
-            await previous.close()
+        """Connect to a worker the launcher announced; an older connection to it is dropped.
+
+        While the launcher has not said that the worker is down, a connection that fails or
+        breaks is tried again.
+        """
+        self._announced[message.worker_id] = message
+        if not await self._connect(message):
+            self._spawn(self._reconnect(message))
 
     def worker_down(self, message: WorkerDown) -> None:
         """The launcher says that a worker is gone, and why."""
+        self._announced.pop(message.worker_id, None)
         self._readiness.down(message)
 
     def choose(self, token_ids: list[int]) -> WorkerConnection:
@@ -113,12 +102,55 @@ class WorkerPool:
 
     async def close(self) -> None:
         """Drop every connection; workers cancel what is in flight on them."""
+        self._announced.clear()
         connections = list(self._connections.values())
         self._connections.clear()
         for connection in connections:
             await connection.close()
-        for watcher in list(self._watchers):
-            await watcher
+        for task in list(self._tasks):
+            task.cancel()
+
+    def _spawn(self, coroutine: Coroutine[None, None, None]) -> None:
+        task = asyncio.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connect(self, message: WorkerUp) -> bool:
+        """Whether the worker answers now, or never will; False is worth another try."""
+        worker_id = message.worker_id
+        try:
+            connection = await self._open(message.socket_path)
+        except (UnavailableError, WorkerDiedError) as error:
+            _log.warning("worker %s cannot be reached: %s", worker_id, error)
+            self._refuse(worker_id, str(error), final=False)
+            return False
+        except BackplaneError as error:
+            _log.error("worker %s cannot be used: %s", worker_id, error)
+            self._refuse(worker_id, str(error), final=True)
+            return True
+        except Exception:  # noqa: BLE001 -- a plugin-fed hook can raise anything; it is logged whole
+            _log.exception("worker %s cannot be used", worker_id)
+            reason = "the server cannot use its worker; the server's log says why"
+            self._refuse(worker_id, reason, final=True)
+            return True
+        previous = self._connections.get(worker_id)
+        self._connections[worker_id] = connection
+        self._readiness.up(worker_id)
+        _log.info("worker %s answers", worker_id)
+        self._spawn(self._watch(message, connection))
+        if previous is not None:
+            await previous.close()
+        return True
+
+    async def _reconnect(self, message: WorkerUp) -> None:
+        pause_s = _FIRST_PAUSE_S
+        while True:
+            await asyncio.sleep(pause_s)
+            if self._announced.get(message.worker_id) is not message:
+                return  # the launcher has said that it is down, or up anew
+            if await self._connect(message):
+                return
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
 
     async def _open(self, socket_path: str) -> WorkerConnection:
         connection = await WorkerConnection.connect(socket_path, self._server_id)
@@ -130,9 +162,11 @@ class WorkerPool:
         return connection
 
     def _refuse(self, worker_id: str, reason: str, *, final: bool) -> None:
-        self._readiness.down(WorkerDown(worker_id=worker_id, reason=reason, final=final))
+        down = WorkerDown(worker_id=worker_id, reason=reason, summary=reason, final=final)
+        self._readiness.down(down)
 
-    async def _watch(self, worker_id: str, connection: WorkerConnection) -> None:
+    async def _watch(self, message: WorkerUp, connection: WorkerConnection) -> None:
+        worker_id = message.worker_id
         await connection.closed.wait()
         if self._connections.get(worker_id) is not connection:
             return
@@ -142,3 +176,5 @@ class WorkerPool:
             self._refuse(worker_id, connection.close_reason, final=False)
         level = logging.INFO if self._readiness.draining else logging.WARNING
         _log.log(level, "worker %s is gone: %s", worker_id, connection.close_reason)
+        if not self._readiness.draining:
+            await self._reconnect(message)
