@@ -69,7 +69,7 @@ def settings_of(argv="", environ=None):
         ("--backend-python x=/p --backend-python y=/q", "backend_python", ("x=/p", "y=/q")),
         ("", "model_id", None),
         ("", "port", 3000),
-        ("", "hostname", "0.0.0.0"),  # noqa: S104 - the default is told
+        ("", "hostname", "0.0.0.0"),
         ("", "max_concurrent_requests", 128),
         ("", "max_best_of", 2),
         ("", "max_stop_sequences", 4),

@@ -67,7 +67,7 @@ def test_listening_on_an_address_or_a_name(name):
 
 
 def test_listening_on_all_interfaces():
-    with listen("0.0.0.0", 0) as listening:  # noqa: S104 - what is tested
+    with listen("0.0.0.0", 0) as listening:
         assert is_open_to_all(listening)
         assert url_of(listening).startswith("http://127.0.0.1:")
 
