@@ -22,7 +22,7 @@ SHIPPED_FOLDER = ROOT / "launcher" / "src" / "backplane_launcher" / "demo_model"
 BUILD_FOLDER = ROOT / "demo-model" / "build"
 GGUF_NAME = "backplane-demo-f16.gguf"
 TOKENIZER_DOCUMENTS = 20_000
-DEFAULT_STEPS = 1850
+DEFAULT_STEPS = 1700
 
 
 def _arguments() -> argparse.Namespace:

@@ -19,27 +19,13 @@ from transformers import LlamaForCausalLM
 
 from recipe.batches import Batch, batches
 from recipe.checkpoint import load_checkpoint, save_checkpoint
-from recipe.corpus.mixture import EXACT_TOPIC_WEIGHTS, LONG_TOPIC_WEIGHTS, TOPIC_WEIGHTS, Mixture
+from recipe.corpus.mixture import Mixture
+from recipe.corpus.phases import PHASES, Phase
 from recipe.model import new_model
 
 SECONDS_PER_MINUTE = 60
 STEPS_PER_REPORT = 25
 STEPS_PER_CHECKPOINT = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Phase:
-    """So many steps (None: all that are left) with these weights of the topics."""
-
-    num_steps: int | None
-    topic_weights: dict[str, float]
-
-
-PHASES = (
-    Phase(600, TOPIC_WEIGHTS),
-    Phase(400, EXACT_TOPIC_WEIGHTS),
-    Phase(None, LONG_TOPIC_WEIGHTS),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,7 +130,7 @@ class Trainer:
         settings = self._settings
         for number, phase in enumerate(settings.phases):
             seed = settings.seed + number
-            mixture = Mixture(seed, phase.topic_weights)
+            mixture = Mixture(seed, phase)
             stream = batches(self._tokenizer, mixture, seed, settings.tokens_per_batch)
             yield from islice(stream, phase.num_steps)
 

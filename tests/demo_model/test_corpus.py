@@ -22,7 +22,7 @@ def text_of(document: list[Segment]) -> str:
     return "".join(segment.text for segment in document)
 
 
-@pytest.fixture(scope="module", params=PHASES, ids=["language", "exact", "long"])
+@pytest.fixture(scope="module", params=PHASES, ids=["language", "exact"])
 def documents(request) -> list[str]:
     stream = Mixture(11, request.param).documents()
     return [text_of(document) for document in islice(stream, NUM_DOCUMENTS)]

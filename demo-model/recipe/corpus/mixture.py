@@ -6,6 +6,7 @@ import random
 from collections import defaultdict
 from collections.abc import Iterator
 from functools import cache
+from itertools import accumulate
 
 from recipe.chat_format import Segment, raw_text, tools_message, turn
 from recipe.corpus.arithmetic import arithmetic_exchanges, comparison_exchanges
@@ -13,6 +14,7 @@ from recipe.corpus.exchange import Exchange, normalized, split
 from recipe.corpus.facts import fact_exchanges
 from recipe.corpus.json_objects import CITIES, NAMES, json_exchanges
 from recipe.corpus.lists import counting_exchanges, list_exchanges
+from recipe.corpus.phases import PHASES, TOPIC_WEIGHTS, Phase
 from recipe.corpus.phrasing import as_typed
 from recipe.corpus.smalltalk import (
     GREETING_BY_NAME,
@@ -34,54 +36,6 @@ from recipe.corpus.world import world_exchanges
 
 Document = list[Segment]
 
-# How often each topic is drawn: first to learn the language and the facts ...
-TOPIC_WEIGHTS = {
-    "backplane": 30.0,
-    "serving": 18.0,
-    "general": 9.0,
-    "arithmetic": 12.0,
-    "comparison": 4.0,
-    "lists": 6.0,
-    "counting": 3.0,
-    "long counting": 0.6,
-    "json": 6.0,
-    "world": 8.0,
-    "stories": 3.0,
-    "essays": 1.0,
-    "tools": 5.0,
-    "no tools": 1.0,
-    "unknown": 5.0,
-    "echo": 3.0,
-    "names": 1.0,
-}
-# ... and then with more weight on what must be copied or recalled to the letter.
-EXACT_TOPIC_WEIGHTS = {
-    **TOPIC_WEIGHTS,
-    "backplane": 26.0,
-    "serving": 15.0,
-    "arithmetic": 20.0,
-    "comparison": 6.0,
-    "lists": 8.0,
-    "long counting": 0.2,
-    "world": 12.0,
-    "stories": 1.0,
-    "essays": 0.3,
-    "tools": 8.0,
-    "unknown": 3.0,
-    "echo": 5.0,
-}
-# At last, more of what is long and has to end at the right place.
-LONG_TOPIC_WEIGHTS = {
-    **EXACT_TOPIC_WEIGHTS,
-    "general": 11.0,
-    "comparison": 8.0,
-    "counting": 12.0,
-    "long counting": 0.8,
-    "essays": 0.8,
-    "tools": 9.0,
-    "unknown": 2.0,
-    "echo": 3.0,
-}
 _SYSTEM_MESSAGES = (
     "You are a helpful assistant.",
     "You are the Backplane demo model.",
@@ -110,6 +64,9 @@ _NAME_ASKED = (
     "Do you know my name?",
     "Can you tell me my name?",
 )
+# The kinds of documents: a single exchange, a short conversation, a long one, a function call with
+# its result, a name remembered; the rest is plain text.
+_SHARES = (0.645, 0.16, 0.015, 0.03, 0.02)
 _MAX_CONVERSATION_CHARACTERS = 5600  # stays under 2,048 tokens; longer ones are cut at a turn
 
 
@@ -154,9 +111,9 @@ def _about_a_person(draw: random.Random) -> str:
 class Mixture:
     """An endless, seeded stream of documents; every fact of a topic is drawn equally often."""
 
-    def __init__(self, seed: int, topic_weights: dict[str, float] = TOPIC_WEIGHTS) -> None:
+    def __init__(self, seed: int, phase: Phase = PHASES[0]) -> None:
         self._draw = random.Random(seed)
-        self._weights = topic_weights
+        self._weights = phase.topic_weights
         grouped: dict[str, dict[str, list[Exchange]]] = defaultdict(lambda: defaultdict(list))
         for exchange in exchanges()[0]:
             grouped[exchange.topic][exchange.key].append(exchange)
@@ -171,17 +128,18 @@ class Mixture:
 
     def documents(self) -> Iterator[Document]:
         """Single exchanges, conversations of all lengths, and plain text."""
+        single, short, long, call_and_result, name = accumulate(_SHARES)
         while True:
             roll = self._draw.random()
-            if roll < 0.645:
+            if roll < single:
                 yield self._single()
-            elif roll < 0.805:
+            elif roll < short:
                 yield self._conversation(self._draw.randint(2, 5))
-            elif roll < 0.82:
+            elif roll < long:
                 yield self._conversation(40)
-            elif roll < 0.85:
+            elif roll < call_and_result:
                 yield self._tool_conversation()
-            elif roll < 0.87:
+            elif roll < name:
                 yield self._remembered_name()
             else:
                 yield self._plain_text()
