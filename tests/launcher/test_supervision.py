@@ -130,6 +130,26 @@ def test_a_worker_that_never_comes_up_is_given_up(tmp_path):
     assert "libgpu.so: cannot open" in launched.lines[-1]
 
 
+def test_a_replica_that_never_comes_up_is_given_up_while_the_others_serve_on(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\n"
+        'case "$*" in *worker-1*)\n'
+        "  until ls $XDG_RUNTIME_DIR/backplane-*/worker-0*.sock; do sleep 0.1; done\n"
+        '  sleep 0.5; echo "libgpu.so: cannot open" >&2; exit 9;;\n'
+        "esac\n"
+        f'exec {sys.executable} "$@"\n'
+    )
+    python.chmod(0o755)
+    argv = (*ECHO, "--backend-python", f"echo={python}", "--num-replicas", "2")
+    with Launched(tmp_path, *argv, tuned=HASTY) as launched:
+        launched.until(lambda: "worker-1 is given up" in launched.output, LIMIT_S, "given up")
+        assert "worker-0 serve on" in launched.output
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        gone(launched)
+
+
 def test_a_server_that_never_comes_up_is_given_up(tmp_path):
     with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_FAILS": "1"}, tuned=HASTY) as launched:
         assert launched.wait() == 1

@@ -12,6 +12,7 @@ import msgspec
 from backplane_core.errors import SetupError
 
 _PREFIX: Final = "backplane-"
+_UNLOCKED_PREFIX: Final = ".backplane-"
 _LOCK: Final = "lock"
 # A Unix socket's path holds 107 bytes; the longest name in here is a worker's.
 _MAX_FOLDER_BYTES: Final = 107 - len("/worker-9999-99999.sock")
@@ -24,15 +25,18 @@ class RunDirectory:
         parent = _parent(environ_runtime_dir)
         _sweep(parent)
         try:
-            self.path = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+            unlocked = Path(tempfile.mkdtemp(prefix=_UNLOCKED_PREFIX, dir=parent))
+            # Held for as long as this process lives, however it ends.
+            flags = os.O_CREAT | os.O_RDWR | os.O_CLOEXEC
+            self._lock = os.open(unlocked / _LOCK, flags, 0o600)
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Only now may another launcher's sweep see it.
+            self.path = unlocked.rename(parent / unlocked.name.replace(_UNLOCKED_PREFIX, _PREFIX))
         except OSError as error:
             raise SetupError(
                 f"no folder can be made in {parent}: {error.strerror}",
                 remedy="free some space there, or set TMPDIR to a folder that can be written",
             ) from error
-        # Held for as long as this process lives, however it ends.
-        self._lock = os.open(self.path / _LOCK, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
     def __enter__(self) -> Self:
         return self

@@ -132,7 +132,12 @@ class Supervisor:
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        if not self.failed.done() and not self._stopping:
+        if self._stopping or self.failed.done():
+            return
+        others = [slot.name for slot in self._workers if slot.is_up.is_set()]
+        if task.get_name() in {slot.name for slot in self._workers} and others:
+            _log.error("%s is given up; %s serve on: %s", task.get_name(), ", ".join(others), error)
+        else:
             self.failed.set_exception(error)
 
     def _check_serving(self) -> None:
