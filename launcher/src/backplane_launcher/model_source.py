@@ -71,7 +71,10 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     try:
         if path.stat().st_size > _MAX_CONFIG_BYTES:
-            raise ModelError(f"{path} is too large to be a model's configuration")
+            raise ModelError(
+                f"{path} is too large to be a model's configuration",
+                remedy="name the model's own folder",
+            )
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Any])
     except FileNotFoundError:
         return {}

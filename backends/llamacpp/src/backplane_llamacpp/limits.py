@@ -244,7 +244,8 @@ def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> 
         return min(shape.n_ctx_train, cache)
     if asked > shape.n_ctx_train:
         raise BackendError(
-            f"--max-total-tokens is {asked}, but the model was trained on {shape.n_ctx_train}"
+            f"--max-total-tokens is {asked}, but the model was trained on {shape.n_ctx_train}",
+            remedy="lower it, or leave it out for the most there is",
         )
     if asked > cache:
         raise BackendError(
@@ -258,7 +259,8 @@ def _max_input_tokens(total: int, engine: EngineSettings) -> int:
     asked = _positive("--max-input-tokens", engine.max_input_tokens)
     if asked is not None and asked >= total:
         raise BackendError(
-            f"--max-input-tokens is {asked}, but must be below --max-total-tokens, {total}"
+            f"--max-input-tokens is {asked}, but must be below --max-total-tokens, {total}",
+            remedy="lower it, or leave it out for the most there is",
         )
     return asked or total - 1
 

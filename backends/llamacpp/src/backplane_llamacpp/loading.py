@@ -1,5 +1,6 @@
 """From settings to a loaded model and its context. What cannot be honoured is refused here."""
 
+import logging
 import os
 import time
 from collections.abc import Callable
@@ -22,6 +23,8 @@ from backplane_llamacpp.native.model import (
     supports_mlock,
 )
 from backplane_llamacpp.settings import LlamaCppSettings
+
+_log = logging.getLogger(__name__)
 
 _MAGIC = b"GGUF"
 _REPORT_STEP = 0.02
@@ -51,6 +54,8 @@ def check_engine_settings(engine: EngineSettings) -> None:
             "not",
             remedy="leave it out, or name another file: --model-id owner/name:QUANT",
         )
+    if engine.trust_remote_code:
+        _log.info("--trust-remote-code changes nothing: a GGUF file holds no code")
 
 
 def with_cache_dtype(settings: LlamaCppSettings, engine: EngineSettings) -> LlamaCppSettings:

@@ -72,7 +72,8 @@ def candidates(files: Iterable[str]) -> list[Candidate]:
         if missing := [number for number in range(1, count + 1) if number not in found]:
             raise ModelError(
                 f"{stem} is split into {count} files, but part "
-                f"{', '.join(map(str, missing))} is missing"
+                f"{', '.join(map(str, missing))} is missing",
+                remedy="put all parts into one folder, or download them again",
             )
         whole[stem] = tuple(found[number] for number in range(1, count + 1))
     return [Candidate(name, files) for name, files in sorted(whole.items())]
@@ -86,7 +87,10 @@ def choose(model: ModelSource) -> Candidate:
     """
     found = candidates(model.files)
     if not found:
-        raise ModelError(f"{model.model_id} holds no GGUF model; it holds: {_listing(model.files)}")
+        raise ModelError(
+            f"{model.model_id} holds no GGUF model; it holds: {_listing(model.files)}",
+            remedy="name a model in GGUF: many have a repository whose name ends in -GGUF",
+        )
     if model.gguf_file is not None:
         return _by_file(model, model.gguf_file, found)
     if model.variant is not None:
@@ -113,7 +117,10 @@ def _by_file(model: ModelSource, wanted: str, found: list[Candidate]) -> Candida
         return fitting[0]
     if fitting:
         raise _ambiguous(model, fitting)
-    raise ModelError(f"{model.model_id} has no file {wanted}; it has: {_names(found)}")
+    raise ModelError(
+        f"{model.model_id} has no file {wanted}; it has: {_names(found)}",
+        remedy="name one of these with --gguf-file",
+    )
 
 
 def _by_variant(model: ModelSource, wanted: str, found: list[Candidate]) -> Candidate:
@@ -122,7 +129,10 @@ def _by_variant(model: ModelSource, wanted: str, found: list[Candidate]) -> Cand
         return fitting[0]
     if fitting:
         raise _ambiguous(model, fitting)
-    raise ModelError(f"{model.model_id} has no GGUF called {wanted}; it has: {_names(found)}")
+    raise ModelError(
+        f"{model.model_id} has no GGUF called {wanted}; it has: {_names(found)}",
+        remedy="name one of these after the colon, or with --gguf-file",
+    )
 
 
 def _ambiguous(model: ModelSource, fitting: list[Candidate]) -> ModelError:
