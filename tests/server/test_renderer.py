@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 from pathlib import Path
 
 import pytest
-from backplane_core.errors import ProtocolError, UnavailableError
-from backplane_core.wire import encode
-from backplane_server.templates.child import Render
+from backplane_core.errors import ProtocolError, TemplateError, UnavailableError
+from backplane_core.wire import FrameDecoder, encode
+from backplane_server.templates import child
+from backplane_server.templates.child import Render, Rendered
 from backplane_server.templates.renderer import RendererProcess
 
 
@@ -97,6 +99,63 @@ async def test_closing_in_the_midst_of_a_template_does_not_wait():
     results = await asyncio.gather(*tasks, return_exceptions=True)
     assert isinstance(results[0], asyncio.CancelledError)
     assert [type(result) for result in results[1:]] == [UnavailableError] * 2
+
+
+SLOW = "{% for a in range(1000) %}{% for b in range(1000) %}{% endfor %}{% endfor %}slow"
+
+
+async def test_a_process_that_is_killed_costs_nobody_an_answer(renderer):
+    await renderer.start()
+    task = asyncio.create_task(renderer.render(SLOW, {}))
+    await asyncio.sleep(0.01)
+    pid = renderer._process.pid
+    os.kill(pid, signal.SIGKILL)
+    assert await task == "slow"
+    assert renderer._process.pid != pid
+
+
+async def test_a_process_that_is_killed_twice_is_no_fault_of_the_template(renderer):
+    await renderer.start()
+    ask = renderer._ask
+    pids = set()
+
+    async def ask_and_kill(process, request):
+        if request.source == "{{ x }}":
+            pids.add(process.pid)
+            process.kill()
+            await process.wait()
+        return await ask(process, request)
+
+    renderer._ask = ask_and_kill
+    with pytest.raises(UnavailableError, match="killed twice") as caught:
+        await renderer.render("{{ x }}", {"x": "mine"})
+    assert caught.value.retry_after_s == 1
+    assert len(pids) == 2
+    renderer._ask = ask
+    await assert_next_answers_are_their_own(renderer)
+
+
+async def test_a_process_that_cannot_start_is_no_fault_of_the_template(renderer, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr(sys, "executable", "/nowhere/python")
+        with pytest.raises(UnavailableError, match="does not start") as caught:
+            await renderer.render("{{ x }}", {"x": "mine"})
+    assert caught.value.retry_after_s == 1
+    await assert_next_answers_are_their_own(renderer)
+
+
+def test_an_answer_too_large_to_be_sent_is_told(monkeypatch):
+    def answer(request):
+        raise MemoryError
+
+    monkeypatch.setattr(child, "answer", answer)
+    [told] = FrameDecoder(Rendered).feed(
+        child.encoded_answer(Render(id=3, source="", variables={}))
+    )
+    assert told.id == 3
+    error = told.error.restore()
+    assert isinstance(error, TemplateError)
+    assert "memory" in error.message
 
 
 def children_of(pid):

@@ -44,6 +44,15 @@ def answer(request: Render) -> Rendered:
         return Rendered(id=request.id, error=ErrorInfo.of(error))
 
 
+def encoded_answer(request: Render) -> bytes:
+    """The answer's frame. To be out of memory while it is made is an answer as well."""
+    try:
+        return encode(answer(request))
+    except MemoryError:
+        error = TemplateError("the template needs too much memory")
+        return encode(Rendered(id=request.id, error=ErrorInfo.of(error)))
+
+
 def limit_resources() -> None:
     """Bound what a template can take from the machine."""
     resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
@@ -62,7 +71,7 @@ def main() -> None:
     answer(Render(id=0, source="ready", variables={}))
     while data := os.read(sys.stdin.fileno(), _READ_BYTES):
         for request in frames.feed(data):
-            reply = encode(answer(request))
+            reply = encoded_answer(request)
             while reply:
                 reply = reply[os.write(sys.stdout.fileno(), reply) :]
 

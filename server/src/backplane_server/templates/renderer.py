@@ -10,13 +10,14 @@ import sys
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from backplane_core.errors import BackplaneError, ProtocolError, TemplateError, UnavailableError
+from backplane_core.errors import ProtocolError, TemplateError, UnavailableError
 from backplane_core.wire import FrameDecoder, encode, read_messages
 
 from backplane_server.templates.child import Render, Rendered
 
 _TIME_LIMIT_S: Final = 3.0
 _START_LIMIT_S: Final = 30.0
+_RETRY_AFTER_S: Final = 1.0
 
 
 class TemplateRenderer(Protocol):
@@ -36,7 +37,8 @@ class RendererProcess:
 
     A template that takes longer than `time_limit_s` is killed with its process; the next
     request gets a new one. Whatever else goes wrong between a question and its answer ends the
-    process too: an answer that stays in the pipe would be the next request's.
+    process too: an answer that stays in the pipe would be the next request's. A process that
+    goes away by itself has the same question asked of a new one, once.
     """
 
     def __init__(self, time_limit_s: float = _TIME_LIMIT_S) -> None:
@@ -57,7 +59,7 @@ class RendererProcess:
 
         Raises:
             TemplateError: the template failed, or went over a limit.
-            UnavailableError: the renderer is closed.
+            UnavailableError: the renderer is closed, or no process lives to answer.
         """
         rendered = await self._take_turn(
             Render(id=next(self._ids), source=source, variables=dict(variables))
@@ -93,39 +95,62 @@ class RendererProcess:
 
     async def _answer(self, request: Render) -> Rendered:
         try:
-            process = await self._ensure_started()
-            async with asyncio.timeout(self._time_limit_s):
-                return await self._ask(process, request)
-        except TimeoutError:
+            try:
+                return await self._answer_once(request)
+            except OSError:
+                # It was killed from outside or crashed, which need not happen again.
+                await self._kill()
+                return await self._answer_once(request)
+        except OSError as error:
             await self._kill()
-            raise TemplateError(
-                f"the chat template took longer than {self._time_limit_s:g} s"
-            ) from None
-        except OSError:
-            await self._kill()
-            raise TemplateError("the chat template needs too much memory") from None
+            raise UnavailableError(
+                "the template renderer was killed twice",
+                remedy="try again; if it lasts, see whether the machine runs out of memory",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
         except BaseException:
             await self._kill()
             raise
+
+    async def _answer_once(self, request: Render) -> Rendered:
+        """Ask within the time limit.
+
+        Raises:
+            OSError: the process went away under the request; what it ran out of, it would tell.
+            TemplateError: the time limit.
+            UnavailableError: no process starts.
+        """
+        process = await self._ensure_started()
+        try:
+            async with asyncio.timeout(self._time_limit_s):
+                return await self._ask(process, request)
+        except TimeoutError:
+            raise TemplateError(
+                f"the chat template took longer than {self._time_limit_s:g} s"
+            ) from None
 
     async def _ensure_started(self) -> asyncio.subprocess.Process:
         if self._process is not None and self._process.returncode is None:
             return self._process
         self._frames = FrameDecoder(Rendered)
-        self._process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-P",  # nothing is imported from the folder the server was started in
-            "-m",
-            "backplane_server.templates.child",
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-        )
         try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                "-P",  # nothing is imported from the folder the server was started in
+                "-m",
+                "backplane_server.templates.child",
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+            )
             async with asyncio.timeout(_START_LIMIT_S):
                 hello = Render(id=next(self._ids), source="ready", variables={})
                 await self._ask(self._process, hello)
-        except (OSError, TimeoutError) as error:
-            raise BackplaneError("the template renderer does not start") from error
+        except OSError as error:  # a TimeoutError is one
+            raise UnavailableError(
+                "the template renderer does not start",
+                remedy="try again; if it lasts, see whether the machine has memory and processes",
+                retry_after_s=_RETRY_AFTER_S,
+            ) from error
         return self._process
 
     async def _ask(self, process: asyncio.subprocess.Process, request: Render) -> Rendered:
