@@ -3,7 +3,10 @@
 import json
 import re
 
+import msgspec
 import pytest
+from backplane_server.dialects.chat import template_messages
+from backplane_server.dialects.chat_types import Message
 
 HI = [{"role": "user", "content": "Hi there"}]
 PATH = "/v1/chat/completions"
@@ -141,8 +144,10 @@ def test_n_gives_choices_that_differ_where_they_are_drawn(stack):
     assert [content_of(events, index) for index in range(3)] == texts
 
 
-def test_temperature_zero_is_greedy_and_top_p_one_is_taken(stack):
+def test_temperature_zero_and_top_p_zero_are_greedy_and_top_p_one_is_taken(stack):
     assert chat(stack, temperature=0, top_p=1.0)["choices"][0]["message"]["content"] == "Hi there"
+    for _ in range(5):
+        assert text_of(chat(stack, temperature=2, top_p=0)) == "Hi there"
     drawn = {chat(stack, temperature=2)["choices"][0]["message"]["content"] for _ in range(5)}
     assert len(drawn) > 1
 
@@ -216,6 +221,14 @@ def calling(arguments):
 )
 def test_arguments_that_are_no_object_stay_a_text(stack, arguments):
     assert text_of(chat(stack, calling(arguments))) == "Hi there"
+
+
+def test_a_call_with_nulls_is_a_call_with_nothing_there(stack):
+    messages = calling(None)
+    messages[1]["tool_calls"][0]["id"] = None
+    assert text_of(chat(stack, messages)) == "Hi there"
+    [call] = template_messages(msgspec.convert(messages, list[Message]))[1]["tool_calls"]
+    assert (call["id"], call["function"]["arguments"]) == ("", "")
 
 
 @pytest.mark.parametrize("inner", ["1" + "0" * 40, "[" * 990 + "]" * 990])

@@ -59,6 +59,7 @@ def test_legacy_logprobs(stack):
     assert logprobs["token_logprobs"][0] == logprobs["top_logprobs"][0]["h"]
     chosen = complete(stack, max_tokens=1, logprobs=0)["choices"][0]["logprobs"]
     assert chosen["top_logprobs"] is None
+    assert complete(stack, max_tokens=1, logprobs=False)["choices"][0]["logprobs"] is None
 
 
 def test_logprobs_of_a_stream_have_running_offsets(stack):

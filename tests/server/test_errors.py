@@ -137,7 +137,8 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         ({"top_logprobs": 2}, "top_logprobs"),
         ({"logprobs": True, "top_logprobs": 6}, "top_logprobs"),
         ({"temperature": -0.1}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
+        ({"add_special_tokens": True}, "add_special_tokens"),
         ({"presence_penalty": 3}, "presence_penalty"),
         ({"logit_bias": {"5": 101}}, "logit_bias"),
         ({"logit_bias": [1.0]}, "logit_bias"),
@@ -148,6 +149,7 @@ TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
         ({"min_tokens": 5, "max_tokens": 4}, "min_tokens"),
         ({"max_tokens": 0}, "max_tokens"),
         ({"max_tokens": 4096}, "max_tokens"),
+        ({"max_completion_tokens": 4096, "max_tokens": 1}, "max_completion_tokens"),
         ({"messages": []}, "messages"),
         (
             {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
@@ -184,6 +186,7 @@ def test_chat_parameters(stack, fields, name, stream):
         ({"prompt": [100000]}, "prompt"),
         ({"prompt": "x" * 5000}, "prompt"),
         ({"logprobs": 6}, "logprobs"),
+        ({"logprobs": True}, "logprobs"),
     ],
 )
 def test_completions_parameters(stack, fields, name):
@@ -203,15 +206,20 @@ def test_neutral_values_of_missing_parameters_are_taken(stack):
         "reasoning_effort": "none",
         "prediction": None,
         "web_search_options": {},
-        "store": False,
-        "add_special_tokens": True,
         "stop": None,
         "stream": None,
+        "stream_options": {"include_usage": None},
         "logit_bias": {},
+        "logprobs": False,
     }
     for path in (CHAT, TEXT):
         assert stack.post(path, {**BODIES[path], **neutral}).status_code == 200
+    for path, value in ((CHAT, False), (TEXT, True)):
+        body = {**BODIES[path], "add_special_tokens": value}
+        assert stack.post(path, body).status_code == 200
     assert stack.post(TEXT, {**BODIES[TEXT], "best_of": 2, "n": 2}).status_code == 200
+    [answer] = stack.post("/", {"inputs": "x", "stream": None}).json()
+    assert answer["generated_text"].startswith("x")
     parameters = {"best_of": 1, "watermark": False, "grammar": None, "stop": None}
     assert stack.post("/generate", {"inputs": "x", "parameters": parameters}).status_code == 200
 
@@ -253,6 +261,13 @@ def test_parameters_nobody_knows_are_taken_named_and_logged_once(stack):
     response = stack.post(CHAT, {**BODIES[CHAT], "stream": True, "stream_options": {"zzz": 1}})
     assert response.headers["x-ignored-parameters"] == "stream_options.zzz"
     assert "x-ignored-parameters" not in stack.post(CHAT, BODIES[CHAT]).headers
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_nothing_is_stored_which_is_told(stack, path):
+    response = stack.post(path, {**BODIES[path], "store": True})
+    assert response.status_code == 200
+    assert response.headers["x-ignored-parameters"] == "store"
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])

@@ -38,11 +38,13 @@ class CompletionsController(Controller):
                     completions.CompletionStream(
                         head,
                         generations,
-                        logprobs=body.logprobs,
+                        logprobs=body.num_logprobs,
                         include_usage=body.wants_usage,
                     )
                 )
-            tokens = await run_to_end(generations, keep_tokens=body.logprobs is not None)
-            return current.answer(completions.completion(head, generations, tokens, body.logprobs))
+            tokens = await run_to_end(generations, keep_tokens=body.num_logprobs is not None)
+            return current.answer(
+                completions.completion(head, generations, tokens, body.num_logprobs)
+            )
 
         return await exchange(request, services, _body, handle)

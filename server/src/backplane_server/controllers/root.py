@@ -29,7 +29,9 @@ class RootController(Controller):
         """The older form: an array of one answer, or a stream."""
 
         async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
-            native = plan(body.inputs, body.parameters, stream=body.stream, full_text_default=True)
+            native = plan(
+                body.inputs, body.parameters, stream=bool(body.stream), full_text_default=True
+            )
             if body.stream:
                 return await answer_stream(current, native)
             return current.answer([await answer_whole(current, native)])

@@ -96,7 +96,7 @@ def _text(number: int, message: Message) -> str:
 
 def _template_call(name: str, call: ToolCall) -> Mapping[str, Any]:
     """A call with its arguments as an object; JSON that cannot be one stays the text it is."""
-    arguments: Any = call.function.arguments
+    arguments: Any = "" if call.function.arguments is None else call.function.arguments
     if isinstance(arguments, str):
         arguments = _decoded(arguments)
     elif not _can_travel(arguments):
@@ -105,7 +105,7 @@ def _template_call(name: str, call: ToolCall) -> Mapping[str, Any]:
             parameter=f"{name}.function.arguments",
         )
     return {
-        "id": call.id,
+        "id": call.id or "",
         "type": call.type,
         "function": {"name": call.function.name, "arguments": arguments},
     }
@@ -138,6 +138,7 @@ def plan(body: ChatRequest, prompt: str) -> GenerationRequest:
         prompt_name="messages",
         add_special=False,
         max_new_tokens=body.max_completion_tokens or body.max_tokens,
+        max_new_tokens_name="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
         top_logprobs=body.top_logprobs or 0 if body.logprobs else None,
         logprobs_name="top_logprobs",
     )

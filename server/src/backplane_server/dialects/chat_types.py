@@ -23,13 +23,13 @@ class FunctionCall(msgspec.Struct, kw_only=True, frozen=True):
     """A call the assistant made, as the history tells it; `arguments` is JSON in a string."""
 
     name: str
-    arguments: str | dict[str, Any] = ""
+    arguments: str | dict[str, Any] | None = None
 
 
 class ToolCall(msgspec.Struct, kw_only=True, frozen=True):
     """A call with its id."""
 
-    id: str = ""
+    id: str | None = None
     type: str = "function"
     function: FunctionCall
 

@@ -32,10 +32,16 @@ def plan(body: CompletionRequest, max_client_batch_size: int) -> list[Generation
     """Translate a request: one generation a prompt.
 
     Raises:
-        ValidationError: too many prompts, or texts and token ids mixed.
+        ValidationError: too many prompts, texts and token ids mixed, or `logprobs: true`.
         UnsupportedError: a parameter that this version does not have.
     """
     refuse_template(body)
+    if body.logprobs is True:
+        raise ValidationError(
+            "`logprobs` must be how many alternatives to a token to tell, not true",
+            parameter="logprobs",
+            remedy="send 0 for the logprobs of the chosen tokens alone",
+        )
     # The best n of n are all of them.
     best_of = body.best_of if (body.best_of or 1) > (body.n or 1) else None
     refuse_not_yet({"suffix": body.suffix, "echo": body.echo, "best_of": best_of})
@@ -53,7 +59,7 @@ def plan(body: CompletionRequest, max_client_batch_size: int) -> list[Generation
             prompt_name="prompt",
             add_special=True,
             max_new_tokens=body.max_tokens,
-            top_logprobs=body.logprobs,
+            top_logprobs=body.num_logprobs,
             logprobs_name="logprobs",
         )
         for prompt in prompts

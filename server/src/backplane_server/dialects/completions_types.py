@@ -12,14 +12,22 @@ TEXT_COMPLETION: Final = "text_completion"
 
 
 class CompletionRequest(SamplingFields, kw_only=True, frozen=True):
-    """Body of `/v1/completions`: a text, several, a list of token ids, or several of those."""
+    """Body of `/v1/completions`: a text, several, a list of token ids, or several of those.
+
+    `logprobs` counts the alternatives to a token; false is what chats call none.
+    """
 
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
     max_tokens: Count | None = None
-    logprobs: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=1000)] | bool | None = None
     best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
     echo: bool | None = None
     suffix: Any = None
+
+    @property
+    def num_logprobs(self) -> int | None:
+        """How many alternatives a token has; None for no logprobs. Means nothing for true."""
+        return None if isinstance(self.logprobs, bool) else self.logprobs
 
 
 class CompletionChoice(msgspec.Struct, frozen=True, kw_only=True):

@@ -50,7 +50,7 @@ class CompatGenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
 
     inputs: str
     parameters: GenerateParameters | None = None
-    stream: bool = False
+    stream: bool | None = None
 
 
 class Token(msgspec.Struct, frozen=True):

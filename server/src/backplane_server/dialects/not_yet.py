@@ -3,7 +3,7 @@
 Those whose names alone are known stand here; those with a field are refused by their dialect.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -21,7 +21,6 @@ _GUIDANCE: Final = frozenset(
 )
 _OPENAI: Final = _GUIDANCE | {
     "adapter_id",
-    "add_special_tokens",
     "allowed_token_ids",
     "bad_words",
     "include_stop_str_in_output",
@@ -30,22 +29,23 @@ _OPENAI: Final = _GUIDANCE | {
     "prompt_logprobs",
     "reasoning_effort",
     "skip_special_tokens",
-    "store",
     "truncate_prompt_tokens",
     "typical_p",
     "use_beam_search",
     "verbosity",
     "web_search_options",
 }
-CHAT: Final = _OPENAI | {
+_CHAT: Final = _OPENAI | {
     "add_generation_prompt",
+    "add_special_tokens",
     "best_of",
     "continue_final_message",
     "documents",
     "echo",
     "suffix",
 }
-COMPLETIONS: Final = _OPENAI | {
+_COMPLETIONS: Final = _OPENAI | {
+    "add_special_tokens",
     "audio",
     "chat_template_kwargs",
     "function_call",
@@ -56,8 +56,6 @@ COMPLETIONS: Final = _OPENAI | {
     "tool_prompt",
     "tools",
 }
-NATIVE: Final = frozenset({"add_special_tokens"})
-
 _NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 # What asks for nothing where it is not the same as leaving the parameter out.
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
@@ -76,17 +74,32 @@ _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
 }
 
 
-def refuse_not_yet(parameters: Mapping[str, Any]) -> None:
+Neutral = Mapping[str, tuple[Any, ...]]
+
+
+def _neutral(names: Iterable[str]) -> dict[str, tuple[Any, ...]]:
+    return {name: _NEUTRAL.get(name, _NOTHING) for name in names}
+
+
+# Names that a route's struct lacks → what asks for nothing there. In a chat the special tokens
+# are the template's, elsewhere the tokenizer adds them.
+CHAT: Final[Neutral] = _neutral(_CHAT) | {"add_special_tokens": (None, False)}
+COMPLETIONS: Final[Neutral] = _neutral(_COMPLETIONS)
+NATIVE: Final[Neutral] = _neutral(["add_special_tokens"])
+
+
+def refuse_not_yet(parameters: Mapping[str, Any], neutral: Neutral = _NEUTRAL) -> None:
     """Refuse the first parameter that asks for something.
 
     Args:
         parameters: the client's name → its value, or whatever asks for it.
+        neutral: name → the values that ask for nothing.
 
     Raises:
         UnsupportedError: naming the parameter.
     """
     for name, value in parameters.items():
-        if value not in _NEUTRAL.get(name, _NOTHING):
+        if value not in neutral.get(name, _NOTHING):
             raise UnsupportedError(f"`{name}` is not available in this version", parameter=name)
 
 
@@ -94,10 +107,10 @@ class DefinedFields:
     """Refuses fields of a body that have no field in its struct, but a meaning elsewhere.
 
     Args:
-        names: of them.
+        names: of them, with the values that ask for nothing.
     """
 
-    def __init__(self, names: frozenset[str]) -> None:
+    def __init__(self, names: Neutral) -> None:
         self._names = names
 
     def check(self, fields: Mapping[str, msgspec.Raw]) -> None:
@@ -107,5 +120,6 @@ class DefinedFields:
             UnsupportedError: one of the names, and it asks for something.
         """
         refuse_not_yet(
-            {name: msgspec.json.decode(raw) for name, raw in fields.items() if name in self._names}
+            {name: msgspec.json.decode(raw) for name, raw in fields.items() if name in self._names},
+            self._names,
         )

@@ -32,7 +32,6 @@ FINISH: Final[dict[Finish, FinishReason]] = {
 _NAMES: Final = {
     "num_sequences": "n",
     "min_new_tokens": "min_tokens",
-    "max_new_tokens": "max_tokens",
 }
 
 
@@ -57,10 +56,11 @@ def generation_request(
     prompt_name: str,
     add_special: bool,
     max_new_tokens: int | None,
+    max_new_tokens_name: str = "max_tokens",
     top_logprobs: int | None,
     logprobs_name: str,
 ) -> GenerationRequest:
-    """Translate the shared fields. Temperature 0 is greedy; penalties are taken as they are."""
+    """Translate the shared fields. Temperature 0 is greedy, and so is `top_p` 0."""
     return GenerationRequest(
         prompt=prompt,
         add_special=add_special,
@@ -74,12 +74,19 @@ def generation_request(
         keep_stop=False,
         top_logprobs=top_logprobs,
         num_sequences=fields.n or 1,
-        names=_NAMES | {"prompt": prompt_name, "top_logprobs": logprobs_name},
+        names=_NAMES
+        | {
+            "prompt": prompt_name,
+            "max_new_tokens": max_new_tokens_name,
+            "top_logprobs": logprobs_name,
+        },
     )
 
 
 def _sampling(fields: SamplingFields) -> SamplingParams:
     temperature = 1.0 if fields.temperature is None else fields.temperature
+    if fields.top_p == 0:
+        temperature = 0.0  # the smallest set that reaches nothing is the likeliest token alone
     return SamplingParams(
         logit_bias=fields.logit_bias or {},
         repetition_penalty=fields.repetition_penalty or 1.0,

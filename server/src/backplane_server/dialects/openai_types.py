@@ -14,7 +14,7 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 class StreamOptions(msgspec.Struct, kw_only=True, frozen=True):
     """`include_usage` adds a last chunk with the counts."""
 
-    include_usage: bool = False
+    include_usage: bool | None = None
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
@@ -22,7 +22,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
 
     model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=1000)] | None = None
-    top_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    top_p: Share | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: (
@@ -44,7 +44,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     @property
     def wants_usage(self) -> bool:
         """Whether a stream is to end with the counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class Reply(msgspec.Struct, Generic[ChoiceT], frozen=True, kw_only=True):
