@@ -4,12 +4,18 @@ import asyncio
 
 import pytest
 from backplane_core.control import WorkerDown, WorkerUp
-from backplane_core.errors import ModelError, ProtocolError
+from backplane_core.errors import ModelError, ProtocolError, WorkerDiedError
 from backplane_core.messages import Ready
 from backplane_core.version import PROTOCOL
 from backplane_core.wire import encode
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.worker_pool import WorkerPool
+
+
+async def until(condition):
+    async with asyncio.timeout(30):
+        while not condition():  # noqa: ASYNC110 -- what is awaited has no event
+            await asyncio.sleep(0.01)
 
 
 @pytest.mark.parametrize(
@@ -38,8 +44,9 @@ async def test_what_fails_after_the_handshake_is_final(tmp_path, caplog, info, e
     pool = WorkerPool("server-0", readiness, fail)
     path = str(tmp_path / "worker.sock")
     async with await asyncio.start_unix_server(worker, path):
-        await pool.worker_up(WorkerUp(worker_id="worker-0", socket_path=path))
+        pool.worker_up(WorkerUp(worker_id="worker-0", socket_path=path))
         await asyncio.wait_for(given_back.wait(), 30)
+        await until(lambda: readiness.report().workers)
     assert pool.connections == []
     report = readiness.report()
     assert report.workers[0].phase == "failed"
@@ -57,14 +64,10 @@ async def test_a_worker_that_is_gone_is_awaited(tmp_path):
         raise AssertionError
 
     pool = WorkerPool("server-0", readiness, connected)
-    await pool.worker_up(WorkerUp(worker_id="w", socket_path=str(tmp_path / "nobody.sock")))
+    pool.worker_up(WorkerUp(worker_id="w", socket_path=str(tmp_path / "nobody.sock")))
+    await until(lambda: readiness.report().workers)
     assert readiness.report().workers[0].phase == "down"
-
-
-async def until(condition):
-    async with asyncio.timeout(30):
-        while not condition():  # noqa: ASYNC110 -- what is awaited has no event
-            await asyncio.sleep(0.01)
+    await pool.close()
 
 
 async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, info):
@@ -75,6 +78,8 @@ async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, in
         served.append(writer)
         await reader.read(4096)
         writer.write(encode(ready))
+        await reader.read()
+        writer.close()
 
     async def connected(_):
         pass
@@ -83,7 +88,8 @@ async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, in
     pool = WorkerPool("server-0", readiness, connected)
     path = str(tmp_path / "worker.sock")
     async with await asyncio.start_unix_server(worker, path):
-        await pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+        await until(lambda: pool.connections)
         for times in range(2, 4):
             served[-1].close()
             await until(lambda: len(served) == times and pool.connections)  # noqa: B023 -- at once
@@ -101,6 +107,8 @@ async def test_a_worker_that_listens_late_is_reached(tmp_path, info):
     async def worker(reader, writer):
         await reader.read(4096)
         writer.write(encode(ready))
+        await reader.read()
+        writer.close()
 
     async def connected(_):
         pass
@@ -108,8 +116,63 @@ async def test_a_worker_that_listens_late_is_reached(tmp_path, info):
     readiness = Readiness()
     pool = WorkerPool("server-0", readiness, connected)
     path = str(tmp_path / "worker.sock")
-    await pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    await until(lambda: readiness.report().workers)
     assert not readiness.report().ready
     async with await asyncio.start_unix_server(worker, path):
         await until(lambda: readiness.report().ready)
+        await pool.close()
+
+
+async def test_up_and_down_in_one_breath_leaves_it_down(tmp_path, info):
+    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
+
+    async def worker(reader, writer):
+        await reader.read(4096)
+        writer.write(encode(ready))
+        await reader.read()
+        writer.close()
+
+    async def connected(_):
+        pass
+
+    readiness = Readiness()
+    pool = WorkerPool("server-0", readiness, connected)
+    path = str(tmp_path / "worker.sock")
+    async with await asyncio.start_unix_server(worker, path):
+        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+        pool.worker_down(WorkerDown(worker_id="w", reason="torn", summary="torn", final=True))
+        await asyncio.sleep(0.5)
+        assert pool.connections == []
+        assert readiness.report().workers[0].phase == "failed"
+        await pool.close()
+
+
+async def test_what_a_lost_worker_owes_ends_before_its_socket_does(tmp_path, info):
+    """A worker that hangs keeps its sockets open; the launcher's word is enough."""
+    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
+    hung = asyncio.Event()
+
+    async def worker(reader, writer):
+        await reader.read(4096)
+        writer.write(encode(ready))
+        await hung.wait()
+        writer.close()
+
+    async def connected(_):
+        pass
+
+    readiness = Readiness()
+    pool = WorkerPool("server-0", readiness, connected)
+    path = str(tmp_path / "worker.sock")
+    async with await asyncio.start_unix_server(worker, path):
+        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+        await until(lambda: pool.connections)
+        stats = asyncio.create_task(pool.connections[0].stats())
+        await asyncio.sleep(0.05)
+        assert not stats.done()
+        pool.worker_down(WorkerDown(worker_id="w", reason="hung: /x", summary="it was hung"))
+        with pytest.raises(WorkerDiedError, match="it was hung"):
+            await asyncio.wait_for(stats, 5)
+        hung.set()
         await pool.close()

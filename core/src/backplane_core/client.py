@@ -46,6 +46,7 @@ from backplane_core.version import PROTOCOL
 from backplane_core.wire import FrameDecoder, encode, read_messages
 
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
+_CLOSE_TIMEOUT_S: Final = 1.0
 
 StreamItem = SequenceDelta | PromptLogprobs
 AnswerT = TypeVar("AnswerT")
@@ -264,10 +265,23 @@ class WorkerConnection:
             raise WorkerDiedError(self.close_reason)
 
     async def close(self) -> None:
-        """Close the connection; the worker cancels what is in flight on it."""
+        """Close the connection; the worker cancels what is in flight on it.
+
+        A worker that reads nothing more is given a second to take what was sent.
+        """
         self._writer.close()
         if self._task is not None:
+            await asyncio.wait([self._task], timeout=_CLOSE_TIMEOUT_S)
+            self._writer.transport.abort()
             await self._task
+
+    def abort(self, reason: str) -> None:
+        """End at once, as if the worker had gone: every stream fails with `reason`.
+
+        For a worker that is known to be lost, whose sockets may stay open (it hangs).
+        """
+        self._end(reason)
+        self._writer.transport.abort()
 
     # ── the wire ─────────────────────────────────────────────────────────────────────────
 
@@ -343,6 +357,8 @@ class WorkerConnection:
             self.outstanding_tokens -= stream.num_tokens
 
     def _end(self, reason: str) -> None:
+        if self.closed.is_set():
+            return
         self.close_reason = reason
         self.closed.set()
         self._writer.close()

@@ -224,7 +224,10 @@ def main(stdin: TextIO, stdout: TextIO) -> None:
         die_with_parent()
         try:
             os.kill(question.asker_pid, 0)
+        except PermissionError:
+            pass  # another user's, so it lives
         except ProcessLookupError:
+            sys.stderr.write("whoever asked is gone, or in another process namespace\n")
             return
     answers = describe(question)
     stdout.write(_MARK + msgspec.json.encode(answers).decode() + "\n")

@@ -108,7 +108,7 @@ class ServerProcess:
             case Progress():
                 services.generation.readiness.progress(message)
             case WorkerUp():
-                self._spawn(services.generation.pool.worker_up(message))
+                services.generation.pool.worker_up(message)
             case WorkerDown():
                 services.generation.pool.worker_down(message)
             case Shutdown():

@@ -85,11 +85,6 @@ class Readiness:
             detail=message.summary,
         )
 
-    def phase_of(self, worker_id: str) -> WorkerPhase | None:
-        """What was last heard of a worker; None for one nobody spoke of."""
-        report = self._workers.get(worker_id)
-        return report.phase if report else None
-
     def report(self) -> ReadinessReport:
         """The state now."""
         workers = list(self._workers.values())

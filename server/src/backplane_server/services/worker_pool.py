@@ -62,20 +62,21 @@ class WorkerPool:
         """The workers that answer now."""
         return [link for link in self._connections.values() if not link.closed.is_set()]
 
-    async def worker_up(self, message: WorkerUp) -> None:
-        """Connect to a worker the launcher announced; an older connection to it is dropped.
+    def worker_up(self, message: WorkerUp) -> None:
+        """Connect, in the background, to a worker the launcher announced.
 
         While the launcher has not said that the worker is down, a connection that fails or
         breaks is tried again.
         """
         self._announced[message.worker_id] = message
-        if not await self._connect(message):
-            self._spawn(self._reconnect(message))
+        self._spawn(self._keep_connected(message))
 
     def worker_down(self, message: WorkerDown) -> None:
-        """The launcher says that a worker is gone, and why."""
+        """The launcher says that a worker is gone, and why: its requests end now."""
         self._announced.pop(message.worker_id, None)
         self._readiness.down(message)
+        if connection := self._connections.pop(message.worker_id, None):
+            connection.abort(f"{message.worker_id}: {message.summary}; its requests are lost")
 
     def choose(self, token_ids: list[int]) -> WorkerConnection:
         """The worker for a prompt.
@@ -115,42 +116,61 @@ class WorkerPool:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _connect(self, message: WorkerUp) -> bool:
-        """Whether the worker answers now, or never will; False is worth another try."""
+    async def _keep_connected(self, message: WorkerUp) -> None:
+        """Connect again and again, until the launcher says otherwise or it makes no sense."""
+        pause_s = _FIRST_PAUSE_S
+        while self._is_current(message):
+            connection = await self._connect(message)
+            if connection is not None:
+                pause_s = _FIRST_PAUSE_S
+                await connection.closed.wait()
+                self._lost(message, connection)
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+
+    def _is_current(self, message: WorkerUp) -> bool:
+        """Whether this is still the launcher's last word on the worker."""
+        return self._announced.get(message.worker_id) is message
+
+    async def _connect(self, message: WorkerUp) -> WorkerConnection | None:
+        """The connection, in use from now on; None where it failed or came too late."""
         worker_id = message.worker_id
+        connection = None
+        failure, final = "", True
         try:
             connection = await self._open(message.socket_path)
-        except (UnavailableError, WorkerDiedError) as error:
-            _log.warning("worker %s cannot be reached: %s", worker_id, error)
-            self._refuse(worker_id, str(error), final=False)
-            return False
         except BackplaneError as error:
-            _log.error("worker %s cannot be used: %s", worker_id, error)
-            self._refuse(worker_id, str(error), final=True)
-            return True
+            failure, final = str(error), not isinstance(error, UnavailableError | WorkerDiedError)
+            _log.warning("worker %s cannot be used: %s", worker_id, error)
         except Exception:  # noqa: BLE001 -- a plugin-fed hook can raise anything; it is logged whole
             _log.exception("worker %s cannot be used", worker_id)
-            reason = "the server cannot use its worker; the server's log says why"
-            self._refuse(worker_id, reason, final=True)
-            return True
+            failure = "the server cannot use its worker; the server's log says why"
+        if not self._is_current(message):
+            if connection is not None:
+                await connection.close()
+            return None
+        if connection is None:
+            self._refuse(worker_id, failure, final=final)
+            if final:
+                del self._announced[worker_id]
+            return None
         previous = self._connections.get(worker_id)
         self._connections[worker_id] = connection
         self._readiness.up(worker_id)
         _log.info("worker %s answers", worker_id)
-        self._spawn(self._watch(message, connection))
         if previous is not None:
             await previous.close()
-        return True
+        return connection
 
-    async def _reconnect(self, message: WorkerUp) -> None:
-        pause_s = _FIRST_PAUSE_S
-        while True:
-            await asyncio.sleep(pause_s)
-            if self._announced.get(message.worker_id) is not message:
-                return  # the launcher has said that it is down, or up anew
-            if await self._connect(message):
-                return
-            pause_s = min(2 * pause_s, _LONGEST_PAUSE_S)
+    def _lost(self, message: WorkerUp, connection: WorkerConnection) -> None:
+        if self._connections.get(message.worker_id) is connection:
+            level = logging.INFO if self._readiness.draining else logging.WARNING
+            _log.log(level, "worker %s is gone: %s", message.worker_id, connection.close_reason)
+            del self._connections[message.worker_id]
+            # The launcher's WorkerDown knows more, and follows if the worker is gone.
+            self._refuse(message.worker_id, connection.close_reason, final=False)
+        if self._readiness.draining:
+            self._announced.pop(message.worker_id, None)
 
     async def _open(self, socket_path: str) -> WorkerConnection:
         connection = await WorkerConnection.connect(socket_path, self._server_id)
@@ -164,17 +184,3 @@ class WorkerPool:
     def _refuse(self, worker_id: str, reason: str, *, final: bool) -> None:
         down = WorkerDown(worker_id=worker_id, reason=reason, summary=reason, final=final)
         self._readiness.down(down)
-
-    async def _watch(self, message: WorkerUp, connection: WorkerConnection) -> None:
-        worker_id = message.worker_id
-        await connection.closed.wait()
-        if self._connections.get(worker_id) is not connection:
-            return
-        del self._connections[worker_id]
-        # The launcher's WorkerDown knows more, if it came first or comes later.
-        if self._readiness.phase_of(worker_id) == "ready":
-            self._refuse(worker_id, connection.close_reason, final=False)
-        level = logging.INFO if self._readiness.draining else logging.WARNING
-        _log.log(level, "worker %s is gone: %s", worker_id, connection.close_reason)
-        if not self._readiness.draining:
-            await self._reconnect(message)
