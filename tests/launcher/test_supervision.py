@@ -10,6 +10,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from backplane_launcher.run_directory import RunDirectory
 
 from .launched import HERE, LIMIT_S, Launched
 
@@ -130,13 +131,13 @@ def test_a_worker_that_never_comes_up_is_given_up(tmp_path):
     assert "libgpu.so: cannot open" in launched.lines[-1]
 
 
-def test_a_replica_that_never_comes_up_is_given_up_while_the_others_serve_on(tmp_path):
+def test_a_replica_that_never_comes_up_is_given_up_while_another_loads_and_serves(tmp_path):
     python = tmp_path / "python"
     python.write_text(
         "#!/bin/sh\n"
-        'case "$*" in *worker-1*)\n'
-        "  until ls $XDG_RUNTIME_DIR/backplane-*/worker-0*.sock; do sleep 0.1; done\n"
-        '  sleep 0.5; echo "libgpu.so: cannot open" >&2; exit 9;;\n'
+        'case "$*" in\n'
+        '*worker-1*) echo "libgpu.so: cannot open" >&2; exit 9;;\n'
+        f"*worker-0*) until test -e {tmp_path}/go; do sleep 0.1; done;;\n"
         "esac\n"
         f'exec {sys.executable} "$@"\n'
     )
@@ -144,10 +145,33 @@ def test_a_replica_that_never_comes_up_is_given_up_while_the_others_serve_on(tmp
     argv = (*ECHO, "--backend-python", f"echo={python}", "--num-replicas", "2")
     with Launched(tmp_path, *argv, tuned=HASTY) as launched:
         launched.until(lambda: "worker-1 is given up" in launched.output, LIMIT_S, "given up")
-        assert "worker-0 serve on" in launched.output
+        assert "worker-0 goes on" in launched.output
+        launched.until(
+            lambda: any(
+                event.get("worker_id") == "worker-1" and event.get("final")
+                for event in launched.events()
+            ),
+            LIMIT_S,
+            "servers are told",
+        )
+        (tmp_path / "go").touch()
+        launched.wait_for_event("WorkerUp")
         launched.signal(signal.SIGTERM)
         assert launched.wait() == 0
         gone(launched)
+
+
+def test_a_sweep_takes_nobody_else_s_folder(tmp_path):
+    run = tmp_path / "run"
+    theirs = run / "backplane-build"
+    theirs.mkdir(parents=True, mode=0o700)
+    (theirs / "lock").touch()
+    (theirs / "notes.txt").write_text("mine")
+    with RunDirectory(str(run)) as ours:
+        assert ours.path.parent == run
+        assert stat.S_IMODE(ours.path.stat().st_mode) == 0o700
+        assert (theirs / "notes.txt").exists()
+    assert not ours.path.exists()
 
 
 def test_a_server_that_never_comes_up_is_given_up(tmp_path):

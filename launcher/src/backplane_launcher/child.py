@@ -107,7 +107,12 @@ class Child:
             self._process.terminate()
 
     def kill(self) -> None:
-        """Kill its whole group, stopped processes and grandchildren included."""
+        """Kill its whole group, stopped processes and grandchildren included.
+
+        Once its end was seen nothing happens: the number may be another group's by then.
+        """
+        if self._ended.is_set():
+            return
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:

@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -13,7 +14,9 @@ from backplane_core.errors import SetupError
 
 _PREFIX: Final = "backplane-"
 _UNLOCKED_PREFIX: Final = ".backplane-"
-_LOCK: Final = "lock"
+_PRIVATE: Final = 0o700
+# A name nobody else gives a file: a sweep removes the folder around it.
+_LOCK: Final = "backplane-launcher.lock"
 # A Unix socket's path holds 107 bytes; the longest name in here is a worker's.
 _MAX_FOLDER_BYTES: Final = 107 - len("/worker-9999-99999.sock")
 
@@ -71,7 +74,8 @@ def _parent(environ_runtime_dir: str | None) -> Path:
 def _sweep(parent: Path) -> None:
     for leftover in parent.glob(f"{_PREFIX}*"):
         try:
-            if leftover.is_symlink() or leftover.stat().st_uid != os.geteuid():
+            status = leftover.lstat()
+            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) != _PRIVATE:
                 continue
             descriptor = os.open(leftover / _LOCK, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
         except OSError:

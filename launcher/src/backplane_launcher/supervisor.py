@@ -134,9 +134,10 @@ class Supervisor:
             return
         if self._stopping or self.failed.done():
             return
-        others = [slot.name for slot in self._workers if slot.is_up.is_set()]
-        if task.get_name() in {slot.name for slot in self._workers} and others:
-            _log.error("%s is given up; %s serve on: %s", task.get_name(), ", ".join(others), error)
+        replicas = {slot.name for slot in self._workers}
+        others = sorted(replicas & {pending.get_name() for pending in self._tasks})
+        if task.get_name() in replicas and others:
+            _log.error("%s is given up, %s goes on: %s", task.get_name(), ", ".join(others), error)
         else:
             self.failed.set_exception(error)
 

@@ -110,12 +110,18 @@ class WorkerSlot(Slot):
         again = f"it is started again in {pause_s:g} s"
         self._tell_down(f"{reason}; {again}", f"the worker {self._ending}; {again}")
 
-    def _give_up_if_hopeless(self, reason: str) -> None:
+    def _give_up_if_not_set_up(self, reason: str) -> None:
         if not self._was_ever_up and self.child and self.child.status == SETUP_STATUS:
+            raise SetupError(reason)
+
+    def _give_up_if_hopeless(self, reason: str) -> None:
+        try:
+            self._give_up_if_not_set_up(reason)
+            super()._give_up_if_hopeless(reason)
+        except SetupError:
             summary = "the worker could not start; the launcher's output says why"
             self._tell_down(reason, summary, final=True)
-            raise SetupError(reason)
-        super()._give_up_if_hopeless(reason)
+            raise
 
     async def stop(self, grace_s: float, margin_s: float) -> None:
         """A worker that still loads has nothing to finish and cannot listen: kill it."""
