@@ -91,7 +91,7 @@ def test_a_hung_worker_is_ended_by_the_stall_timeout(supervised):
     stopped_at = time.monotonic()
     os.kill(worker, signal.SIGSTOP)
     expect_typed_errors(streams, stopped_at, STALL_TIMEOUT_S + 3.0)
-    assert not alive(worker)
+    wait_until(lambda: not alive(worker), 5, "the hung worker is killed")
     supervised.wait_ready(30)
     answer = httpx.post(f"{supervised.url}/generate", json={"inputs": "Hello"}, timeout=30)
     assert answer.is_success
