@@ -184,6 +184,35 @@ UNFINISHED = (
 )
 
 
+@pytest.mark.parametrize("chunked", [False, True])
+def test_a_client_that_sends_all_before_it_reads_learns_that_it_was_too_much(slow_stack, chunked):
+    head = (
+        b"POST /generate HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n"
+        b"content-type: application/json\r\n"
+    )
+    body = b" " * 7_000_000
+    if chunked:
+        head += b"transfer-encoding: chunked\r\n\r\n%x\r\n" % len(body)
+        body += b"\r\n0\r\n\r\n"
+    else:
+        head += b"content-length: %d\r\n\r\n" % len(body)
+    with slow_stack.connect() as raw:
+        raw.sendall(head + body)
+        assert raw.recv(100).split()[1] == b"413"
+
+
+@pytest.mark.parametrize(("expect", "least", "most"), [(b"", 0.9, 5), (b"100-continue", 0, 0.9)])
+def test_a_refused_body_that_does_not_come_is_not_awaited_for_long(slow_stack, expect, least, most):
+    head = b"POST /generate HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
+    if expect:
+        head += b"expect: " + expect + b"\r\n"
+    with slow_stack.connect() as raw:
+        begun = time.monotonic()
+        raw.sendall(head + b"content-length: 9000000\r\n\r\n")
+        assert raw.recv(100).split()[1] == b"413"
+        assert least <= time.monotonic() - begun < most
+
+
 def test_a_body_that_trickles_is_cut(slow_stack):
     with slow_stack.connect() as raw:
         raw.settimeout(0.1)

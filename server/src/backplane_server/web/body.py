@@ -4,6 +4,7 @@ Fields that the struct does not know are allowed, and named to the caller.
 """
 
 import asyncio
+import contextlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re
 _PATH: Final = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$?(?P<path>[^`]*)`)?", re.DOTALL)
 _MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _SLOWEST_BYTES_PER_S: Final = 4096
+_DISCARD_LIMITS: Final = 4
+_DISCARD_S: Final = 1.0
 
 
 @dataclass(frozen=True)
@@ -113,17 +116,17 @@ async def read_body(
     """Collect a JSON body from ASGI events.
 
     Raises:
-        MediaTypeError, PayloadTooLargeError: before the whole body was read.
+        MediaTypeError: before the body was read.
+        PayloadTooLargeError: before all of it was read, or once the rest was discarded.
         StalledBodyError: nothing of it arrived for `stall_timeout_s`, or all of it so far has
             taken that much longer than at `_SLOWEST_BYTES_PER_S`.
         ClientDisconnectedError: the client left.
     """
-    if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
-        raise MediaTypeError("send the body as `Content-Type: application/json`")
-    if headers.get("content-encoding", "identity").lower() != "identity":
-        raise MediaTypeError("send the body without a `Content-Encoding`")
+    _check_media_type(headers)
     length = headers.get("content-length", "")
     if length.isdecimal() and int(length) > limit:
+        if "expect" not in headers:  # who asks first sends nothing after a refusal
+            await _discard(receive, _DISCARD_LIMITS * limit)
         raise _too_large(limit)
     chunks: list[bytes] = []
     size = 0
@@ -144,10 +147,34 @@ async def read_body(
         chunk = event.get("body", b"")
         size += len(chunk)
         if size > limit:
+            if event.get("more_body", False):
+                await _discard(receive, _DISCARD_LIMITS * limit - size)
             raise _too_large(limit)
         chunks.append(chunk)
         if not event.get("more_body", False):
             return b"".join(chunks)
+
+
+def _check_media_type(headers: dict[str, str]) -> None:
+    if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
+        raise MediaTypeError("send the body as `Content-Type: application/json`")
+    if headers.get("content-encoding", "identity").lower() != "identity":
+        raise MediaTypeError("send the body without a `Content-Encoding`")
+
+
+async def _discard(receive: Receive, num_bytes: int) -> None:
+    """Take what is still sent, up to a size and a time, and keep none of it.
+
+    A client that sends all before it reads, and closes after, would be reset in the midst of
+    sending and never see the refusal.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DISCARD_S):
+            while num_bytes > 0:
+                event = await receive()
+                num_bytes -= len(event.get("body", b""))
+                if event["type"] == "http.disconnect" or not event.get("more_body", False):
+                    return
 
 
 def _too_large(limit: int) -> PayloadTooLargeError:
