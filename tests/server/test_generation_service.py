@@ -152,12 +152,27 @@ async def test_what_can_never_fit_together_is_refused_for_good(service, path, re
     assert caught.value.parameter == name
 
 
-def test_the_shortest_tokens_a_text_can_have():
-    check_length("four" * 10, "inputs", 10, TABLE)
-    with pytest.raises(ValidationError, match=r"less than 11 tokens\. Given: at least 11"):
-        check_length("four" * 10 + "a", "inputs", 10, TABLE)
-    with pytest.raises(ValidationError, match="at least 3"):
-        check_length("é" * 5, "inputs", 2, TABLE)  # bytes count, not characters
+def test_a_text_is_refused_by_its_bytes_well_beyond_those_of_the_longest_tokens():
+    check_length("four" * 40, "inputs", 10, TABLE)
+    with pytest.raises(
+        ValidationError, match=r"less than 11 tokens, .* 160 .* 161 bytes"
+    ) as caught:
+        check_length("four" * 40 + "a", "inputs", 10, TABLE)
+    assert caught.value.parameter == "inputs"
+    with pytest.raises(ValidationError, match="34 bytes"):
+        check_length("é" * 17, "inputs", 2, TABLE)  # bytes count, not characters
+
+
+async def test_a_tokenizer_that_folds_spaces_gets_what_it_needs(service, path):
+    await connect(service, info(path))
+    spaced = "four       " * 30  # 330 bytes make 30 tokens of at most 4
+    model = service.model
+    check_length(spaced, "inputs", 30, model.table)
+    assert await model.tokenizer.encode(spaced, add_special=True) == [1] * 30
+    text = "a    " + "four       " * 5000
+    kept = keep_end(text, 1000, model.table)
+    assert len(kept) < len(text)
+    assert (await model.tokenizer.encode(kept, add_special=True))[-1000:] == [1] * 1000
 
 
 def test_the_end_that_is_kept_holds_whole_characters():
@@ -166,7 +181,7 @@ def test_the_end_that_is_kept_holds_whole_characters():
         text = front + "é" * 100_000
         kept = keep_end(text, 10, TABLE)
         assert text.endswith(kept)
-        assert 4 * 10 <= len(kept.encode()) <= 4 * 10 + 4096
+        assert 16 * 10 <= len(kept.encode()) <= 16 * 10 + 4096
 
 
 async def test_a_long_text_is_cut_before_it_is_encoded(service, path):
@@ -179,7 +194,7 @@ async def test_a_long_text_is_cut_before_it_is_encoded(service, path):
         return await encode(text, **options)
 
     service.model.tokenizer.encode = watched
-    with pytest.raises(ValidationError, match="at least"):
+    with pytest.raises(ValidationError, match="bytes are read"):
         await service.start(request("a" * 1_900_000), arrived=time.monotonic())
     assert encoded == []
     with pytest.raises(TimeoutError):  # it is the worker that does not answer
