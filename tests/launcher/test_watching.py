@@ -97,9 +97,9 @@ def test_leavings_are_swept_but_not_a_living_launchers_folder(tmp_path):
     dead, alive = tmp_path / "backplane-dead", tmp_path / "backplane-alive"
     foreign = tmp_path / "backplane-notes"
     for folder in (dead, alive, foreign):
-        folder.mkdir()
-    (dead / "lock").touch()
-    held = os.open(alive / "lock", os.O_CREAT | os.O_RDWR)
+        folder.mkdir(mode=0o700)
+    (dead / "backplane-launcher.lock").touch()
+    held = os.open(alive / "backplane-launcher.lock", os.O_CREAT | os.O_RDWR)
     fcntl.flock(held, fcntl.LOCK_EX)
     with RunDirectory(str(tmp_path)):
         assert not dead.exists()
