@@ -70,77 +70,68 @@ async def test_a_worker_that_is_gone_is_awaited(tmp_path):
     await pool.close()
 
 
-async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, info):
-    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
-    served = []
+class FakeWorker:
+    """Shakes hands on a real socket, then does nothing until it is left, or `release`d if hung."""
 
-    async def worker(reader, writer):
-        served.append(writer)
+    def __init__(self, path, info, *, hangs=False):
+        self.path = str(path)
+        self.ready = Ready(protocol=PROTOCOL, worker_id="w", info=info)
+        self.writers = []
+        self.released = asyncio.Event()
+        self.hangs = hangs
+
+    async def serve(self, reader, writer):
+        self.writers.append(writer)
         await reader.read(4096)
-        writer.write(encode(ready))
-        await reader.read()
+        writer.write(encode(self.ready))
+        await (self.released.wait() if self.hangs else reader.read())
         writer.close()
 
-    async def connected(_):
-        pass
+    async def listen(self):
+        return await asyncio.start_unix_server(self.serve, self.path)
 
-    readiness = Readiness()
+    @property
+    def up(self):
+        return WorkerUp(worker_id="w", socket_path=self.path)
+
+
+async def connected(_):
+    """What a pool does with a connection, where a test asks for nothing more."""
+
+
+async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, info):
+    worker, readiness = FakeWorker(tmp_path / "worker.sock", info()), Readiness()
     pool = WorkerPool("server-0", readiness, connected)
-    path = str(tmp_path / "worker.sock")
-    async with await asyncio.start_unix_server(worker, path):
-        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    async with await worker.listen():
+        pool.worker_up(worker.up)
         await until(lambda: pool.connections)
         for times in range(2, 4):
-            served[-1].close()
-            await until(lambda: len(served) == times and pool.connections)  # noqa: B023 -- at once
+            worker.writers[-1].close()
+            await until(lambda: len(worker.writers) == times and pool.connections)  # noqa: B023 -- at once
         assert readiness.report().ready
         pool.worker_down(WorkerDown(worker_id="w", reason="killed"))
-        served[-1].close()
+        worker.writers[-1].close()
         await asyncio.sleep(0.5)
-        assert len(served) == 3  # the launcher said it is down: nobody calls on it
+        assert len(worker.writers) == 3  # the launcher said it is down: nobody calls on it
         await pool.close()
 
 
 async def test_a_worker_that_listens_late_is_reached(tmp_path, info):
-    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
-
-    async def worker(reader, writer):
-        await reader.read(4096)
-        writer.write(encode(ready))
-        await reader.read()
-        writer.close()
-
-    async def connected(_):
-        pass
-
-    readiness = Readiness()
+    worker, readiness = FakeWorker(tmp_path / "worker.sock", info()), Readiness()
     pool = WorkerPool("server-0", readiness, connected)
-    path = str(tmp_path / "worker.sock")
-    pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    pool.worker_up(worker.up)
     await until(lambda: readiness.report().workers)
     assert not readiness.report().ready
-    async with await asyncio.start_unix_server(worker, path):
+    async with await worker.listen():
         await until(lambda: readiness.report().ready)
         await pool.close()
 
 
 async def test_up_and_down_in_one_breath_leaves_it_down(tmp_path, info):
-    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
-
-    async def worker(reader, writer):
-        await reader.read(4096)
-        writer.write(encode(ready))
-        await reader.read()
-        writer.close()
-
-    async def connected(_):
-        pass
-
-    readiness = Readiness()
+    worker, readiness = FakeWorker(tmp_path / "worker.sock", info()), Readiness()
     pool = WorkerPool("server-0", readiness, connected)
-    path = str(tmp_path / "worker.sock")
-    async with await asyncio.start_unix_server(worker, path):
-        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    async with await worker.listen():
+        pool.worker_up(worker.up)
         pool.worker_down(WorkerDown(worker_id="w", reason="torn", summary="torn", final=True))
         await asyncio.sleep(0.5)
         assert pool.connections == []
@@ -150,23 +141,10 @@ async def test_up_and_down_in_one_breath_leaves_it_down(tmp_path, info):
 
 async def test_what_a_lost_worker_owes_ends_before_its_socket_does(tmp_path, info):
     """A worker that hangs keeps its sockets open; the launcher's word is enough."""
-    ready = Ready(protocol=PROTOCOL, worker_id="w", info=info())
-    hung = asyncio.Event()
-
-    async def worker(reader, writer):
-        await reader.read(4096)
-        writer.write(encode(ready))
-        await hung.wait()
-        writer.close()
-
-    async def connected(_):
-        pass
-
-    readiness = Readiness()
-    pool = WorkerPool("server-0", readiness, connected)
-    path = str(tmp_path / "worker.sock")
-    async with await asyncio.start_unix_server(worker, path):
-        pool.worker_up(WorkerUp(worker_id="w", socket_path=path))
+    worker = FakeWorker(tmp_path / "worker.sock", info(), hangs=True)
+    pool = WorkerPool("server-0", Readiness(), connected)
+    async with await worker.listen():
+        pool.worker_up(worker.up)
         await until(lambda: pool.connections)
         stats = asyncio.create_task(pool.connections[0].stats())
         await asyncio.sleep(0.05)
@@ -174,5 +152,5 @@ async def test_what_a_lost_worker_owes_ends_before_its_socket_does(tmp_path, inf
         pool.worker_down(WorkerDown(worker_id="w", reason="hung: /x", summary="it was hung"))
         with pytest.raises(WorkerDiedError, match="it was hung"):
             await asyncio.wait_for(stats, 5)
-        hung.set()
+        worker.released.set()
         await pool.close()
