@@ -84,11 +84,19 @@ class ModelSource(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     config: dict[str, Any] = {}
 
 
+class AdapterSource(msgspec.Struct, frozen=True, kw_only=True):
+    """An adapter to load at start: the name requests select it by, and its local folder or file."""
+
+    name: str
+    path: str
+
+
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Limits and choices common to all backends, from the command line. None is automatic.
 
     The names are the command line's; `docs/launcher.md` says what each means. A backend that
-    cannot honour one that is set raises `BackendError` naming it.
+    cannot honour one that is set raises `BackendError` naming it. `adapters` are not the
+    backend's to look at: the worker has the runner load each before it says that it is ready.
     """
 
     max_concurrent_requests: int = 128
@@ -102,6 +110,12 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     quantize: str | None = None
     kv_cache_dtype: str | None = None
     trust_remote_code: bool = False
+    memory_fraction: float | None = None
+    rope_scaling: str | None = None
+    rope_factor: float | None = None
+    speculate: int | None = None
+    cuda_graphs: tuple[int, ...] | None = None
+    adapters: tuple[AdapterSource, ...] = ()
 
 
 class RunnerSpec(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

@@ -7,6 +7,7 @@ workers ask again, for whatever reaches them.
 from collections.abc import Iterator
 
 from backplane_core.capabilities import Capabilities
+from backplane_core.messages import Grammar
 from backplane_core.sampling import SamplingParams, StoppingParams
 
 _NEUTRAL = SamplingParams()
@@ -22,6 +23,8 @@ def unsupported(
     prompt_logprobs: int | None = None,
     num_sequences: int = 1,
     seed_asked: bool = False,
+    grammar: Grammar | None = None,
+    adapter: str | None = None,
 ) -> Iterator[tuple[str, str]]:
     """Parameters outside the capabilities, each with what the backend lacks.
 
@@ -41,6 +44,10 @@ def unsupported(
         yield "prompt_logprobs", "reports no logprobs of the prompt"
     if num_sequences > 1 and not can.multiple_sequences:
         yield "num_sequences", "generates one sequence a request"
+    if grammar is not None and grammar.kind not in can.grammars:
+        yield "grammar", f"obeys no grammars of kind {grammar.kind}"
+    if adapter is not None and not can.adapters:
+        yield "adapter", "has no adapters"
 
 
 def _asked(

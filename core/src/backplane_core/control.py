@@ -105,7 +105,11 @@ class ServerLaunch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """What `python -m backplane_server DOCUMENT` is to do. Names are the command line's.
 
     `listen_fd` is the listening socket the launcher bound and passes on, so that a restarted
-    server refuses nobody; None lets the server bind `hostname`:`port` itself.
+    server refuses nobody; None lets the server bind `hostname`:`port` itself. `metrics_dir` is
+    where all servers of one launch keep their counts, so that any of them can tell the sums and a
+    restart lowers none; None keeps them in the process. `open_routes` names routes that need no
+    key ("metrics", "info", "/v1/models"). `tgi_strict`
+    restores what docs/tgi-compatibility.md lists.
     """
 
     server_id: str
@@ -129,5 +133,20 @@ class ServerLaunch(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     chat_template: str | None = None
     write_timeout_s: float = 30.0
     graceful_timeout_s: float = 90.0
+    request_timeout_s: float | None = None
+    tls_cert_file: str | None = None
+    tls_key_file: str | None = None
+    open_routes: tuple[str, ...] = ()
+    tgi_strict: bool = False
+    strict_model_name: bool = False
+    tool_call_parser: str = "auto"
+    reasoning_parser: str | None = None
+    disable_grammar_support: bool = False
+    enable_prefill_logprobs: bool = False
+    watermark_gamma: float = 0.5
+    watermark_delta: float = 2.0
+    compute_type: str | None = None
+    docker_label: str | None = None
+    metrics_dir: str | None = None
     log_level: str = "info"
     log_json: bool = False

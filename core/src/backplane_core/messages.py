@@ -62,11 +62,12 @@ class RunnerInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Ready(Message, frozen=True):
-    """The worker's answer to `Hello`."""
+    """The worker's answer to `Hello`. `adapters` are the names of those loaded by then."""
 
     protocol: tuple[int, int]
     info: RunnerInfo
     worker_id: str
+    adapters: tuple[str, ...] = ()
 
 
 # ── server → worker ──────────────────────────────────────────────────────────────────────
@@ -270,6 +271,16 @@ class CommandFailed(Message, frozen=True):
     error: ErrorInfo
 
 
+class Histogram(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Observations since start: how many lie in each bucket (not cumulated), and their sum.
+
+    `counts` has one entry more than the metric has upper bounds: what lies above the last.
+    """
+
+    counts: tuple[int, ...]
+    sum: float
+
+
 class RunnerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A runner's gauges and counters. Counters count from start and never fall.
 
@@ -279,7 +290,11 @@ class RunnerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
         cached_tokens: cache tokens kept for reuse and owned by nobody.
         free_tokens: the rest; the three sum to the cache's capacity.
         batch_tokens, batch_sequences: size of the last step.
-        num_steps … num_preemptions: counters since start.
+        num_steps … num_skipped_tokens: counters since start; skipped are draft tokens accepted.
+        batches: counters of steps by what happened: "prefill", "decode" (a step with any prefill
+            chunk is a prefill), "prefill_failure", "decode_failure", and sequences that joined
+            running ones, "concat_chunking" (mixed into a decode step), "concat_backpressure".
+        histograms: by `backplane_core.telemetry`'s names and bounds.
     """
 
     running: int = 0
@@ -300,6 +315,9 @@ class RunnerStats(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     num_preemptions: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    num_skipped_tokens: int = 0
+    batches: dict[str, int] = {}
+    histograms: dict[str, Histogram] = {}
 
 
 class Stats(Message, frozen=True):

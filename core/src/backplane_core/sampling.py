@@ -12,15 +12,32 @@ _GOLDEN = 0x9E3779B97F4A7C15
 GREEDY_BELOW = 1e-5
 
 
+class Watermark(msgspec.Struct, frozen=True, kw_only=True):
+    """A soft green-list watermark (Kirchenbauer et al. 2023, arXiv:2301.10226).
+
+    `backplane_core.watermark` says which tokens are green: a function of the token before,
+    the same on every device.
+
+    Attributes:
+        gamma: share of the vocabulary that is green, 0 < gamma < 1.
+        delta: what is added to a green token's logit.
+    """
+
+    gamma: float = 0.5
+    delta: float = 2.0
+
+
 class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """How the next token is drawn. Processors apply in the order of the fields.
 
-    Logits pass: `logit_bias` → `repetition_penalty` → `frequency_penalty` and
+    Logits pass: `watermark` → `logit_bias` → `repetition_penalty` → `frequency_penalty` and
     `presence_penalty` → grammar mask → `temperature` → `top_k` → `top_p` → `min_p` →
-    `typical_p` → draw. Every penalty looks at the prompt and the output together.
+    `typical_p` → draw. The repetition penalty looks at the prompt and the output together, the
+    other two at the output alone, as OpenAI's formula counts what was sampled.
     Logprobs that are reported come from the model's own logits, before any of this.
 
     Attributes:
+        watermark: prefer green tokens; None is off.
         logit_bias: token id → what is added to its logit.
         repetition_penalty: > 0; a seen token's logit is divided by it where positive and
             multiplied where negative (CTRL, arXiv:1909.05858); 1 is off.
@@ -34,6 +51,7 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
         seed: 0 ≤ seed < 2**64; the server fills in a random one where the client gave none.
     """
 
+    watermark: Watermark | None = None
     logit_bias: dict[int, float] = {}
     repetition_penalty: float = 1.0
     frequency_penalty: float = 0.0

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
+from typing import Any
 
 from backplane_core.backend import (
     Available,
@@ -115,12 +116,13 @@ class BackwardsRunner(ModelRunner):
         """Used, cached and free tokens are the whole cache, always."""
         running = self._running()
         used = sum(job.num_held for job in running)
+        counts: dict[str, Any] = dict(self._counts)
         return RunnerStats(
             running=len(running),
             waiting=len(self._jobs) - len(running),
             used_tokens=used,
             free_tokens=self._info.limits.cache_tokens - used,
-            **self._counts,
+            **counts,
         )
 
     def close(self) -> None:

@@ -36,6 +36,8 @@ def _check_capabilities(request: Submit, can: Capabilities, backend: str) -> Non
         top_logprobs=request.top_logprobs,
         prompt_logprobs=request.prompt_logprobs,
         num_sequences=request.num_sequences,
+        grammar=request.grammar,
+        adapter=request.adapter,
     )
     for parameter, reason in (*missing, *_unsupported_kinds(request, can)):
         raise UnsupportedError(
@@ -45,12 +47,8 @@ def _check_capabilities(request: Submit, can: Capabilities, backend: str) -> Non
 
 def _unsupported_kinds(request: Submit, can: Capabilities) -> Iterator[tuple[str, str]]:
     """What no client's parameter says directly."""
-    if request.grammar is not None and request.grammar.kind not in can.grammars:
-        yield "grammar", f"has no grammars of kind {request.grammar.kind}"
     if request.kind == "embed" and not can.embeddings:
         yield "kind", "computes no embeddings"
-    if request.adapter is not None and not can.adapters:
-        yield "adapter", f"has no adapters, so not {request.adapter}"
     for segment in request.prompt:
         if isinstance(segment, MediaSegment) and segment.modality not in can.modalities:
             yield "prompt", f"takes no {segment.modality}"

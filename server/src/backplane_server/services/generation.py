@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from backplane_core.client import StreamItem
-from backplane_core.messages import SequenceDelta
+from backplane_core.messages import PromptLogprobs, SequenceDelta
 
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.generation_request import GenerationRequest
@@ -61,6 +61,15 @@ class GenerationTimes:
         return max(0.0, self.total_s - self.validation_s - self.queue_s)
 
 
+@dataclass(frozen=True, slots=True)
+class PromptToken:
+    """A token of the prompt, its logprob (the first has none) and the likeliest in its place."""
+
+    token_id: int
+    logprob: float | None
+    top_logprobs: list[tuple[int, float]]
+
+
 class Generation:
     """An accepted request. Iterate `batches` once; `cancel` in every case.
 
@@ -68,6 +77,8 @@ class Generation:
         seed: the one in force; None where nothing is drawn.
         max_new_tokens: the limit in force.
         choices: a decoder for each sequence, by index.
+        prompt_tokens: those of the prompt with their logprobs, where asked for; all are there
+            before the first batch of events.
     """
 
     def __init__(
@@ -88,9 +99,18 @@ class Generation:
         self.seed: Final = seed
         self.times: Final = times
         self.choices: Final = [
-            ChoiceDecoder(model.table, index, request.stops, keep_stop=request.keep_stop)
+            ChoiceDecoder(
+                model.table,
+                index,
+                request.stops,
+                keep_stop=request.keep_stop,
+                shown_special_ids=model.table.ids_shown(
+                    request.special_literals, everything=request.show_special
+                ),
+            )
             for index in range(request.num_sequences)
         ]
+        self.prompt_tokens: Final[list[PromptToken]] = []
         self._stream = stream
 
     @property
@@ -120,11 +140,12 @@ class Generation:
                 item = await self._stream.__anext__()
             except StopAsyncIteration:
                 break
-            events = [
-                event
-                for delta in (item, *self._stream.drain_nowait())
-                if isinstance(delta, SequenceDelta) and (event := self._decode(delta))
-            ]
+            events: list[ChoiceEvent] = []
+            for news in (item, *self._stream.drain_nowait()):
+                if isinstance(news, PromptLogprobs):
+                    self._take_prompt(news)
+                elif event := self._decode(news):
+                    events.append(event)
             if any(event.finish is Finish.CANCELLED for event in events):
                 break
             if events:
@@ -137,6 +158,10 @@ class Generation:
     def cancel(self) -> None:
         """Stop whatever still runs in the worker. Idempotent."""
         self._stream.cancel()
+
+    def _take_prompt(self, news: PromptLogprobs) -> None:
+        tops = news.top_logprobs or [[]] * len(news.token_ids)
+        self.prompt_tokens.extend(map(PromptToken, news.token_ids, news.logprobs, tops))
 
     def _decode(self, delta: SequenceDelta) -> ChoiceEvent | None:
         choice = self.choices[delta.index]

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 from backplane_core.capabilities import Capabilities
+from backplane_core.messages import Grammar
 from backplane_core.sampling import SamplingParams
 
 
@@ -22,6 +23,11 @@ class GenerationRequest:
         implied_logprobs: `top_logprobs` is 0 because the route shows logprobs, not because the
             client asked; a backend without them is asked for none.
         truncate: keep the last n prompt tokens.
+        prompt_logprobs: likewise for the prompt's tokens.
+        grammar: what the text must obey, checked before a worker is asked.
+        adapter: the adapter's name; None is the bare model.
+        special_literals: special tokens that are text all the same: markup that a parser reads.
+        show_special: whether all special tokens are, but the one that ended the sequence.
         names: contract field → the dialect's name for it, where they differ.
     """
 
@@ -39,6 +45,11 @@ class GenerationRequest:
     num_sequences: int = 1
     implied_logprobs: bool = False
     truncate: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: Grammar | None = None
+    adapter: str | None = None
+    special_literals: frozenset[str] = frozenset()
+    show_special: bool = False
     names: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def fitted_to(self, can: Capabilities) -> "GenerationRequest":

@@ -224,4 +224,7 @@ def _submit(
         ),
         num_sequences=request.num_sequences,
         top_logprobs=request.top_logprobs,
+        prompt_logprobs=request.prompt_logprobs,
+        grammar=request.grammar,
+        adapter=request.adapter,
     )

@@ -33,7 +33,10 @@ def check_request(request: GenerationRequest, settings: ServerLaunch, info: Runn
         ),
         top_logprobs=request.top_logprobs,
         num_sequences=request.num_sequences,
+        prompt_logprobs=request.prompt_logprobs,
         seed_asked=request.seed is not None,
+        grammar=request.grammar,
+        adapter=request.adapter,
     )
     for parameter, reason in missing:
         name = request.name_of(parameter)

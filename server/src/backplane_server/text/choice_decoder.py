@@ -65,6 +65,7 @@ class ChoiceDecoder:
         stops: stop strings.
         keep_stop: whether a stop string stays in the text. If not, tokens are held back while
             they may be part of one, and a stop token's own text is not shown either.
+        shown_special_ids: special tokens whose literals are part of the visible text.
 
     Attributes:
         num_tokens: tokens up to the one that ended the sequence, that one included.
@@ -73,7 +74,13 @@ class ChoiceDecoder:
     """
 
     def __init__(
-        self, table: TokenTable, index: int, stops: tuple[str, ...], *, keep_stop: bool
+        self,
+        table: TokenTable,
+        index: int,
+        stops: tuple[str, ...],
+        *,
+        keep_stop: bool,
+        shown_special_ids: frozenset[int] = frozenset(),
     ) -> None:
         self.index: Final = index
         self.num_tokens = 0
@@ -81,7 +88,8 @@ class ChoiceDecoder:
         self.timing: SequenceTiming | None = None
         self._table = table
         self._keep_stop = keep_stop
-        self._detokenizer = IncrementalDetokenizer(table)
+        self._shown_special_ids = shown_special_ids
+        self._detokenizer = IncrementalDetokenizer(table, shown_special_ids)
         self._matcher = StopMatcher(stops, keep=keep_stop)
         self._num_visible = 0
         self._held: deque[TokenOut] = deque()
@@ -122,7 +130,8 @@ class ChoiceDecoder:
         return TokenOut(
             token_id,
             "" if hidden else self._detokenizer.push(token_id),
-            silent=hidden or self._table.is_special(token_id),
+            silent=hidden
+            or (self._table.is_special(token_id) and token_id not in self._shown_special_ids),
             logprob=delta.logprobs[position] if delta.logprobs else None,
             top_logprobs=delta.top_logprobs[position] if delta.top_logprobs else None,
         )

@@ -20,6 +20,9 @@ class TokenTable:
         self.eos_token_ids: Final = frozenset(vocabulary.eos_token_ids)
         self.max_token_bytes: Final = max(map(len, vocabulary.tokens), default=0) or 1
         self._tokens = vocabulary.tokens
+        self._special_ids = {
+            self.literal(token_id): token_id for token_id in vocabulary.special_token_ids
+        }
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -36,6 +39,17 @@ class TokenTable:
         """Whether the token is a control token, which generated text leaves out."""
         return token_id in self.special_token_ids
 
+    def ids_shown(self, literals: frozenset[str], *, everything: bool) -> frozenset[int]:
+        """Special tokens that are to be text: those with one of these literals, or all."""
+        if everything:
+            return self.special_token_ids
+        return frozenset(self._special_ids[text] for text in literals & self._special_ids.keys())
+
+    @property
+    def special_literals(self) -> frozenset[str]:
+        """The special tokens' own texts."""
+        return frozenset(self._special_ids)
+
     def text_of(self, token_id: int | None) -> str:
         """Like `literal`, for an id a model may not have: then empty."""
         return "" if token_id is None else self.literal(token_id)
@@ -48,13 +62,14 @@ class IncrementalDetokenizer:
     nothing. A continuation keeps its leading space, as it follows a prompt.
     """
 
-    def __init__(self, table: TokenTable) -> None:
+    def __init__(self, table: TokenTable, shown_special_ids: frozenset[int] = frozenset()) -> None:
         self._table = table
+        self._shown = shown_special_ids
         self._decoder = _utf8_decoder("replace")
 
     def push(self, token_id: int) -> str:
-        """The characters that this token completes; none for a special token."""
-        if self._table.is_special(token_id):
+        """The characters that this token completes; none for a special token not to be shown."""
+        if self._table.is_special(token_id) and token_id not in self._shown:
             return ""
         return self._decoder.decode(self._table.token_bytes(token_id))
 
