@@ -7,6 +7,7 @@ lightly. The methods may load drivers and libraries: they run in the backend's o
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
 import msgspec
@@ -232,6 +233,7 @@ class BackendFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     version: str | None = None
     summary: str = ""
     settings: tuple[SettingField, ...] = ()
+    quantizations: tuple[str, ...] = ()
     priority: int = 0
     error: str | None = None
 
@@ -247,6 +249,7 @@ class Backend(ABC):
         summary: one line for `backplane backends`.
         protocol: the contract version it is written for.
         settings: a frozen dataclass of `setting` fields, mounted as `--<name>.*`.
+        quantizations: the types that `quantize` can make ("q4_k_m"), lower case; none by default.
         priority: `--backend auto` prefers the higher among equally able backends.
     """
 
@@ -254,6 +257,7 @@ class Backend(ABC):
     summary: ClassVar[str]
     protocol: ClassVar[tuple[int, int]] = PROTOCOL
     settings: ClassVar[type[Any]] = NoSettings
+    quantizations: ClassVar[tuple[str, ...]] = ()
     priority: ClassVar[int] = 0
 
     @abstractmethod
@@ -280,6 +284,25 @@ class Backend(ABC):
             ModelError: the files are missing, broken or not a model of this backend.
             BackendError: the device, a library or a setting stands in the way.
         """
+
+    def quantize(
+        self, source: ModelSource, target: Path, quantization: str, progress: ProgressSink
+    ) -> None:
+        """Write a local model to the new file `target`, its weights as one of `quantizations`.
+
+        Runs in a process of its own, which may be killed: a partial file must not stay under the
+        target's name.
+
+        Raises:
+            ModelError: the source is missing, broken or not a model of this backend.
+            BackendError: the backend makes no such type, or a library or the disk stands in the
+                way.
+        """
+        del target, progress
+        raise BackendError(
+            f"backend {self.name} cannot write {source.model_id} as {quantization}",
+            remedy=f"it makes: {', '.join(self.quantizations) or 'none'}",
+        )
 
     @classmethod
     def parse_settings(cls, values: Mapping[str, Any]) -> Any:

@@ -41,6 +41,7 @@ class RegisteredBackend(msgspec.Struct, frozen=True, kw_only=True):
             version=self.version,
             summary=self.backend.summary,
             settings=setting_fields(self.backend.settings),
+            quantizations=tuple(self.backend.quantizations),
             priority=self.backend.priority,
         )
 
