@@ -112,10 +112,12 @@ class SampledTokens(msgspec.Struct, frozen=True):
 class StepResult(msgspec.Struct, frozen=True):
     """Results in the order of `ScheduledBatch.sequences`.
 
-    None where nothing was sampled; a `BackplaneError` fails that request alone.
+    None where nothing was sampled; a `BackplaneError` fails that request alone. `sampling_s` is
+    how much of `execute`'s time went into sampling, where that is known apart from computing.
     """
 
     results: list[SampledTokens | BackplaneError | None]
+    sampling_s: float = 0.0
 
 
 class Executor(ABC):
