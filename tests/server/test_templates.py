@@ -4,8 +4,8 @@ import asyncio
 import time
 
 import pytest
-from backplane_core.errors import ModelError, TemplateError
-from backplane_server.templates.chat_prompt import ChatPrompter, choose_template
+from backplane_core.errors import ModelError, TemplateError, ValidationError
+from backplane_server.templates.chat_prompt import ChatPrompter, TemplateOptions, choose_templates
 from backplane_server.templates.renderer import RendererProcess
 from backplane_server.templates.sandbox import render
 
@@ -38,6 +38,12 @@ ATTACKS = [
     "{{ 1 + 'x' }}",
     "{{ undefined_name.attribute }}",
     "{% if %}",
+    "{{ " + "(" * 300 + "1" + ")" * 300 + " }}",
+    "{{ " + "1+" * 5000 + "1 }}",
+    "{% if 1 %}" * 200 + "{% endif %}" * 200,
+    "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
+    "{% set n = namespace(a=[]) %}{% for i in range(9000) %}{% set n.a = [n.a] %}{% endfor %}{{ n.a }}",
+    "x" * 1_000_001,
 ]
 
 # These do not fail: the sandbox answers with an undefined value, which is worth nothing.
@@ -158,8 +164,9 @@ class InProcess:
         return render(source, variables)
 
 
-def prompter(template):
-    return ChatPrompter(InProcess(), template, bos_token="<s>", eos_token="</s>")  # noqa: S106 - markers
+def prompter(template, **more):
+    templates = {**({} if template is None else {"default": template}), **more}
+    return ChatPrompter(InProcess(), templates, bos_token="<s>", eos_token="</s>")  # noqa: S106 - markers
 
 
 async def test_variables_of_a_prompt():
@@ -206,29 +213,92 @@ async def test_no_template_is_a_sentence_with_a_remedy():
         await prompter(None).prompt(HI)
 
 
+async def test_the_automatic_way_of_a_last_turn_can_be_switched():
+    own = [*HI, {"role": "assistant", "content": "x"}]
+    for messages, options, end in (
+        (own, {}, "[assistant]x"),
+        (own, {"continue_final_message": True}, "[assistant]x"),
+        (own, {"continue_final_message": True, "add_generation_prompt": False}, "[assistant]x"),
+        (own, {"continue_final_message": False}, "x[end][assistant]"),
+        (own, {"add_generation_prompt": True}, "x[end][assistant]"),
+        (own, {"add_generation_prompt": False}, "x[end]"),
+        (HI, {"add_generation_prompt": False}, "hi[end]"),
+        (HI, {"continue_final_message": False}, "hi[end][assistant]"),
+    ):
+        prompt = await prompter(CONVERSATIONS).prompt(messages, TemplateOptions(**options))
+        assert prompt.endswith(end), options
+
+
+@pytest.mark.parametrize(
+    ("messages", "options"),
+    [
+        (HI, {"continue_final_message": True}),
+        (
+            [*HI, {"role": "assistant", "content": "", "tool_calls": [{"id": "1"}]}],
+            {"continue_final_message": True},
+        ),
+        (
+            [*HI, {"role": "assistant", "content": "x"}],
+            {"continue_final_message": True, "add_generation_prompt": True},
+        ),
+    ],
+)
+async def test_what_cannot_be_continued_is_refused_by_name(messages, options):
+    with pytest.raises(ValidationError) as caught:
+        await prompter(CONVERSATIONS).prompt(messages, TemplateOptions(**options))
+    assert caught.value.parameter == "continue_final_message"
+
+
+async def test_options_are_the_templates_variables():
+    template = "{{ tools|tojson }}{{ documents|tojson }}{{ deep.a[0] }}{{ think }}"
+    options = TemplateOptions(
+        tools=[{"type": "function"}],
+        documents=[{"text": "d"}],
+        variables={"deep": {"a": [7]}, "think": False},
+    )
+    prompt = await prompter(template).prompt(HI, options)
+    assert prompt == '[{"type": "function"}][{"text": "d"}]7False'
+    none = TemplateOptions(tools=[], documents=[])
+    assert await prompter("{{ tools is none and documents is none }}").prompt(HI, none) == "True"
+
+
+async def test_a_template_made_for_tools_is_taken_for_tools():
+    both = prompter("plain", tool_use="made for {{ tools|length }}")
+    assert await both.prompt(HI) == "plain"
+    assert await both.prompt(HI, TemplateOptions(tools=[{}])) == "made for 1"
+    assert both.shows_tools
+    alone = prompter("plain with toolsets")
+    assert await alone.prompt(HI, TemplateOptions(tools=[{}])) == "plain with toolsets"
+    assert not alone.shows_tools
+
+
 def test_which_template_goes_first(tmp_path):
-    own = {"default": "own"}
+    own = {"default": "own", "tool_use": "own for tools"}
 
     def choose(**options):
         fields = {"chat_template": None, "tokenizer_config_path": None, **options}
-        return choose_template(own, **fields)
+        return choose_templates(own, **fields)
 
-    assert choose() == "own"
+    assert choose() == own
     config = tmp_path / "tokenizer_config.json"
     config.write_text('{"chat_template": "configured", "model_max_length": 1}')
-    assert choose(tokenizer_config_path=str(config)) == "configured"
+    assert choose(tokenizer_config_path=str(config)) == {"default": "configured"}
     config.write_text('{"chat_template": [{"name": "default", "template": "named"}]}')
-    assert choose(tokenizer_config_path=str(config)) == "named"
+    assert choose(tokenizer_config_path=str(config)) == {"default": "named"}
     config.write_text("{}")
-    assert choose(tokenizer_config_path=str(config)) == "own"
+    assert choose(tokenizer_config_path=str(config)) == own
     path = tmp_path / "template.jinja"
     path.write_text("from a file")
-    assert choose(chat_template=str(path), tokenizer_config_path=str(config)) == "from a file"
-    assert choose(chat_template="{{ inline }}") == "{{ inline }}"
+    chosen = choose(chat_template=str(path), tokenizer_config_path=str(config))
+    assert chosen == {"default": "from a file"}
+    path = tmp_path / "chat_template.json"
+    path.write_text('{"chat_template": {"default": "a", "tool_use": "b"}}')
+    assert choose(chat_template=str(path)) == {"default": "a", "tool_use": "b"}
+    assert choose(chat_template="{{ inline }}") == {"default": "{{ inline }}"}
     with pytest.raises(ModelError, match="cannot be read"):
         choose(chat_template=str(tmp_path / "missing"))
     config.write_text("[")
-    with pytest.raises(ModelError, match="not a tokenizer_config"):
+    with pytest.raises(ModelError, match="no `chat_template`"):
         choose(tokenizer_config_path=str(config))
 
 

@@ -9,7 +9,7 @@ from backplane_core.capabilities import Limits
 from backplane_core.control import ServerLaunch
 from backplane_core.messages import RunnerInfo
 
-from backplane_server.templates.chat_prompt import ChatPrompter, choose_template
+from backplane_server.templates.chat_prompt import ChatPrompter, choose_templates
 from backplane_server.templates.renderer import TemplateRenderer
 from backplane_server.text.detokenizer import TokenTable
 from backplane_server.tokenization.tokenizer import Tokenizer
@@ -77,7 +77,7 @@ def make_model(
         ModelError: a file named in the settings cannot be read or used.
     """
     table = TokenTable(info.vocabulary)
-    template = choose_template(
+    templates = choose_templates(
         info.chat_templates,
         chat_template=settings.chat_template,
         tokenizer_config_path=settings.tokenizer_config_path,
@@ -90,7 +90,7 @@ def make_model(
         tokenizer=tokenizer,
         prompter=ChatPrompter(
             renderer,
-            template,
+            templates,
             bos_token=table.text_of(info.vocabulary.bos_token_id),
             eos_token=table.text_of(eos_ids[0] if eos_ids else None),
         ),

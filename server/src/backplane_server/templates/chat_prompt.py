@@ -3,111 +3,155 @@
 Knows nothing of dialects: messages arrive as the plain mappings that templates expect.
 """
 
+import re
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-import msgspec
-from backplane_core.errors import ModelError, TemplateError
+from backplane_core.chat_templates import DEFAULT, read_template_file
+from backplane_core.errors import TemplateError, ValidationError
 
 from backplane_server.templates.renderer import TemplateRenderer
 
+TOOL_USE: Final = "tool_use"
 _NO_TEMPLATE: Final = "the model has no chat template"
 _REMEDY: Final = "use a plain-text route, or start with --chat-template FILE"
+_TOOLS: Final = re.compile(r"\btools\b")
+# What a template's variables may not be given from outside: they say what the server knows.
+RESERVED: Final = frozenset(
+    {
+        "add_generation_prompt",
+        "bos_token",
+        "continue_final_message",
+        "documents",
+        "eos_token",
+        "messages",
+        "raise_exception",
+        "strftime_now",
+        "tools",
+    }
+)
+
+Message = Mapping[str, Any]
 
 
-class _NamedTemplate(msgspec.Struct):
-    name: str
-    template: str
-
-
-class _TokenizerConfig(msgspec.Struct):
-    chat_template: str | list[_NamedTemplate] | None = None
-
-
-def choose_template(
+def choose_templates(
     templates: Mapping[str, str], *, chat_template: str | None, tokenizer_config_path: str | None
-) -> str | None:
-    """The template in force: the operator's, then their tokenizer config's, then the model's.
+) -> Mapping[str, str]:
+    """The templates in force: the operator's, else their tokenizer config's, else the model's.
+
+    Those of one source go together: an operator's template is not passed over for a model's own
+    that is made for tools.
 
     Args:
         templates: the model's, by name; "default" is the one for chats.
-        chat_template: Jinja source, or the path of a file that holds it.
+        chat_template: Jinja source, or the path of a file that holds it (`.json`: a config).
         tokenizer_config_path: a `tokenizer_config.json`.
 
     Raises:
         ModelError: a file cannot be read, or is not what it should be.
     """
     if chat_template is not None:
-        looks_like_source = "{" in chat_template or "\n" in chat_template
-        return chat_template if looks_like_source else _read(chat_template)
+        if "{" in chat_template or "\n" in chat_template:
+            return {DEFAULT: chat_template}
+        return read_template_file(Path(chat_template))
     if tokenizer_config_path is not None:
-        config = _read_config(tokenizer_config_path)
-        if config is not None:
-            return config
-    return templates.get("default")
+        return read_template_file(Path(tokenizer_config_path)) or templates
+    return templates
 
 
-def _read_config(path: str) -> str | None:
-    try:
-        config = msgspec.json.decode(_read(path), type=_TokenizerConfig).chat_template
-    except msgspec.DecodeError as error:
-        raise ModelError(
-            f"{path} is not a tokenizer_config.json: {error}",
-            remedy="give --tokenizer-config-path a file as models on the Hub have it",
-        ) from error
-    if isinstance(config, list):
-        return next((entry.template for entry in config if entry.name == "default"), None)
-    return config
+@dataclass(frozen=True, kw_only=True)
+class TemplateOptions:
+    """What a conversation may bring beside its messages.
+
+    Attributes:
+        tools: OpenAI's tool objects; None or empty for none.
+        documents: for templates that cite.
+        variables: more for the template; none of them is `RESERVED`.
+        add_generation_prompt: whether the prompt ends by opening the assistant's turn; None is
+            yes, unless the last turn is the assistant's own text, which is then continued.
+        continue_final_message: whether the last turn is left open where its text ends.
+    """
+
+    tools: Sequence[Mapping[str, Any]] | None = None
+    documents: Sequence[Mapping[str, Any]] | None = None
+    variables: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+
+    def continues(self, messages: Sequence[Message]) -> bool:
+        """Whether the last message is to be gone on with.
+
+        Raises:
+            ValidationError: it is asked for, but cannot be, or a new turn is as well.
+        """
+        unfinished = bool(messages) and _is_unfinished(messages[-1])
+        if self.continue_final_message is None:
+            return unfinished and self.add_generation_prompt is None
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValidationError(
+                "`continue_final_message` and `add_generation_prompt` cannot both be true: the "
+                "answer either goes on with the last message or is a new one",
+                parameter="continue_final_message",
+            )
+        if self.continue_final_message and not unfinished:
+            raise ValidationError(
+                "`continue_final_message` needs a last message of the assistant without tool calls",
+                parameter="continue_final_message",
+            )
+        return self.continue_final_message
 
 
-def _read(path: str) -> str:
-    try:
-        return Path(path).read_text("utf-8")
-    except OSError as error:
-        raise ModelError(
-            f"{path} cannot be read: {error.strerror}", remedy="check the path and its permissions"
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ModelError(
-            f"{path} is not text: it is not UTF-8 from byte {error.start} on",
-            remedy="check that the path is the file that was meant",
-        ) from error
+_PLAIN: Final = TemplateOptions()
 
 
 class ChatPrompter:
-    """Renders conversations with one model's template."""
+    """Renders conversations with one model's templates."""
 
     def __init__(
         self,
         renderer: TemplateRenderer,
-        template: str | None,
+        templates: Mapping[str, str],
         *,
         bos_token: str,
         eos_token: str,
     ) -> None:
         self._renderer = renderer
-        self._template = template
+        self._templates = templates
         self._bos_token = bos_token
         self._eos_token = eos_token
 
-    async def prompt(self, messages: Sequence[Mapping[str, Any]]) -> str:
-        """The prompt that asks for the next turn; a last turn of the assistant is continued.
+    def template(self, *, with_tools: bool = False) -> str | None:
+        """The source in force: with tools the one named "tool_use", where there is one."""
+        default = self._templates.get(DEFAULT)
+        return self._templates.get(TOOL_USE, default) if with_tools else default
+
+    @property
+    def shows_tools(self) -> bool:
+        """Whether the template in force for tools looks at them; if not, no model sees them."""
+        template = self.template(with_tools=True)
+        return template is not None and _TOOLS.search(template) is not None
+
+    async def prompt(self, messages: Sequence[Message], options: TemplateOptions = _PLAIN) -> str:
+        """The prompt that asks for the next turn, or leaves the last one open.
 
         Raises:
             TemplateError: no template, or it refuses this conversation.
+            ValidationError: the options contradict each other or the messages.
         """
-        if self._template is None:
+        continues = options.continues(messages)
+        template = self.template(with_tools=bool(options.tools))
+        if template is None:
             raise TemplateError(_NO_TEMPLATE, remedy=_REMEDY)
-        if not messages or not _is_unfinished(messages[-1]):
-            return await self._render(self._template, messages, add_generation_prompt=True)
+        if not continues:
+            opens = options.add_generation_prompt is not False
+            return await self._render(template, messages, options, opens=opens)
         # Where the last turn ends in the prompt is known by a mark that no text holds.
         mark = secrets.token_hex(16)
         last = {**messages[-1], "content": f"{messages[-1].get('content') or ''}{mark}"}
-        text = await self._render(
-            self._template, [*messages[:-1], last], add_generation_prompt=False
-        )
+        text = await self._render(template, [*messages[:-1], last], options, opens=False)
         prompt, found, _ = text.rpartition(mark)
         if not found:
             raise TemplateError(
@@ -117,20 +161,27 @@ class ChatPrompter:
         return prompt
 
     async def _render(
-        self, template: str, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool
+        self,
+        template: str,
+        messages: Sequence[Message],
+        options: TemplateOptions,
+        *,
+        opens: bool,
     ) -> str:
         return await self._renderer.render(
             template,
             {
+                **options.variables,
                 "messages": messages,
                 "bos_token": self._bos_token,
                 "eos_token": self._eos_token,
-                "add_generation_prompt": add_generation_prompt,
-                "tools": None,
+                "add_generation_prompt": opens,
+                "tools": options.tools or None,
+                "documents": options.documents or None,
             },
         )
 
 
-def _is_unfinished(message: Mapping[str, Any]) -> bool:
+def _is_unfinished(message: Message) -> bool:
     """Whether it is the assistant's own text; a turn that called tools is over."""
     return message.get("role") == "assistant" and not message.get("tool_calls")

@@ -4,7 +4,7 @@ It bounds what a template may reach; the process around it bounds time and memor
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn, cast
@@ -16,6 +16,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+MAX_SOURCE_CHARS: Final = 1_000_000
 MAX_OUTPUT_CHARS: Final = 8_000_000
 _MAX_TEMPLATES: Final = 8
 
@@ -84,23 +85,32 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
     """Render a template.
 
     Raises:
-        TemplateError: syntax, an access outside the sandbox, `raise_exception`, an output over
-            `MAX_OUTPUT_CHARS`. The sentence holds no text of foreign exceptions.
+        TemplateError: syntax, an access outside the sandbox, `raise_exception`, a source over
+            `MAX_SOURCE_CHARS`, an output over `MAX_OUTPUT_CHARS`. The sentence holds no text of
+            foreign exceptions.
     """
-    pieces: list[str] = []
-    size = 0
+    if len(source) > MAX_SOURCE_CHARS:
+        raise TemplateError(f"the chat template is longer than {MAX_SOURCE_CHARS} characters")
     try:
-        for piece in _compile(source).generate(variables):
-            size += len(piece)
-            if size > MAX_OUTPUT_CHARS:
-                raise TemplateError(f"the prompt is longer than {MAX_OUTPUT_CHARS} characters")
-            pieces.append(piece)
+        return _joined(_compile(source).generate(variables))
+    except TemplateError:
+        raise
     except JinjaError as error:
         raise TemplateError(error.message or type(error).__name__) from error
     except RecursionError as error:
         raise TemplateError("the template nests too deep") from error
     except MemoryError as error:
         raise TemplateError("the template needs too much memory") from error
-    except (ArithmeticError, LookupError, TypeError, ValueError, AttributeError) as error:
+    except Exception as error:  # a template can make Python raise what it likes
         raise TemplateError(f"the template failed with a {type(error).__name__}") from error
-    return "".join(pieces)
+
+
+def _joined(pieces: Iterable[str]) -> str:
+    kept: list[str] = []
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > MAX_OUTPUT_CHARS:
+            raise TemplateError(f"the prompt is longer than {MAX_OUTPUT_CHARS} characters")
+        kept.append(piece)
+    return "".join(kept)
