@@ -257,10 +257,20 @@ def test_facts(bpe_model: NativeModel, bpe_path: Path) -> None:
     assert (info.dtype, info.quantization) == ("f32", None)
     assert info.num_parameters == bpe_model.n_params
     assert info.detail == {"file": "tiny-bpe.gguf", "name": "tiny"}
-    assert facts.chat_templates(metadata) == {
-        "default": tiny_gguf.CHAT_TEMPLATE,
-        "tool_use": tiny_gguf.TOOL_TEMPLATE,
-    }
+
+
+def test_a_folders_chat_template_goes_before_the_files_own(
+    bpe_model: NativeModel, bpe_path: Path, tmp_path: Path
+) -> None:
+    metadata = bpe_model.metadata()
+    own = {"default": tiny_gguf.CHAT_TEMPLATE, "tool_use": tiny_gguf.TOOL_TEMPLATE}
+    for path in (None, str(bpe_path), str(tmp_path)):
+        assert facts.chat_templates(metadata, ModelSource(model_id="m", path=path)) == own
+    (tmp_path / "chat_template.jinja").write_text("mended")
+    folder = ModelSource(model_id="m", path=str(tmp_path))
+    assert facts.chat_templates(metadata, folder) == {"default": "mended"}
+    file = ModelSource(model_id="m", path=str(tmp_path / "m.gguf"))
+    assert facts.chat_templates(metadata, file) == own
 
 
 def test_a_runner_needs_a_whole_split_model(tmp_path: Path, split_paths: list[Path]) -> None:

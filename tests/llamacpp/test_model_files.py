@@ -31,6 +31,10 @@ def source(
         (source(("m.gguf",)), ("m.gguf",)),
         (source(("m.GGUF", "config.json")), ("m.GGUF",)),
         (source(QUANTS), ("model-Q4_K_M.gguf",)),
+        (
+            source(("m.gguf", "tokenizer_config.json", "chat_template.jinja", "x.jinja")),
+            ("m.gguf", "chat_template.jinja", "tokenizer_config.json"),
+        ),
         (source(QUANTS, "Q2_K"), ("model-Q2_K.gguf",)),
         (source(QUANTS, "q4_k_s"), ("model-Q4_K_S.gguf",)),
         (source(QUANTS, "F16"), ("model-F16.gguf",)),

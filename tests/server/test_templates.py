@@ -42,7 +42,7 @@ ATTACKS = [
     "{{ " + "1+" * 5000 + "1 }}",
     "{% if 1 %}" * 200 + "{% endif %}" * 200,
     "{% for x in messages recursive %}{{ loop(messages) }}{% endfor %}",
-    "{% set n = namespace(a=[]) %}{% for i in range(9000) %}{% set n.a = [n.a] %}{% endfor %}{{ n.a }}",
+    "{%set n = namespace(a=1)%}{% for i in range(9000) %}{% set n.a = [n.a] %}{% endfor %}{{n.a}}",
     "x" * 1_000_001,
 ]
 

@@ -16,6 +16,7 @@ from backplane_core.backend import (
     Unavailable,
     Unsupported,
 )
+from backplane_core.chat_templates import TEMPLATE_FILES
 from backplane_core.errors import BackendError, ModelError
 from backplane_core.runner import ModelRunner
 from backplane_core.version import Protocol
@@ -64,14 +65,15 @@ class LlamaCppBackend(Backend):
         return Unsupported(reason=f"{model.model_id} holds no GGUF file")
 
     def select_files(self, model: ModelSource) -> tuple[str, ...]:
-        """The one file, or all parts of a split one.
+        """The one file, or all parts of a split one, and what files of chat templates there are.
 
         Raises:
             ModelError: nothing fits, or several do equally; the message lists what there is.
         """
         if model.path is not None and Path(model.path).is_file():
             return tuple(model.files) or (Path(model.path).name,)
-        return model_files.choose(model).files
+        templates = tuple(name for name in TEMPLATE_FILES if name in model.files)
+        return model_files.choose(model).files + templates
 
     def create_runner(self, spec: RunnerSpec, progress: ProgressSink) -> ModelRunner:
         """Load the model and make its context.

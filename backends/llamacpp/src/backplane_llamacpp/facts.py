@@ -4,6 +4,7 @@ from pathlib import Path
 
 from backplane_core.backend import ModelSource
 from backplane_core.capabilities import Capabilities
+from backplane_core.chat_templates import find_chat_templates
 from backplane_core.messages import ModelInfo
 
 from backplane_llamacpp import installation
@@ -16,8 +17,15 @@ _TEMPLATE = "tokenizer.chat_template"
 _MAX_TOP_LOGPROBS = 100
 
 
-def chat_templates(metadata: dict[str, str]) -> dict[str, str]:
-    """Name → Jinja source; the unnamed one is "default"."""
+def chat_templates(metadata: dict[str, str], source: ModelSource) -> dict[str, str]:
+    """Name → Jinja source; the unnamed one is "default".
+
+    Files of the model's folder go before what its GGUF says: people mend a template there. Beside
+    a model that is one file of a folder, they may be another's.
+    """
+    folder = Path(source.path or "")
+    if source.path is not None and folder.is_dir() and (found := find_chat_templates(folder)):
+        return found
     templates = {
         key.removeprefix(_TEMPLATE).removeprefix(".") or "default": source
         for key, source in metadata.items()

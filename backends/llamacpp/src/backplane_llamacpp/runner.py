@@ -90,7 +90,7 @@ def create_runner(
             capabilities=facts.capabilities(model),
             vocabulary=read_vocabulary(model, metadata),
             tokenizer=RemoteTokenizer(),
-            chat_templates=facts.chat_templates(metadata),
+            chat_templates=facts.chat_templates(metadata, spec.model),
         )
         executor = LlamaCppExecutor(
             context,
