@@ -1,5 +1,7 @@
 """A runner that promises nothing is asked for nothing; the refusal names parameter and backend."""
 
+import math
+
 import pytest
 from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.capability_check import unsupported
@@ -12,7 +14,7 @@ from backplane_core.messages import (
     Submit,
     TokenSegment,
 )
-from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 from backplane_core.worker.admission import check_request
 from backplane_core.worker.in_flight import InFlight
@@ -45,6 +47,7 @@ UNSUPPORTED = {
     **{
         name: {"sampling": SamplingParams(**{name: value})}
         for name, value in {
+            "watermark": Watermark(),
             "logit_bias": {1: 1.0},
             "repetition_penalty": 1.1,
             "frequency_penalty": 0.5,
@@ -82,6 +85,21 @@ def test_every_sampling_field_is_covered():
 
 def test_greedy_and_a_seed_filled_in_need_no_capability():
     check_request(request_with(sampling=SamplingParams(temperature=0.0, seed=7)), info_with())
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        *({"gamma": gamma} for gamma in (0.0, 1.0, -0.5, math.nan)),
+        *({"delta": delta} for delta in (math.inf, math.nan)),
+    ],
+)
+def test_a_watermark_without_a_green_share_is_refused(mark):
+    info = info_with(sampling=("watermark",))
+    check_request(request_with(sampling=SamplingParams(watermark=Watermark(gamma=0.25))), info)
+    with pytest.raises(ValidationError, match="between 0 and 1") as refusal:
+        check_request(request_with(sampling=SamplingParams(watermark=Watermark(**mark))), info)
+    assert refusal.value.parameter == "watermark"
 
 
 def test_a_seed_that_was_asked_for_needs_the_capability():

@@ -7,6 +7,7 @@ import pytest
 from backplane_core.sampling import SamplingParams, sequence_seed, uniform
 from backplane_core.testing import sampling_reference, sampling_vectors
 from backplane_core.testing.sampling_vectors import CUT_MARGIN, DRAW_MARGIN, SamplingVector
+from backplane_core.watermark import is_green
 
 VECTORS = sampling_vectors.load()
 UNTIED = [case for case in VECTORS.cases if not case.ties]
@@ -17,14 +18,16 @@ def named(cases: list[SamplingVector]):
 
 
 def kept_ids(case: SamplingVector, logits: dict[int, float], params: SamplingParams) -> list[int]:
-    history = case.prompt + case.output
-    processed = sampling_reference.process_logits(logits, params, history, masked=case.masked)
+    processed = sampling_reference.process_logits(
+        logits, params, case.prompt, case.output, masked=case.masked
+    )
     return list(sampling_reference.distribution(processed, params))
 
 
 def test_the_file_is_what_the_reference_computes() -> None:
     built = sampling_vectors.build()
     assert built.seeds == VECTORS.seeds
+    assert built.greens == VECTORS.greens
     for case, stored in zip(built.cases, VECTORS.cases, strict=True):
         assert msgspec.structs.replace(case, kept=[], logprobs=[]) == msgspec.structs.replace(
             stored, kept=[], logprobs=[]
@@ -47,6 +50,13 @@ def test_seed_vectors_are_the_contracts() -> None:
         assert sequence_seed(vector.seed, vector.index) == vector.sequence_seed
         numbers = [uniform(vector.sequence_seed, place) for place in range(len(vector.numbers))]
         assert numbers == vector.numbers
+
+
+def test_green_vectors_are_the_contracts() -> None:
+    for vector in VECTORS.greens:
+        ids = range(vector.num_tokens)
+        green = [one for one in ids if is_green(vector.previous, one, vector.gamma)]
+        assert green == vector.ids
 
 
 def test_every_parameter_changes_some_case() -> None:
@@ -123,4 +133,4 @@ def test_draw_gives_the_last_what_rounding_leaves() -> None:
 def test_a_grammar_lets_only_its_ids_through() -> None:
     logits = {0: 5.0, 1: 1.0, 2: 0.0}
     params = SamplingParams(temperature=0.0)
-    assert sampling_reference.sample(logits, params, [0], seed=1, allowed={1, 2}) == 1
+    assert sampling_reference.sample(logits, params, [0], [], seed=1, allowed={1, 2}) == 1

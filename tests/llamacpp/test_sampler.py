@@ -136,7 +136,7 @@ def test_random_parameters_against_the_reference(
 
     model_logits = dict(enumerate(map(float, logits)))
     processed = sampling_reference.process_logits(
-        model_logits, params, prompt + output, masked=masked
+        model_logits, params, prompt, output, masked=masked
     )
     expected = sampling_reference.distribution(processed, params)
     if params.greedy:

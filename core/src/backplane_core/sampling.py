@@ -39,10 +39,10 @@ class SamplingParams(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     Attributes:
         watermark: prefer green tokens; None is off.
         logit_bias: token id → what is added to its logit.
-        repetition_penalty: > 0; a seen token's logit is divided by it where positive and
-            multiplied where negative (CTRL, arXiv:1909.05858); 1 is off.
-        frequency_penalty: subtracted once per occurrence; 0 is off.
-        presence_penalty: subtracted once if the token occurred at all; 0 is off.
+        repetition_penalty: > 0; the logit of a token in the prompt or the output is divided by
+            it where positive and multiplied where negative (CTRL, arXiv:1909.05858); 1 is off.
+        frequency_penalty: subtracted once per occurrence in the output; 0 is off.
+        presence_penalty: subtracted once if the token is in the output at all; 0 is off.
         temperature: ≥ 0; below 1e-5 is greedy: the highest logit, the lowest id among equals.
         top_k: keep the k highest; 0 is off.
         top_p: keep the smallest set of highest probability that reaches it; 1 is off.

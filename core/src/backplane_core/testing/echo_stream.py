@@ -131,7 +131,8 @@ class EchoSequence:
         token_id = sampling_reference.sample(
             logits,
             request.sampling,
-            self.owner.prompt + self.output,
+            self.owner.prompt,
+            self.output,
             seed=self.seed,
             masked=masked,
             allowed=allowed,

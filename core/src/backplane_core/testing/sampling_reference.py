@@ -5,38 +5,47 @@ Knows nothing of vectors, devices or speed. Runners are tested against the vecto
 
 import math
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from backplane_core.sampling import SamplingParams, uniform
+from backplane_core.watermark import is_green
 
 
 def process_logits(
     logits: Mapping[int, float],
     params: SamplingParams,
-    history: Iterable[int],
+    prompt: Sequence[int],
+    output: Sequence[int],
     *,
     masked: Collection[int] = (),
     allowed: Collection[int] | None = None,
 ) -> dict[int, float]:
-    """Bias, penalties and masks, in that order; what is masked is left out.
+    """Watermark, bias, penalties and masks, in that order; what is masked is left out.
 
     Args:
         logits: token id → the model's logit.
         params: the request's parameters.
-        history: prompt and output so far, together.
+        prompt: its token ids; at least one.
+        output: the token ids so far.
         masked: ids that may not come: end tokens before `min_new_tokens`.
         allowed: the only ids a grammar lets come; None is no grammar.
     """
-    counts = Counter(history)
+    sampled = Counter(output)
+    seen = sampled.keys() | set(prompt)
+    previous = output[-1] if output else prompt[-1]
     result: dict[int, float] = {}
     for token_id in sorted(logits):
         if token_id in masked or (allowed is not None and token_id not in allowed):
             continue
-        logit = logits[token_id] + params.logit_bias.get(token_id, 0.0)
-        count = counts[token_id]
-        if count:
+        logit = logits[token_id]
+        mark = params.watermark
+        if mark is not None and is_green(previous, token_id, mark.gamma):
+            logit += mark.delta
+        logit += params.logit_bias.get(token_id, 0.0)
+        if token_id in seen:
             penalty = params.repetition_penalty
             logit = logit / penalty if logit > 0 else logit * penalty
+        if count := sampled[token_id]:
             logit -= count * params.frequency_penalty + params.presence_penalty
         result[token_id] = logit
     return result
@@ -98,17 +107,18 @@ def draw(probabilities: Mapping[int, float], number: float) -> int:
 def sample(
     logits: Mapping[int, float],
     params: SamplingParams,
-    history: list[int],
+    prompt: Sequence[int],
+    output: Sequence[int],
     *,
     seed: int,
     masked: Collection[int] = (),
     allowed: Collection[int] | None = None,
 ) -> int:
-    """The token that follows `history`; its position is `len(history)`."""
-    processed = process_logits(logits, params, history, masked=masked, allowed=allowed)
+    """The token that follows; its position is the length of prompt and output together."""
+    processed = process_logits(logits, params, prompt, output, masked=masked, allowed=allowed)
     if params.greedy:
         return greedy(processed)
-    return draw(distribution(processed, params), uniform(seed, len(history)))
+    return draw(distribution(processed, params), uniform(seed, len(prompt) + len(output)))
 
 
 def _by_probability(kept: Mapping[int, float]) -> list[int]:

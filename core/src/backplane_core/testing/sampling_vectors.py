@@ -9,8 +9,9 @@ from pathlib import Path
 
 import msgspec
 
-from backplane_core.sampling import SamplingParams, sequence_seed, uniform
+from backplane_core.sampling import SamplingParams, Watermark, sequence_seed, uniform
 from backplane_core.testing import sampling_reference
+from backplane_core.watermark import green_ids
 
 FILE_NAME = "sampling_vectors.json"
 DRAW_MARGIN = 1e-3
@@ -70,10 +71,20 @@ class SeedVector(msgspec.Struct, frozen=True, kw_only=True):
     numbers: list[float]
 
 
+class GreenVector(msgspec.Struct, frozen=True, kw_only=True):
+    """Which of the first `num_tokens` ids are green after `previous`: ascending ids."""
+
+    previous: int
+    num_tokens: int
+    gamma: float
+    ids: list[int]
+
+
 class VectorFile(msgspec.Struct, frozen=True, kw_only=True):
     """Everything in the file."""
 
     seeds: list[SeedVector]
+    greens: list[GreenVector]
     cases: list[SamplingVector]
 
 
@@ -98,6 +109,9 @@ def build() -> VectorFile:
             _seed(seed, index)
             for seed in (0, 1, 42, 1234567, 2**63, 2**64 - 1)
             for index in (0, 1, 2, 7)
+        ],
+        greens=[
+            _green(previous, gamma) for previous in (0, 1, 258, 128_000) for gamma in (0.25, 0.5)
         ],
         cases=[
             *(_case(name, _LOGITS, params) for name, params in _PLAIN.items()),
@@ -166,7 +180,20 @@ _WITH_HISTORY = {
         frequency_penalty=0.3,
         presence_penalty=0.45,
     ),
+    "repetition counts the prompt, the others do not": SamplingParams(
+        temperature=0.9, repetition_penalty=1.4, frequency_penalty=0.5, presence_penalty=0.8
+    ),
+    "watermark": SamplingParams(watermark=Watermark()),
+    "watermark, greedy": SamplingParams(temperature=0.0, watermark=Watermark(delta=6.0)),
+    "watermark before bias and penalties": SamplingParams(
+        watermark=Watermark(gamma=0.25, delta=3.5),
+        logit_bias={9: -4.0, 1: 2.5},
+        repetition_penalty=1.3,
+        presence_penalty=0.4,
+        top_p=0.95,
+    ),
     "everything": SamplingParams(
+        watermark=Watermark(gamma=0.4, delta=1.3),
         logit_bias={7: 0.5, 4: -0.5},
         repetition_penalty=1.15,
         frequency_penalty=0.2,
@@ -198,7 +225,7 @@ def _case(
 ) -> SamplingVector:
     prompt, output, masked = prompt or [3, 1], output or [], masked or []
     by_id = dict(enumerate(logits))
-    processed = sampling_reference.process_logits(by_id, params, prompt + output, masked=masked)
+    processed = sampling_reference.process_logits(by_id, params, prompt, output, masked=masked)
     kept = sampling_reference.distribution(processed, params)
     return SamplingVector(
         name=name,
@@ -235,13 +262,20 @@ def _seed(seed: int, index: int) -> SeedVector:
     return SeedVector(seed=seed, index=index, sequence_seed=own, numbers=numbers)
 
 
+def _green(previous: int, gamma: float) -> GreenVector:
+    ids = green_ids(previous, 64, gamma)
+    return GreenVector(previous=previous, num_tokens=64, gamma=gamma, ids=ids)
+
+
 def write(path: Path) -> None:
     """Compute the vectors and store them at `path`, a line each."""
     vectors = build()
-    seeds, cases = (
-        b",\n".join(map(msgspec.json.encode, part)) for part in (vectors.seeds, vectors.cases)
+    parts = (
+        b'"%s": [\n%s\n]'
+        % (name.encode(), b",\n".join(map(msgspec.json.encode, getattr(vectors, name))))
+        for name in VectorFile.__struct_fields__
     )
-    path.write_bytes(b'{"seeds": [\n' + seeds + b'\n], "cases": [\n' + cases + b"\n]}\n")
+    path.write_bytes(b"{" + b", ".join(parts) + b"}\n")
 
 
 if __name__ == "__main__":

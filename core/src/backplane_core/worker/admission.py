@@ -69,6 +69,14 @@ def _check_sampling(sampling: SamplingParams) -> None:
         inside = math.isfinite(value) and (low < value or (low_included and value == low))
         if not (inside and value <= high):
             raise ValidationError(f"`{name}` of {value} is out of range", parameter=name)
+    if (mark := sampling.watermark) is not None and not (
+        0.0 < mark.gamma < 1.0 and math.isfinite(mark.delta)
+    ):
+        raise ValidationError(
+            f"`watermark` needs a gamma between 0 and 1 and a finite delta, not {mark.gamma} and "
+            f"{mark.delta}",
+            parameter="watermark",
+        )
     if sampling.top_k < 0:
         raise ValidationError(f"`top_k` of {sampling.top_k} is negative", parameter="top_k")
     if not 0 <= sampling.seed < 1 << 64:
