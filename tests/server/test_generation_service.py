@@ -54,6 +54,7 @@ class Link:
     """A worker that never answers `submit`."""
 
     outstanding_tokens = 0
+    adapters = frozenset()
 
     def __init__(self, info):
         self.info = info

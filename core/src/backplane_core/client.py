@@ -107,6 +107,12 @@ class RequestStream:
             self._connection.forget(self)
         self._wake()
 
+    def abandon(self, error: BackplaneError) -> None:
+        """Stop the request in the worker; the iterator raises `error` once it has run dry."""
+        if not self.finished:
+            self._connection.cancel(self.request_id)
+            self.fail(error)
+
     def push(self, item: StreamItem) -> None:
         """For the connection: an item arrived."""
         if isinstance(item, SequenceDelta):
@@ -147,7 +153,9 @@ class WorkerConnection:
         self._drained = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self.info: RunnerInfo
+        self.adapters: frozenset[str] = frozenset()
         self.worker_id = ""
+        self.socket_path = ""
         self.outstanding_tokens = 0
         self.closed = asyncio.Event()
         self.close_reason = ""
@@ -169,6 +177,7 @@ class WorkerConnection:
         except OSError as error:
             raise UnavailableError(f"no worker at {socket_path}: {error.strerror}") from error
         connection = cls(reader, writer, server_id)
+        connection.socket_path = socket_path
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
                 pending = await connection._shake_hands()
@@ -191,6 +200,7 @@ class WorkerConnection:
         match messages[0]:
             case Ready() as ready:
                 self.info = ready.info
+                self.adapters = frozenset(ready.adapters)
                 self.worker_id = ready.worker_id
                 return messages[1:]
             case Rejected() as rejected:
@@ -250,11 +260,13 @@ class WorkerConnection:
         """Make an adapter available under a name."""
         request_id = self.next_request_id()
         await self._ask(request_id, LoadAdapter(request_id=request_id, name=name, path=path), Done)
+        self.adapters |= {name}
 
     async def unload_adapter(self, name: str) -> None:
         """Forget an adapter."""
         request_id = self.next_request_id()
         await self._ask(request_id, UnloadAdapter(request_id=request_id, name=name), Done)
+        self.adapters -= {name}
 
     async def drain(self) -> None:
         """Ask the worker to take nothing new from anyone; returns when all is done."""

@@ -2,11 +2,12 @@
 
 BackplaneError
 ├── ValidationError
-│   └── BodyError               the request's body cannot be read as what the route takes
-│       ├── MalformedJsonError      not JSON
-│       ├── MediaTypeError          not declared to be JSON
-│       ├── PayloadTooLargeError    over the limit
-│       └── StalledBodyError        it does not arrive
+│   ├── BodyError               the request's body cannot be read as what the route takes
+│   │   ├── MalformedJsonError      not JSON
+│   │   ├── MediaTypeError          not declared to be JSON
+│   │   ├── PayloadTooLargeError    over the limit
+│   │   └── StalledBodyError        it does not arrive
+│   └── ModelNotFoundError      neither the served model's name nor an adapter's
 ├── UnauthorizedError           no key, or a wrong one
 ├── GenerationError
 │   └── IncompleteGenerationError   the stream ended before the sequence did
@@ -53,6 +54,12 @@ class StalledBodyError(BodyError):
     """The body stopped arriving."""
 
     code = "request_timeout"
+
+
+class ModelNotFoundError(ValidationError):
+    """The model that was asked for is not served, and names are taken strictly."""
+
+    code = "model_not_found"
 
 
 class UnauthorizedError(BackplaneError):

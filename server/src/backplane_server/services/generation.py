@@ -1,11 +1,14 @@
 """A request that a worker has accepted: its deltas decoded, its times taken, its end enforced."""
 
+import asyncio
 import time
+from array import array
 from collections.abc import AsyncGenerator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from backplane_core.client import StreamItem
+from backplane_core.errors import BackplaneError, DeadlineExceededError
 from backplane_core.messages import PromptLogprobs, SequenceDelta
 
 from backplane_server.errors import IncompleteGenerationError
@@ -34,16 +37,36 @@ class DeltaStream(Protocol):
         """Stop the request or one of its sequences."""
         ...
 
+    def abandon(self, error: BackplaneError) -> None:
+        """Stop the request; who reads on is told why."""
+        ...
+
+
+def _no_gaps() -> "array[float]":
+    return array("d")
+
 
 @dataclass(slots=True)
 class GenerationTimes:
-    """Moments of `time.monotonic()`, and what the worker measured. Seconds."""
+    """Moments of `time.monotonic()`, and what the worker measured. Seconds.
+
+    Attributes:
+        arrived, submitted, first_token, finished: of the request, its acceptance, its first
+            token here, its last.
+        queue_s, prefill_s: from acceptance to the first step; from there to the first token.
+        num_cached_tokens: prompt tokens that the worker did not compute again.
+        token_gaps_s: for each token but a sequence's first, the time since the one before;
+            tokens that come together share theirs.
+    """
 
     arrived: float
     submitted: float
     queue_s: float = 0.0
+    prefill_s: float = 0.0
+    num_cached_tokens: int = 0
     first_token: float | None = None
     finished: float | None = None
+    token_gaps_s: "array[float]" = field(default_factory=_no_gaps)
 
     @property
     def total_s(self) -> float:
@@ -91,6 +114,8 @@ class Generation:
         max_new_tokens: int,
         seed: int | None,
         times: GenerationTimes,
+        timeout_s: float | None = None,
+        length_first: bool = False,
     ) -> None:
         self.request: Final = request
         self.model: Final = model
@@ -107,11 +132,20 @@ class Generation:
                 shown_special_ids=model.table.ids_shown(
                     request.special_literals, everything=request.show_special
                 ),
+                length_at=max_new_tokens if length_first else None,
             )
             for index in range(request.num_sequences)
         ]
         self.prompt_tokens: Final[list[PromptToken]] = []
         self._stream = stream
+        self._told = self.choices
+        self._last_tokens = [0.0] * request.num_sequences
+        self._timer: asyncio.TimerHandle | None = None
+        if timeout_s is not None:
+            left_s = times.arrived + timeout_s - time.monotonic()
+            self._timer = asyncio.get_running_loop().call_later(
+                max(0.0, left_s), stream.abandon, overdue(timeout_s)
+            )
 
     @property
     def num_prompt_tokens(self) -> int:
@@ -120,13 +154,17 @@ class Generation:
 
     @property
     def num_new_tokens(self) -> int:
-        """Tokens of all sequences so far, up to their ends."""
-        return sum(choice.num_tokens for choice in self.choices)
+        """Tokens of the sequences that are told so far, up to their ends."""
+        return sum(choice.num_tokens for choice in self._told)
 
     @property
     def finished(self) -> bool:
         """Whether every sequence has come to its end."""
         return all(choice.finish is not None for choice in self.choices)
+
+    def tell_only(self, index: int) -> None:
+        """The answer is one sequence of several, so what is counted is that one."""
+        self._told = [self.choices[index]]
 
     async def batches(self) -> AsyncGenerator[list[ChoiceEvent], None]:
         """Events as they arrive, all that are there at a time.
@@ -141,10 +179,11 @@ class Generation:
             except StopAsyncIteration:
                 break
             events: list[ChoiceEvent] = []
+            now = time.monotonic()
             for news in (item, *self._stream.drain_nowait()):
                 if isinstance(news, PromptLogprobs):
                     self._take_prompt(news)
-                elif event := self._decode(news):
+                elif event := self._decode(news, now):
                     events.append(event)
             if any(event.finish is Finish.CANCELLED for event in events):
                 break
@@ -157,23 +196,46 @@ class Generation:
 
     def cancel(self) -> None:
         """Stop whatever still runs in the worker. Idempotent."""
+        if self._timer is not None:
+            self._timer.cancel()
         self._stream.cancel()
 
     def _take_prompt(self, news: PromptLogprobs) -> None:
         tops = news.top_logprobs or [[]] * len(news.token_ids)
         self.prompt_tokens.extend(map(PromptToken, news.token_ids, news.logprobs, tops))
 
-    def _decode(self, delta: SequenceDelta) -> ChoiceEvent | None:
+    def _decode(self, delta: SequenceDelta, now: float) -> ChoiceEvent | None:
         choice = self.choices[delta.index]
         if choice.finish is not None:
             return None
-        if delta.token_ids and self.times.first_token is None:
-            self.times.first_token = time.monotonic()
+        if delta.token_ids:
+            self._take_time(delta.index, len(delta.token_ids), now)
         event = choice.push(delta)
         if delta.timing is not None and delta.index == 0:
             self.times.queue_s = delta.timing.queue_s
+            self.times.prefill_s = delta.timing.prefill_s
+            self.times.num_cached_tokens = delta.timing.num_cached_tokens
         if event.finish is Finish.STOP_STRING and delta.finish_reason is None:
             self._stream.cancel(delta.index)
-        if self.finished:
-            self.times.finished = time.monotonic()
+        if event.finish is not None and self.finished:
+            self.times.finished = now
         return event if event.tokens or event.tail or event.finish else None
+
+    def _take_time(self, index: int, num_tokens: int, now: float) -> None:
+        times = self.times
+        last = self._last_tokens[index]
+        self._last_tokens[index] = now
+        if last:
+            gap = (now - last) / num_tokens
+            for _ in range(num_tokens):
+                times.token_gaps_s.append(gap)
+        elif times.first_token is None:
+            times.first_token = now
+
+
+def overdue(timeout_s: float) -> DeadlineExceededError:
+    """What a request is told that took too long."""
+    return DeadlineExceededError(
+        f"the request was not finished within {timeout_s:g} s",
+        remedy="ask for fewer tokens, or raise --request-timeout",
+    )

@@ -20,7 +20,7 @@ from backplane_core.vocabulary import TokenizerFile
 
 from backplane_server.errors import NotReadyError
 from backplane_server.metrics.metrics import Metrics
-from backplane_server.services.generation import Generation, GenerationTimes
+from backplane_server.services.generation import Generation, GenerationTimes, overdue
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.request_checks import check_request, fit_to_context
@@ -89,18 +89,32 @@ class GenerationService:
         Raises:
             ValidationError: outside the limits, or (`UnsupportedError`) the capabilities.
             OverloadedError: the worker has no room.
+            AdapterError: an adapter that nobody has.
             NotReadyError, UnavailableError: nobody can answer now.
+            DeadlineExceededError: it was not accepted in the time a request may take.
         """
         model = self.model
         request = request.fitted_to(model.info.capabilities)
         check_request(request, self.settings, model.info)
+        model.check_adapter(request.adapter)
         if self._num_starting >= _STARTING_PER_RUNNING * self.settings.max_concurrent_requests:
             raise OverloadedError("too many requests wait to be taken", retry_after_s=1.0)
         self._num_starting += 1
+        timeout = asyncio.timeout(self._left_s(arrived))
         try:
-            return await self._start(request, model, arrived)
+            async with timeout:
+                return await self._start(request, model, arrived)
+        except TimeoutError:
+            if timeout.expired():
+                raise overdue(self.settings.request_timeout_s or 0.0) from None
+            raise
         finally:
             self._num_starting -= 1
+
+    def _left_s(self, arrived: float) -> float | None:
+        """How long a request that arrived then may still take; None is for ever."""
+        timeout_s = self.settings.request_timeout_s
+        return None if timeout_s is None else max(0.0, arrived + timeout_s - time.monotonic())
 
     def check_together(self, requests: Sequence[GenerationRequest]) -> None:
         """Refuse generations of one HTTP request that a worker could never hold together.
@@ -130,8 +144,16 @@ class GenerationService:
         token_ids = await self._encode(request, model)
         max_new_tokens = fit_to_context(request, len(token_ids), model.info)
         seed = self._seed(request, model.info)
-        connection = self.pool.choose(token_ids)
-        submit = _submit(request, connection, token_ids, max_new_tokens, seed)
+        connection = self.pool.choose(token_ids, request.adapter)
+        left_s = self._left_s(arrived)
+        submit = _submit(
+            request,
+            connection.next_request_id(),
+            token_ids,
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            deadline=None if left_s is None else time.time() + left_s,
+        )
         stream = await connection.submit(submit)
         times = GenerationTimes(arrived, time.monotonic())
         self._metrics.accepted(len(token_ids), max_new_tokens)
@@ -143,6 +165,8 @@ class GenerationService:
             max_new_tokens=max_new_tokens,
             seed=seed,
             times=times,
+            timeout_s=self.settings.request_timeout_s,
+            length_first=self.settings.tgi_strict,
         )
 
     async def close(self) -> None:
@@ -184,12 +208,13 @@ class GenerationService:
             self._links.append(connection)
             limits = least_limits([link.info.limits for link in self._links])
             info = msgspec.structs.replace(connection.info, limits=limits)
+            adapters = frozenset[str]().union(*(link.adapters for link in self._links))
             previous = self._model
             if previous is not None and is_same_model(previous.info, info):
-                self._model = replace(previous, info=info)
+                self._model = replace(previous, info=info, adapters=adapters)
             else:
                 tokenizer = await asyncio.to_thread(self._make_tokenizer, info)
-                self._model = make_model(self.settings, info, tokenizer, self._renderer)
+                self._model = make_model(self.settings, info, tokenizer, self._renderer, adapters)
                 _close_tokenizer(previous)
             self._metrics.set_limits(limits)
 
@@ -206,14 +231,16 @@ def _close_tokenizer(model: ServedModel | None) -> None:
 
 def _submit(
     request: GenerationRequest,
-    connection: WorkerConnection,
+    request_id: str,
     token_ids: list[int],
+    *,
     max_new_tokens: int,
     seed: int | None,
+    deadline: float | None,
 ) -> Submit:
     sampling: SamplingParams = msgspec.structs.replace(request.sampling, seed=seed or 0)
     return Submit(
-        request_id=connection.next_request_id(),
+        request_id=request_id,
         prompt=[TokenSegment(token_ids=token_ids)],
         sampling=sampling,
         stopping=StoppingParams(
@@ -227,4 +254,5 @@ def _submit(
         prompt_logprobs=request.prompt_logprobs,
         grammar=request.grammar,
         adapter=request.adapter,
+        deadline=deadline,
     )

@@ -3,6 +3,8 @@
 The worker checks again; here the client's own names for the parameters are known.
 """
 
+from typing import Final
+
 from backplane_core.capability_check import unsupported
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import UnsupportedError, ValidationError
@@ -11,7 +13,10 @@ from backplane_core.sampling import StoppingParams
 
 from backplane_server.services.generation_request import GenerationRequest
 
-_MAX_STOP_CHARS = 1000
+_MAX_STOP_CHARS: Final = 1000
+_MAX_IDS_LISTED: Final = 1024
+# As many as OpenAI's routes promise; the native ones hold a request against TGI's setting first.
+_OPENAI_TOP_LOGPROBS: Final = 20
 
 
 def check_request(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
@@ -61,13 +66,8 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
         raise ValidationError(
             f"each string in `stop` must have 1 to {_MAX_STOP_CHARS} characters", parameter="stop"
         )
-    if (request.top_logprobs or 0) > settings.max_top_n_tokens:
-        name = request.name_of("top_logprobs")
-        raise ValidationError(
-            f"`{name}` must be at most {settings.max_top_n_tokens}, not {request.top_logprobs}",
-            parameter=name,
-            remedy="the flag --max-top-n-tokens sets the limit",
-        )
+    _check_logprobs(request, max(settings.max_top_n_tokens, _OPENAI_TOP_LOGPROBS))
+    _check_token_ids(request, len(info.vocabulary.tokens))
     if request.num_sequences > info.limits.max_sequences:
         name = request.name_of("num_sequences")
         raise ValidationError(
@@ -82,6 +82,36 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
         )
 
 
+def _check_logprobs(request: GenerationRequest, most: int) -> None:
+    for parameter in ("top_logprobs", "prompt_logprobs"):
+        count: int | None = getattr(request, parameter)
+        if (count or 0) > most:
+            name = request.name_of(parameter)
+            raise ValidationError(
+                f"`{name}` must be at most {most}, not {count}",
+                parameter=name,
+                remedy="the flag --max-top-n-tokens sets the limit",
+            )
+
+
+def _check_token_ids(request: GenerationRequest, num_vocabulary: int) -> None:
+    listed = {"logit_bias": request.sampling.logit_bias, "stop_token_ids": request.stop_token_ids}
+    for parameter, token_ids in listed.items():
+        name = request.name_of(parameter)
+        if len(token_ids) > _MAX_IDS_LISTED:
+            raise ValidationError(
+                f"`{name}` may name at most {_MAX_IDS_LISTED} tokens, not {len(token_ids)}",
+                parameter=name,
+            )
+        for token_id in token_ids:
+            if not 0 <= token_id < num_vocabulary:
+                raise ValidationError(
+                    f"`{name}` names token {token_id}, which is not one of the vocabulary's "
+                    f"{num_vocabulary}",
+                    parameter=name,
+                )
+
+
 def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: RunnerInfo) -> int:
     """How many new tokens the request may have at most.
 
@@ -90,6 +120,16 @@ def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: Run
     """
     limits = info.limits
     prompt_name = request.name_of("prompt")
+    room = limits.max_total_tokens - num_prompt_tokens
+    new_name = request.name_of("max_new_tokens")
+    max_new_tokens = max(0, room) if request.max_new_tokens is None else request.max_new_tokens
+    if max_new_tokens > room:
+        raise ValidationError(
+            f"`{prompt_name}` tokens + `{new_name}` must be <= {limits.max_total_tokens}. "
+            f"Given: {num_prompt_tokens} `{prompt_name}` tokens and {max_new_tokens} "
+            f"`{new_name}`",
+            parameter=prompt_name if request.max_new_tokens is None else new_name,
+        )
     if num_prompt_tokens > limits.max_input_tokens:
         raise ValidationError(
             f"`{prompt_name}` must have less than {limits.max_input_tokens + 1} tokens. "
@@ -100,18 +140,7 @@ def fit_to_context(request: GenerationRequest, num_prompt_tokens: int, info: Run
         name = request.name_of("min_new_tokens")
         raise ValidationError(
             f"`{name}` of {request.min_new_tokens} is more than "
-            f"`{request.name_of('max_new_tokens')}` of {request.max_new_tokens}",
+            f"`{new_name}` of {request.max_new_tokens}",
             parameter=name,
         )
-    room = limits.max_total_tokens - num_prompt_tokens
-    if request.max_new_tokens is None:
-        return max(1, room)
-    if request.max_new_tokens > room:
-        name = request.name_of("max_new_tokens")
-        raise ValidationError(
-            f"`{prompt_name}` tokens + `{name}` must be <= {limits.max_total_tokens}. "
-            f"Given: {num_prompt_tokens} `{prompt_name}` tokens and {request.max_new_tokens} "
-            f"`{name}`",
-            parameter=name,
-        )
-    return request.max_new_tokens
+    return max(1, max_new_tokens)

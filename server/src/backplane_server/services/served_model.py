@@ -7,8 +7,10 @@ from typing import Final
 
 from backplane_core.capabilities import Limits
 from backplane_core.control import ServerLaunch
+from backplane_core.errors import AdapterError
 from backplane_core.messages import RunnerInfo
 
+from backplane_server.errors import ModelNotFoundError
 from backplane_server.templates.chat_prompt import ChatPrompter, choose_templates
 from backplane_server.templates.renderer import TemplateRenderer
 from backplane_server.text.detokenizer import TokenTable
@@ -18,20 +20,74 @@ from backplane_server.tokenization.tokenizer import Tokenizer
 # client library puts in when it is given an address instead of a name.
 _ALIASES = frozenset({"", "tgi", "dummy"})
 _MAX_ALIASES_LOGGED: Final = 100
+_MAX_NAME_CHARS: Final = 200
+_MAX_NAMES_TOLD: Final = 20
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class ServedModel:
-    """One model, ready for requests. Shared by all of them; never changes."""
+    """One model, ready for requests. Shared by all of them; never changes.
+
+    Attributes:
+        name: what answers call it.
+        adapters: names of those that some worker has.
+        strict_name: whether a name that is nobody's is refused.
+        compute_type: what the operator says it runs on, else the device.
+    """
 
     name: str
     info: RunnerInfo
     table: TokenTable
     tokenizer: Tokenizer
     prompter: ChatPrompter
+    adapters: frozenset[str] = frozenset()
+    strict_name: bool = False
+    compute_type: str = ""
     _aliases_seen: set[str] = field(default_factory=set[str])
+
+    @property
+    def pipeline_tag(self) -> str:
+        """The Hub's word for what the model does: the one it came with, else by what it takes."""
+        can = self.info.capabilities
+        likely = "image-text-to-text" if "image" in can.modalities else "text-generation"
+        return self.info.model.detail.get("pipeline_tag", likely)
+
+    def resolve(self, name: str | None) -> str | None:
+        """The adapter that a request's `model` asks for; None is the model itself.
+
+        Raises:
+            ModelNotFoundError: the name is nobody's, and names are taken strictly.
+        """
+        if name is None or name in _ALIASES or name in {self.name, self.info.model.model_id}:
+            return None
+        if name in self.adapters:
+            return name
+        if self.strict_name:
+            raise ModelNotFoundError(
+                f"there is no model {name[:_MAX_NAME_CHARS]!r}; {self._served_names()}",
+                parameter="model",
+            )
+        self.note_name(name)
+        return None
+
+    def check_adapter(self, name: str | None) -> None:
+        """Refuse an adapter that nobody has; never answer with the bare model in its place.
+
+        Raises:
+            AdapterError: naming those that there are.
+        """
+        if name is not None and name not in self.adapters:
+            known = ", ".join(sorted(self.adapters)[:_MAX_NAMES_TOLD])
+            raise AdapterError(
+                f"there is no adapter {name[:_MAX_NAME_CHARS]!r}; known are: {known or 'none'}",
+                parameter="adapter_id",
+            )
+
+    def _served_names(self) -> str:
+        names = [self.name, *sorted(self.adapters)][:_MAX_NAMES_TOLD]
+        return f"served are: {', '.join(names)}"
 
     def note_name(self, name: str | None) -> None:
         """Take any name for the one model there is; an unexpected one is logged, once.
@@ -69,7 +125,11 @@ def least_limits(limits: Sequence[Limits]) -> Limits:
 
 
 def make_model(
-    settings: ServerLaunch, info: RunnerInfo, tokenizer: Tokenizer, renderer: TemplateRenderer
+    settings: ServerLaunch,
+    info: RunnerInfo,
+    tokenizer: Tokenizer,
+    renderer: TemplateRenderer,
+    adapters: frozenset[str] = frozenset(),
 ) -> ServedModel:
     """Put together what a worker's `Ready` and the settings say.
 
@@ -94,4 +154,7 @@ def make_model(
             bos_token=table.text_of(info.vocabulary.bos_token_id),
             eos_token=table.text_of(eos_ids[0] if eos_ids else None),
         ),
+        adapters=adapters,
+        strict_name=settings.strict_model_name,
+        compute_type=settings.compute_type or info.model.device,
     )

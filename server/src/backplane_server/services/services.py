@@ -26,7 +26,7 @@ class Services:
 
     def __init__(self, settings: ServerLaunch, renderer: TemplateRenderer | None = None) -> None:
         self.settings: Final = settings
-        self.metrics: Final = Metrics()
+        self.metrics: Final = Metrics(settings.metrics_dir)
         self.renderer: Final = renderer or RendererProcess()
         self.generation: Final = GenerationService(settings, self.renderer, self.metrics)
         self._logged_names: set[str] = set()

@@ -78,14 +78,21 @@ class WorkerPool:
         if connection := self._connections.pop(message.worker_id, None):
             connection.abort(f"{message.worker_id}: {message.summary}; its requests are lost")
 
-    def choose(self, token_ids: list[int]) -> WorkerConnection:
-        """The worker for a prompt.
+    def choose(self, token_ids: list[int], adapter: str | None = None) -> WorkerConnection:
+        """The worker for a prompt: one of those that have its adapter.
 
         Raises:
             NotReadyError: there is none.
+            UnavailableError: none of those that there are has the adapter.
         """
         if not (connections := self.connections):
             raise NotReadyError(self._readiness.report())
+        if adapter is not None:
+            connections = [link for link in connections if adapter in link.adapters]
+            if not connections:
+                raise UnavailableError(
+                    f"no worker with the adapter {adapter} answers", retry_after_s=1.0
+                )
         return self._policy(connections, token_ids)
 
     async def stats(self) -> dict[WorkerConnection, RunnerStats]:

@@ -66,6 +66,7 @@ class ChoiceDecoder:
         keep_stop: whether a stop string stays in the text. If not, tokens are held back while
             they may be part of one, and a stop token's own text is not shown either.
         shown_special_ids: special tokens whose literals are part of the visible text.
+        length_at: at this many tokens the end is `LENGTH`, whatever else it is: TGI's order.
 
     Attributes:
         num_tokens: tokens up to the one that ended the sequence, that one included.
@@ -81,6 +82,7 @@ class ChoiceDecoder:
         *,
         keep_stop: bool,
         shown_special_ids: frozenset[int] = frozenset(),
+        length_at: int | None = None,
     ) -> None:
         self.index: Final = index
         self.num_tokens = 0
@@ -89,6 +91,7 @@ class ChoiceDecoder:
         self._table = table
         self._keep_stop = keep_stop
         self._shown_special_ids = shown_special_ids
+        self._length_at = length_at
         self._detokenizer = IncrementalDetokenizer(table, shown_special_ids)
         self._matcher = StopMatcher(stops, keep=keep_stop)
         self._num_visible = 0
@@ -113,7 +116,7 @@ class ChoiceDecoder:
             if self.finish is not None:
                 break
         if self.finish is None and delta.finish_reason is not None:
-            self.finish = Finish(delta.finish_reason)
+            self.finish = self._end(Finish(delta.finish_reason))
             self._release(event, self._matcher.finish().num_visible)
             event.tail = self._detokenizer.finish()
         event.finish = self.finish
@@ -157,9 +160,13 @@ class ChoiceDecoder:
 
     def _cut(self, event: ChoiceEvent) -> None:
         """A stop string ends the visible text: of the next token its part before that stays."""
-        self.finish = Finish.STOP_STRING
+        self.finish = self._end(Finish.STOP_STRING)
         if self._held and self._num_visible > self._held_start:
             token = self._held.popleft()
             token.text = token.text[: self._num_visible - self._held_start]
             event.tokens.append(token)
         self._held.clear()
+
+    def _end(self, reason: Finish) -> Finish:
+        is_told_as_length = reason is not Finish.CANCELLED and self.num_tokens == self._length_at
+        return Finish.LENGTH if is_told_as_length else reason

@@ -14,6 +14,7 @@ import msgspec
 from backplane_core.errors import (
     AdapterError,
     BackplaneError,
+    DeadlineExceededError,
     EngineError,
     GenerationError,
     OverloadedError,
@@ -28,6 +29,7 @@ from backplane_server.errors import (
     IncompleteGenerationError,
     MalformedJsonError,
     MediaTypeError,
+    ModelNotFoundError,
     NotReadyError,
     PayloadTooLargeError,
     StalledBodyError,
@@ -72,6 +74,7 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
     MediaTypeError: Row(415, "validation", _INVALID, "validation"),
     PayloadTooLargeError: Row(413, "validation", _INVALID, "validation"),
     StalledBodyError: Row(408, "validation", _INVALID, "validation"),
+    ModelNotFoundError: Row(404, "model_not_found", _INVALID, "validation"),
     AdapterError: Row(422, "adapter_error", _INVALID, "validation", "Adapter error: "),
     TemplateError: Row(422, "template_error", _INVALID, "template", "Template error: "),
     ToolError: Row(422, "tool_error", _INVALID, "validation", "Tool error: "),
@@ -81,6 +84,7 @@ _ROWS: Final[dict[type[BaseException], Row]] = {
     ),
     UnavailableError: Row(503, "unavailable", "service_unavailable_error", "unavailable"),
     GenerationError: Row(424, "generation", _SERVER, "generation", _FAILED),
+    DeadlineExceededError: Row(504, "deadline_exceeded", "timeout_error", "generation"),
     EngineError: Row(424, "generation", _SERVER, "generation", _FAILED, shown=False),
     IncompleteGenerationError: Row(
         500, "incomplete_generation", _SERVER, "incomplete", "Incomplete generation: "
