@@ -1,11 +1,14 @@
 """`GET /health`, `/health/live`, `/health/ready` and `/metrics`: for probes and scrapers."""
 
+import asyncio
+
 import msgspec
 from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
-from backplane_server.metrics.exposition import CONTENT_TYPE, expose
+from backplane_server.metrics.exposition import CONTENT_TYPE
+from backplane_server.metrics.telling import tell
 from backplane_server.services.readiness import ReadinessReport
 from backplane_server.services.services import Services
 from backplane_server.web.responses import Answer
@@ -64,5 +67,5 @@ class HealthController(Controller):
         """Counters and gauges, the workers' among them, as Prometheus text."""
         pool = services.generation.pool
         stats = await pool.stats()
-        services.metrics.workers.update(pool.connections, stats)
-        return Answer(expose(services.metrics.registry), content_type=CONTENT_TYPE)
+        text = await asyncio.to_thread(tell, services.metrics, pool.connections, stats)
+        return Answer(text, content_type=CONTENT_TYPE)

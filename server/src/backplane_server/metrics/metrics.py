@@ -1,38 +1,67 @@
 """What happens to requests, as numbers. Each request is counted once, whatever its route.
 
-Names and buckets are TGI's; what TGI lacks begins with `backplane_`.
+Names and buckets are TGI's; what TGI lacks begins with `backplane_`. With a folder, the numbers of
+all servers that use it are told as sums, those of servers that are gone among them.
 """
 
+import os
+from bisect import bisect_left
+from collections import Counter as Counts
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, Literal, get_args
 
 from backplane_core.capabilities import Limits
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from backplane_core.messages import RunnerStats
+from backplane_core.telemetry import DURATION_BOUNDS
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client.core import HistogramMetricFamily
+from prometheus_client.multiprocess import MultiProcessCollector
 
-from backplane_server.metrics.worker_gauges import WorkerGauges
+from backplane_server.metrics.worker_records import Records, WorkerRecords
 
 # TGI's, and "unavailable", which TGI does not have as it refuses connections while it loads.
 FailureLabel = Literal[
     "overloaded", "validation", "generation", "incomplete", "dropped", "template", "unavailable"
 ]
 
-DURATION_BUCKETS: Final = tuple(0.00015 * 1.5**step for step in range(35))
 _NUM_LINEAR: Final = 100
+# Histograms whose buckets depend on the model: name and help.
+_GENERATED: Final = ("tgi_request_generated_tokens", "Tokens generated.")
+_INPUT: Final = ("tgi_request_input_length", "Tokens of the prompt.")
+_MAX_NEW: Final = ("tgi_request_max_new_tokens", "Tokens allowed to generate.")
+
+
+class _BulkHistogram(Histogram):
+    """A histogram without labels that takes many observations at once."""
+
+    def observe_all(self, amounts: Sequence[float]) -> None:
+        """Like `observe` for each."""
+        if amounts:
+            places = Counts(bisect_left(self._upper_bounds, amount) for amount in amounts)
+            for place, count in places.items():
+                self._buckets[place].inc(count)
+            self._sum.inc(sum(amounts))
 
 
 class Metrics:
-    """One per server, with a registry of its own."""
+    """One per server.
 
-    def __init__(self) -> None:
-        self.registry: Final = CollectorRegistry()
-        self.workers: Final = WorkerGauges(self.registry)
-        self._requests = Counter(
-            "tgi_request_count", "Requests that arrived.", registry=self.registry
-        )
-        self._successes = Counter(
-            "tgi_request_success", "Requests answered in full.", registry=self.registry
-        )
+    Args:
+        folder: shared by the servers of one launch; None keeps the numbers in this process. A
+            process that gives one must have set `PROMETHEUS_MULTIPROC_DIR` to it before it
+            imported prometheus_client, which puts every value into a file there.
+    """
+
+    def __init__(self, folder: str | None = None) -> None:
+        self._folder = Path(folder) if folder else None
+        self._registry = CollectorRegistry()
+        self._records = WorkerRecords(self._folder)
+        self._requests = self._counter("tgi_request_count", "Requests that arrived.")
+        self._successes = self._counter("tgi_request_success", "Requests answered in full.")
         self._failures = Counter(
-            "tgi_request_failure", "Requests that failed.", ["err"], registry=self.registry
+            "tgi_request_failure", "Requests that failed.", ["err"], registry=self._registry
         )
         for label in get_args(FailureLabel):
             self._failures.labels(label)
@@ -48,24 +77,41 @@ class Metrics:
         self._first_token = self._seconds(
             "backplane_request_first_token_duration", "Arrival to first token."
         )
+        self._between = _BulkHistogram(
+            "backplane_inter_token_duration",
+            "A sequence's token after the one before.",
+            buckets=DURATION_BOUNDS,
+            registry=self._registry,
+        )
+        self._in_flight = Gauge(
+            "backplane_requests_in_flight",
+            "Requests that have arrived and not ended.",
+            registry=self._registry,
+            multiprocess_mode="livesum",
+        )
+        self._in_flight.set(0)  # the file may be that of a process which had the same id
         self._generated: Histogram | None = None
         self._input: Histogram | None = None
         self._max_new: Histogram | None = None
+
+    # ── requests ─────────────────────────────────────────────────────────────────────────
 
     def set_limits(self, limits: Limits) -> None:
         """Make the histograms whose buckets depend on the model; the first model decides."""
         if self._generated is not None:
             return
-        total, inputs = limits.max_total_tokens, limits.max_input_tokens
-        self._generated = self._tokens("tgi_request_generated_tokens", "Tokens generated.", total)
-        self._input = self._tokens("tgi_request_input_length", "Tokens of the prompt.", inputs)
-        self._max_new = self._tokens(
-            "tgi_request_max_new_tokens", "Tokens allowed to generate.", total
-        )
+        self._generated = self._tokens(*_GENERATED, limits.max_total_tokens)
+        self._input = self._tokens(*_INPUT, limits.max_input_tokens)
+        self._max_new = self._tokens(*_MAX_NEW, limits.max_total_tokens)
 
     def arrived(self) -> None:
-        """A request came in."""
+        """A request came in; `left` follows."""
         self._requests.inc()
+        self._in_flight.inc()
+
+    def left(self) -> None:
+        """A request that arrived is over, by whatever end."""
+        self._in_flight.dec()
 
     def accepted(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
         """A worker took a request, or one prompt of several."""
@@ -76,6 +122,10 @@ class Metrics:
     def first_token(self, seconds: float) -> None:
         """A request's first token is there."""
         self._first_token.observe(seconds)
+
+    def token_gaps(self, seconds: Sequence[float]) -> None:
+        """Times between tokens of a sequence."""
+        self._between.observe_all(seconds)
 
     def answered(self) -> None:
         """A request that generates nothing was answered."""
@@ -104,9 +154,50 @@ class Metrics:
         """A request was refused, failed, or lost its client."""
         self._failures.labels(label).inc()
 
+    # ── telling ──────────────────────────────────────────────────────────────────────────
+
+    def note_workers(self, news: Mapping[str, RunnerStats]) -> Records:
+        """Keep what workers just said, by their lives; every worker's last words. Reads files."""
+        return self._records.update(news)
+
+    def request_series(self) -> list[Metric]:
+        """Every series of the servers, in the order of their names. Reads files."""
+        if self._folder is None:
+            families = {family.name: family for family in self._registry.collect()}
+        else:
+            _forget_gauges_of_the_dead(self._folder)
+            collector = MultiProcessCollector(None, str(self._folder))
+            families = {family.name: family for family in collector.collect()}
+        for name, text in (_GENERATED, _INPUT, _MAX_NEW):
+            if name not in families:  # there has been no model yet
+                families[name] = HistogramMetricFamily(name, text, [("+Inf", 0)], 0)
+        return [families[name] for name in sorted(families)]
+
+    # ── making ───────────────────────────────────────────────────────────────────────────
+
+    def _counter(self, name: str, text: str) -> Counter:
+        return Counter(name, text, registry=self._registry)
+
     def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=DURATION_BUCKETS, registry=self.registry)
+        return Histogram(name, text, buckets=DURATION_BOUNDS, registry=self._registry)
 
     def _tokens(self, name: str, text: str, limit: int) -> Histogram:
         buckets = [limit / _NUM_LINEAR * step for step in range(1, _NUM_LINEAR + 1)]
-        return Histogram(name, text, buckets=buckets, registry=self.registry)
+        return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+
+def _forget_gauges_of_the_dead(folder: Path) -> None:
+    """A gauge is of now, so it goes with its process; counters stay."""
+    for path in folder.glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if not _lives(int(pid)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(pid: int) -> bool:
+    with suppress(PermissionError):
+        try:
+            os.kill(pid, 0)
+        except ProcessLookupError:
+            return False
+    return True

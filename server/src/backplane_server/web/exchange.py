@@ -98,11 +98,14 @@ class Exchange:
 
     def close(self) -> None:
         """Cancel what still runs. A request that is neither answered nor failed was dropped."""
+        metrics = self.services.metrics
         for generation in self._generations:
             generation.cancel()
+            metrics.token_gaps(generation.times.token_gaps_s)
         if not self._settled:
             self._settled = True
-            self.services.metrics.failed("dropped")
+            metrics.failed("dropped")
+        metrics.left()
         self.services.leave()
 
     def succeed(self) -> None:
