@@ -45,6 +45,8 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
         adapters_per_batch: how many distinct adapters one batch may mix, the bare model counted
             as one; 0 is no adapters.
         max_draft_tokens: draft tokens a decode may write and accept beyond its one token.
+        max_scored_tokens: most prompt tokens in one `execute` whose logprobs are asked for, over
+            all sequences: each needs its own row of logits. 0 is no prompt logprobs.
     """
 
     layout: MemoryLayout
@@ -58,6 +60,7 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     shareable: bool = True
     adapters_per_batch: int = 0
     max_draft_tokens: int = 0
+    max_scored_tokens: int = 0
 
 
 class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,7 +77,11 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
             more (PAGED only); valid until `execute` returns.
         num_draft_tokens: for how many draft tokens beyond `token_ids` there is room. With k
             tokens returned, those of the first k-1 stay in the cache and the executor has
-            dropped what it rejected.
+            dropped what it rejected. Sequences with a guide get none.
+        scored_positions: positions among those of `token_ids`, from whose logits the prompt token
+            that follows is to be scored: that at p + 1 for each p. The answer, in this order, is
+            `StepResult.prompt_scores[seq_id]`, with `sequence.request.prompt_logprobs`
+            alternatives each. Empty where nothing is asked.
     """
 
     seq_id: int
@@ -84,6 +91,13 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
     sample: bool
     block_table: list[int] = []
     num_draft_tokens: int = 0
+    scored_positions: range = range(0)
+
+    @property
+    def scored_token_ids(self) -> list[int]:
+        """The prompt tokens to score, in the order of `scored_positions`."""
+        positions = self.scored_positions
+        return self.sequence.token_ids[positions.start + 1 : positions.stop + 1]
 
 
 class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True):
@@ -109,15 +123,30 @@ class SampledTokens(msgspec.Struct, frozen=True):
     top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
+class PromptScores(msgspec.Struct, frozen=True):
+    """Logprobs of a chunk's `scored_token_ids`, from the model's own logits.
+
+    `top_logprobs` holds, where alternatives were asked for (`prompt_logprobs` above 0), the
+    highest `(token id, logprob)` pairs at each of these places, best first.
+    """
+
+    logprobs: list[float]
+    top_logprobs: list[list[tuple[int, float]]] | None = None
+
+
 class StepResult(msgspec.Struct, frozen=True):
     """Results in the order of `ScheduledBatch.sequences`.
 
-    None where nothing was sampled; a `BackplaneError` fails that request alone. `sampling_s` is
-    how much of `execute`'s time went into sampling, where that is known apart from computing.
+    Attributes:
+        results: None where nothing was sampled; a `BackplaneError` fails that request alone.
+        sampling_s: how much of `execute`'s time went into sampling, where that is known apart
+            from computing.
+        prompt_scores: by `seq_id`, for those with `scored_positions` and no error.
     """
 
     results: list[SampledTokens | BackplaneError | None]
     sampling_s: float = 0.0
+    prompt_scores: dict[int, PromptScores] = {}
 
 
 class Executor(ABC):
@@ -131,6 +160,13 @@ class Executor(ABC):
     @abstractmethod
     def execute(self, batch: ScheduledBatch) -> StepResult:
         """Compute a batch: write keys and values at the positions given, sample where asked.
+
+        Where the runner's capabilities name grammars and `scheduled.sequence.guide` is not None,
+        the sampler keeps only the tokens of `guide.allowed()`, after the penalties and before the
+        temperature; greedy sequences too, and it does not mask end tokens for `min_new_tokens`
+        itself, as that mask has done so. A `GenerationError` of `allowed()` is that sequence's
+        result. Ask for it after the forward pass: until then it is being made. Logprobs that
+        are reported come from the logits before any mask.
 
         Raises:
             OutOfMemoryError: nothing was computed; the scheduler retries with less.

@@ -3,6 +3,7 @@
 import dataclasses
 from enum import Enum
 
+from backplane_core.guidance.guide import SequenceGuide
 from backplane_core.messages import FinishReason, Submit
 from backplane_core.sampling import SamplingParams, StoppingParams, sequence_seed
 
@@ -30,6 +31,7 @@ class Sequence:
         num_matched_tokens: those found in the cache at its present stay there.
         block_table: physical blocks (paged memory only).
         block_hashes: of the leading full blocks, as far as they were needed (paged memory only).
+        guide: what its grammar allows next, where the request has one.
         prefix_salt: sequences share cached prefixes only under equal salts.
         rank: place in the queue, lower first: aged arrival, number of the request, index.
         arrival_s, start_s, first_token_s: monotonic seconds.
@@ -47,6 +49,7 @@ class Sequence:
     num_matched_tokens: int = 0
     block_table: list[int] = dataclasses.field(default_factory=list[int])
     block_hashes: list[bytes] = dataclasses.field(default_factory=list[bytes])
+    guide: SequenceGuide | None = None
     prefix_salt: bytes = b""
     rank: tuple[float, int, int] = (0.0, 0, 0)
     finish_reason: FinishReason | None = None

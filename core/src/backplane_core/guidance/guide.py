@@ -1,0 +1,183 @@
+"""`SequenceGuide`: which tokens may come next in one sequence, by its grammar.
+
+Masks are made on a thread of their own while the model computes; whoever samples waits for the
+one it needs, within a budget. Knows nothing of batches.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Executor, Future
+from typing import TYPE_CHECKING
+
+from backplane_core.errors import BackplaneError, GenerationError
+from backplane_core.guidance.limits import GuidanceLimits
+from backplane_core.sampling import StoppingParams
+
+if TYPE_CHECKING:
+    from llguidance import LLMatcher
+
+_log = logging.getLogger(__name__)
+
+_TOO_COMPLEX = frozenset({"ParserTooComplex", "LexerTooComplex"})
+
+
+class SequenceGuide:
+    """One sequence's place in its grammar. Survives preemption: it follows tokens, not the cache.
+
+    End tokens are allowed where the grammar accepts what is there, and nowhere else. While
+    `ignore_eos` or `min_new_tokens` forbid an end they are left out of the mask as long as any
+    other token may follow; where only the end may follow, it is allowed, whatever they say.
+
+    `allowed` and `advance` are for one thread, the engine's; masks are made on `pool`'s.
+    """
+
+    def __init__(
+        self,
+        pool: Executor,
+        limits: GuidanceLimits,
+        *,
+        stopping: StoppingParams,
+        eos_token_ids: Iterable[int],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._clock = clock
+        self._min_new_tokens = stopping.min_new_tokens
+        self._ignore_eos = stopping.ignore_eos
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._end_token_ids = self._eos_token_ids | frozenset(stopping.stop_token_ids)
+        self._num_tokens = 0
+        self._matcher: LLMatcher | None = None
+        self._mask: Future[bytes] = Future()
+        self._started_s: float | None = None
+        self._closed = threading.Event()
+
+    @property
+    def ready(self) -> bool:
+        """Whether the first mask is there, or the reason why there is none."""
+        return self._matcher is not None or self._mask.done()
+
+    def begin(self, compiled: "Future[LLMatcher]", ready: Callable[[], None]) -> None:
+        """Start from a compiled grammar; `ready` is called, on any thread, when `self.ready`."""
+
+        def first_mask() -> bytes:
+            matcher = compiled.result().deep_copy()
+            mask = self._compute(matcher, (), 0)
+            self._matcher = matcher
+            return mask
+
+        def start(_: object) -> None:
+            self._mask.add_done_callback(lambda _: ready())
+            self._submit(first_mask, self._mask)
+
+        compiled.add_done_callback(start)
+
+    def allowed(self) -> memoryview:
+        """The tokens that may come next, as a bitmask: ⌈vocabulary / 32⌉ little-endian words.
+
+        Bit `id % 32` of word `id // 32` is that token's. Waits for the mask within the budget.
+
+        Raises:
+            GenerationError: the mask took too long, the grammar became too complex, or a token
+                was appended that it does not allow. It concerns this sequence alone.
+        """
+        return memoryview(self._result())
+
+    def advance(self, token_ids: Sequence[int]) -> None:
+        """Tokens were appended: begin the mask of what follows. Returns at once."""
+        matcher = self._matcher
+        if matcher is None:
+            raise AssertionError("a sequence was sampled before its grammar was ready")
+        previous, self._mask = self._mask, Future()
+        tokens = tuple(token_ids)
+        self._num_tokens += len(tokens)
+        num_tokens = self._num_tokens
+
+        def next_mask() -> bytes:
+            previous.result()  # what went wrong once stays wrong
+            return self._compute(matcher, tokens, num_tokens)
+
+        self._submit(next_mask, self._mask)
+
+    def close(self) -> None:
+        """The sequence is over: masks not yet begun are not made."""
+        self._closed.set()
+
+    # ── the engine's side ────────────────────────────────────────────────────────────────
+
+    def _submit(self, task: Callable[[], bytes], mask: "Future[bytes]") -> None:
+        self._started_s = None
+
+        def run() -> None:
+            if self._closed.is_set():
+                mask.cancel()
+                return
+            self._started_s = self._clock()
+            try:
+                result = task()
+            except BackplaneError as error:
+                mask.set_exception(error)
+            except BaseException as error:  # noqa: BLE001 - native code panics past Exception
+                _log.exception("a grammar could not be followed")
+                failed = GenerationError("the grammar could not be followed")
+                failed.__cause__ = error
+                mask.set_exception(failed)
+            else:
+                mask.set_result(result)
+
+        self._pool.submit(run)
+
+    def _result(self) -> bytes:
+        limits = self._limits
+        until_s = self._clock() + limits.queue_s
+        while True:
+            now_s = self._clock()
+            started_s = self._started_s
+            end_s = min(until_s, now_s + limits.mask_s)
+            if started_s is not None:
+                end_s = started_s + limits.mask_s
+            try:
+                return self._mask.result(timeout=max(0.0, end_s - now_s))
+            except TimeoutError:
+                if started_s is None and self._clock() < until_s:
+                    continue
+                why = "no thread was free" if started_s is None else "its mask took too long"
+                raise GenerationError(
+                    f"the grammar could not be followed: {why}",
+                    remedy="try again, or use a simpler grammar",
+                ) from None
+
+    # ── the pool's side ──────────────────────────────────────────────────────────────────
+
+    def _compute(self, matcher: "LLMatcher", token_ids: tuple[int, ...], num_tokens: int) -> bytes:
+        if token_ids and not matcher.consume_tokens(list(token_ids)):
+            raise _error_of(matcher)
+        mask = matcher.compute_bitmask()
+        # In trouble it allows the end, as if the text were whole.
+        if matcher.is_error():
+            raise _error_of(matcher)
+        return self._without_early_end(mask, num_tokens)
+
+    def _without_early_end(self, mask: bytes, num_tokens: int) -> bytes:
+        if num_tokens < self._min_new_tokens:
+            forbidden = self._end_token_ids
+        elif self._ignore_eos:
+            forbidden = self._eos_token_ids
+        else:
+            return mask
+        rest = bytearray(mask)
+        for token_id in forbidden:
+            rest[token_id // 8] &= ~(1 << token_id % 8)
+        return bytes(rest) if any(rest) else mask
+
+
+def _error_of(matcher: "LLMatcher") -> GenerationError:
+    _log.warning("a grammar could not be followed: %s", matcher.get_error())
+    if matcher.stop_reason() in _TOO_COMPLEX:
+        return GenerationError(
+            "the grammar became too complex to be followed", remedy="use a simpler grammar"
+        )
+    return GenerationError("a token was sampled that the grammar does not allow")
