@@ -4,14 +4,23 @@ import itertools
 import math
 from collections.abc import Iterator
 
+import msgspec
 import numpy as np
 import pytest
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
-from backplane_core.messages import Submit, TokenSegment
-from backplane_core.sampling import SamplingParams, StoppingParams, sequence_seed, uniform
+from backplane_core.messages import Grammar, Submit, TokenSegment
+from backplane_core.sampling import (
+    SamplingParams,
+    StoppingParams,
+    Watermark,
+    sequence_seed,
+    uniform,
+)
 from backplane_core.testing import sampling_reference, sampling_vectors
-from backplane_llamacpp.sampler import Sampler, needs_only_argmax
+from backplane_core.watermark import green_ids
+from backplane_llamacpp.logits_processors import GreenList, needs_only_argmax
+from backplane_llamacpp.sampler import Sampler
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -97,6 +106,8 @@ share = st.integers(0, 1000).map(lambda thousandths: thousandths / 1000)
 token_ids = st.lists(st.integers(0, 47), max_size=12)
 random_params = st.builds(
     SamplingParams,
+    watermark=st.none()
+    | st.builds(Watermark, gamma=st.sampled_from([0.25, 0.5]), delta=st.sampled_from([2.0, -1.0])),
     logit_bias=st.dictionaries(
         st.integers(0, 47), st.sampled_from([-100.0, -1.5, 2.5]), max_size=4
     ),
@@ -115,15 +126,18 @@ random_params = st.builds(
 @settings(max_examples=600, deadline=None)
 @given(
     params=random_params,
-    prompt=token_ids,
+    prompt=token_ids.filter(bool),
     output=token_ids,
+    allowed=st.none() | st.sets(st.integers(0, 47), min_size=1),
     masked=st.lists(st.integers(0, 47), max_size=3, unique=True),
     random_state=st.integers(0, 2**32 - 1),
 )
 def test_random_parameters_against_the_reference(
+    *,
     params: SamplingParams,
     prompt: list[int],
     output: list[int],
+    allowed: set[int] | None,
     masked: list[int],
     random_state: int,
 ) -> None:
@@ -131,18 +145,20 @@ def test_random_parameters_against_the_reference(
     before = logits.copy()
     one = sequence(prompt, output, params, **masking(masked, len(output)))
     sampler = sampler_for(48)
-    token_id = sampler.sample(0, one, logits)
+    mask = None if allowed is None else np.isin(np.arange(48), list(allowed))
+    token_id = sampler.sample(0, one, logits, mask)
     assert np.array_equal(logits, before)
+    assert allowed is None or token_id in allowed
 
     model_logits = dict(enumerate(map(float, logits)))
     processed = sampling_reference.process_logits(
-        model_logits, params, prompt, output, masked=masked
+        model_logits, params, prompt, output, masked=masked, allowed=allowed
     )
     expected = sampling_reference.distribution(processed, params)
     if params.greedy:
         assert token_id in expected
         return
-    ids, weights = sampler.candidates(sampler.processed(0, one, logits), params)
+    ids, weights = sampler.candidates(sampler.processed(0, one, logits, mask), params)
     kept = dict(zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
     kept = {key: value for key, value in kept.items() if value > 1e-9}
     expected = {key: value for key, value in expected.items() if value > 1e-9}
@@ -217,11 +233,40 @@ def test_penalty_counts_follow_the_output_and_a_reused_id_starts_anew() -> None:
     logits = np.linspace(0, 1, 16, dtype=np.float32)
     params = SamplingParams(temperature=0.0, frequency_penalty=0.4)
     one = sequence([15, 15], [], params)
-    for expected in (14, 13, 12, 11):
+    for expected in (15, 14, 13, 12):
         assert sampler.sample(3, one, logits) == expected
         one.token_ids.append(expected)
     fresh = sequence([0], [], params)  # the id 3 again, without `forget`
     assert sampler.sample(3, fresh, logits) == 15
+
+
+def test_the_repetition_penalty_looks_at_the_prompt_too() -> None:
+    sampler = sampler_for(16)
+    logits = np.linspace(1, 2, 16, dtype=np.float32)
+    params = SamplingParams(temperature=0.0, repetition_penalty=3.0)
+    one = sequence([15, 14], [], params)
+    for expected in (13, 12):
+        assert sampler.sample(3, one, logits) == expected
+        one.token_ids.append(expected)
+
+
+@pytest.mark.parametrize("gamma", [0.1, 0.5])
+def test_the_green_list_is_cores(gamma: float) -> None:
+    greens = GreenList(500)
+    for previous in (0, 3, 499, 128_000, 3):
+        found = np.flatnonzero(greens.after(previous, gamma)).tolist()
+        assert found == green_ids(previous, 500, gamma)
+
+
+def test_an_end_token_comes_early_where_the_grammar_allows_nothing_else() -> None:
+    logits = np.array([0, 1, 2, 3, 4, 5, 6, 7], np.float32)
+    stopping = StoppingParams(max_new_tokens=9, min_new_tokens=2, stop_token_ids=(6,))
+    greedy = SamplingParams(temperature=0.0)
+    one = sequence([1], [], greedy, stopping=stopping, eos=frozenset({7}))
+    allowed = np.isin(np.arange(8), [2, 6, 7])
+    assert sampler_for(8).sample(0, one, logits, allowed) == 2
+    allowed[2] = False
+    assert sampler_for(8).sample(0, one, logits, allowed) == 7
 
 
 def test_end_tokens_are_masked_until_min_new_tokens() -> None:
@@ -262,6 +307,7 @@ def test_no_possible_token_is_an_error(broken: float) -> None:
         {"repetition_penalty": 1.1},
         {"frequency_penalty": 0.1},
         {"presence_penalty": 0.1},
+        {"watermark": Watermark()},
     ],
 )
 def test_the_fast_path_is_for_plain_greedy_alone(not_plain: dict[str, object]) -> None:
@@ -272,6 +318,10 @@ def test_the_fast_path_is_for_plain_greedy_alone(not_plain: dict[str, object]) -
     waiting = StoppingParams(max_new_tokens=5, min_new_tokens=1)
     held = sequence([1], [], SamplingParams(temperature=0.0), stopping=waiting)
     assert not needs_only_argmax([held])
+    guided = sequence([1], [], SamplingParams(temperature=0.0))
+    grammar = Grammar(kind="regex", source="a")
+    guided.request = msgspec.structs.replace(guided.request, grammar=grammar)
+    assert not needs_only_argmax([plain, guided])
 
 
 @pytest.mark.parametrize("n_vocab", [5, 512, 513, 5000])

@@ -18,9 +18,10 @@ from backplane_core.batching.executor import (
 )
 from backplane_core.errors import BackplaneError, GenerationError, OutOfMemoryError
 
+from backplane_llamacpp.logits_processors import needs_only_argmax
 from backplane_llamacpp.native import log
 from backplane_llamacpp.native.context import NativeContext, TokenBatch
-from backplane_llamacpp.sampler import Sampler, needs_only_argmax
+from backplane_llamacpp.sampler import Sampler
 
 _log = logging.getLogger(__name__)
 

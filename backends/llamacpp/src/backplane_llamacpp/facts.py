@@ -64,8 +64,8 @@ def capabilities(model: NativeModel) -> Capabilities:
     """What the runner honours for this model."""
     return Capabilities(
         sampling=(
-            *("logit_bias", "repetition_penalty", "frequency_penalty", "presence_penalty"),
-            *("temperature", "top_k", "top_p", "min_p", "typical_p", "seed"),
+            *("watermark", "logit_bias", "repetition_penalty", "frequency_penalty"),
+            *("presence_penalty", "temperature", "top_k", "top_p", "min_p", "typical_p", "seed"),
         ),
         stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
         max_top_logprobs=min(_MAX_TOP_LOGPROBS, model.n_vocab),

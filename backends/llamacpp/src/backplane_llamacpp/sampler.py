@@ -4,18 +4,15 @@ The heavy step, finding the highest of a whole vocabulary, is llama.cpp's native
 remains is small and done in numpy. Knows nothing of contexts or batches.
 """
 
-import collections
-from collections.abc import Sequence as Items
-
 import numpy as np
 import numpy.typing as npt
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
 from backplane_core.sampling import SamplingParams, uniform
 
+from backplane_llamacpp.logits_processors import Allowed, Logits, LogitsProcessors
 from backplane_llamacpp.native.top_k import HighestLogits
 
-Logits = npt.NDArray[np.float32]
 Ids = npt.NDArray[np.intp]
 Weights = npt.NDArray[np.float64]
 
@@ -28,24 +25,6 @@ _BLOCK = 512
 _HOTTEST = 1e30
 
 
-class TokenCounts:
-    """How often each token stands in a sequence's prompt and output, kept up step by step."""
-
-    def __init__(self, sequence: Sequence) -> None:
-        self.sequence = sequence
-        self._num_seen = 0
-        self._counts: collections.Counter[int] = collections.Counter()
-
-    def update(self) -> tuple[npt.NDArray[np.int64], Weights]:
-        """Count what is new in the sequence and return all distinct ids with their counts."""
-        token_ids = self.sequence.token_ids
-        self._counts.update(token_ids[self._num_seen :])
-        self._num_seen = len(token_ids)
-        size = len(self._counts)
-        ids = np.fromiter(self._counts.keys(), np.int64, size)
-        return ids, np.fromiter(self._counts.values(), np.float64, size)
-
-
 class Sampler:
     """Samples for many sequences; keeps penalty counts per `seq_id` until `forget`."""
 
@@ -53,59 +32,47 @@ class Sampler:
         self._n_vocab = n_vocab
         self._all_ids: Ids = np.arange(n_vocab)
         self._highest = HighestLogits(n_vocab)
-        self._counts: dict[int, TokenCounts] = {}
+        self._processors = LogitsProcessors(n_vocab)
 
     def forget(self, seq_id: int) -> None:
         """Drop a sequence's counts."""
-        self._counts.pop(seq_id, None)
+        self._processors.forget(seq_id)
 
     def close(self) -> None:
         """Free native samplers."""
         self._highest.close()
 
-    def sample(self, seq_id: int, sequence: Sequence, logits: Logits) -> int:
+    def sample(
+        self, seq_id: int, sequence: Sequence, logits: Logits, allowed: Allowed | None = None
+    ) -> int:
         """The token after `sequence.token_ids`; `logits`, one row, are left as they are.
+
+        Args:
+            seq_id: what the sequence's counts are kept under.
+            sequence: its parameters and tokens.
+            logits: one row, of the whole vocabulary.
+            allowed: which tokens a grammar lets come; None is no grammar.
 
         Raises:
             GenerationError: no token is possible, or the model's logits are not numbers.
         """
-        processed = self.processed(seq_id, sequence, logits)
+        processed = self.processed(seq_id, sequence, logits, allowed)
         highest = int(processed.argmax())
         if not np.isfinite(processed[highest]):
             raise GenerationError(
                 "no token can follow: every logit is masked or not a number",
-                remedy="look at logit_bias and min_new_tokens; else the model file may be broken",
+                remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
+                "may be broken",
             )
         if sequence.sampling.greedy:
             return highest
         return self.draw(processed, sequence.sampling, sequence.seed, len(sequence.token_ids))
 
-    def processed(self, seq_id: int, sequence: Sequence, logits: Logits) -> Logits:
-        """Bias, penalties and masks applied; the very same array where there are none."""
-        params = sequence.sampling
-        masked = end_token_ids_to_mask(sequence)
-        penalized = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-        if not params.logit_bias and not masked and penalized == (1.0, 0.0, 0.0):
-            return logits
-        logits = logits.copy()
-        for token_id, bias in params.logit_bias.items():
-            if 0 <= token_id < self._n_vocab:
-                logits[token_id] += bias
-        if penalized != (1.0, 0.0, 0.0):
-            ids, counts = self._counts_of(seq_id, sequence).update()
-            seen = logits[ids].astype(np.float64)
-            penalty = params.repetition_penalty
-            seen = np.where(seen > 0, seen / penalty, seen * penalty)
-            logits[ids] = seen - counts * params.frequency_penalty - params.presence_penalty
-        if masked:
-            logits[masked] = -np.inf
-        return logits
-
-    def _counts_of(self, seq_id: int, sequence: Sequence) -> TokenCounts:
-        counts = self._counts.get(seq_id)
-        if counts is None or counts.sequence is not sequence:
-            counts = self._counts[seq_id] = TokenCounts(sequence)
-        return counts
+    def processed(
+        self, seq_id: int, sequence: Sequence, logits: Logits, allowed: Allowed | None = None
+    ) -> Logits:
+        """Watermark, bias, penalties and masks applied; the same array where there are none."""
+        return self._processors.processed(seq_id, sequence, logits, allowed)
 
     def candidates(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
         """What the truncations keep: ascending ids and their weights; temperature is not 0."""
@@ -184,28 +151,6 @@ class Sampler:
             ids = ids[_descending(logits[ids])]
             top = [(int(top_id), float(logits[top_id]) - normalizer) for top_id in ids]
         return float(logits[token_id]) - normalizer, top
-
-
-def end_token_ids_to_mask(sequence: Sequence) -> list[int]:
-    """End tokens that may not come yet, because of `min_new_tokens`."""
-    stopping = sequence.stopping
-    if sequence.num_output_tokens >= stopping.min_new_tokens:
-        return []
-    return [*sequence.eos_token_ids, *stopping.stop_token_ids]
-
-
-def needs_only_argmax(sequences: Items[Sequence]) -> bool:
-    """Whether all of these are plain greedy: no bias, penalties, masks or logprobs."""
-    return all(
-        sequence.sampling.greedy
-        and sequence.request.top_logprobs is None
-        and not sequence.sampling.logit_bias
-        and sequence.sampling.repetition_penalty == 1.0
-        and sequence.sampling.frequency_penalty == 0.0
-        and sequence.sampling.presence_penalty == 0.0
-        and sequence.num_output_tokens >= sequence.stopping.min_new_tokens
-        for sequence in sequences
-    )
 
 
 def _index_at(weights: Weights | Logits, number: float) -> int:

@@ -125,7 +125,7 @@ class EchoSequence:
         alternatives = self.owner.alternatives
         allowed = alternatives.allowed(self.output) if alternatives else None
         masked: set[int] = set()
-        if len(self.output) < request.stopping.min_new_tokens and allowed != {EOS}:
+        if len(self.output) < request.stopping.min_new_tokens:
             masked = {EOS, *request.stopping.stop_token_ids}
         logits = echo_model.logits_around(expected, request.sampling.logit_bias, allowed)
         token_id = sampling_reference.sample(

@@ -27,9 +27,12 @@ def process_logits(
         params: the request's parameters.
         prompt: its token ids; at least one.
         output: the token ids so far.
-        masked: ids that may not come: end tokens before `min_new_tokens`.
+        masked: ids that may not come: end tokens before `min_new_tokens`. They may after all
+            where `allowed` holds no others.
         allowed: the only ids a grammar lets come; None is no grammar.
     """
+    if allowed is not None and set(allowed) <= set(masked):
+        masked = ()
     sampled = Counter(output)
     seen = sampled.keys() | set(prompt)
     previous = output[-1] if output else prompt[-1]
