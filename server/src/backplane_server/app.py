@@ -4,10 +4,10 @@ from typing import Any
 
 from backplane_core.control import ServerLaunch
 from litestar import Litestar, Request
-from litestar.config.cors import CORSConfig
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Response
+from litestar.types import ASGIApp
 
 from backplane_server.controllers.chat import ChatController
 from backplane_server.controllers.completions import CompletionsController
@@ -16,23 +16,32 @@ from backplane_server.controllers.model_facts import ModelFactsController
 from backplane_server.controllers.native import NativeController
 from backplane_server.controllers.pages import PagesController
 from backplane_server.controllers.root import RootController
+from backplane_server.controllers.tokens import TokensController
+from backplane_server.pages.docs import DOCS_PATHS
 from backplane_server.services.services import Services
 from backplane_server.web.auth import Authentication
+from backplane_server.web.cors import Cors, origin_policy
 from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
 from backplane_server.web.head_requests import HeadRequests
 from backplane_server.web.host_check import HostCheck, is_loopback
+from backplane_server.web.open_routes import open_routes
+from backplane_server.web.request_log import RequestLog
+from backplane_server.web.routes import RouteNames
 
 AnyRequest = Request[Any, Any, Any]
 
 
 def create_app(services: Services) -> Litestar:
-    """The ASGI application. The caller feeds `services` with workers and closes it."""
-    settings = services.settings
-    cors = settings.cors_allow_origin
+    """The ASGI application. The caller feeds `services` with workers and closes it.
+
+    Raises:
+        SetupError: a setting names what there is not.
+    """
     app = Litestar(
         route_handlers=[
             RootController,
             NativeController,
+            TokensController,
             ChatController,
             CompletionsController,
             ModelFactsController,
@@ -42,15 +51,26 @@ def create_app(services: Services) -> Litestar:
         dependencies={"services": Provide(lambda: services, sync_to_thread=False)},
         signature_types=[Services],
         exception_handlers={HTTPException: _http_exception, Exception: _exception},
-        cors_config=_cors(cors) if cors else None,
         openapi_config=None,  # the document is our own: bodies are read by our own gate
         request_max_body_size=None,  # likewise: its limit is ours
         logging_config=None,
     )
-    guarded = Authentication(app.asgi_handler, settings.api_keys, allow_preflight=bool(cors))
-    names = (settings.hostname, *settings.allowed_hosts)
-    app.asgi_handler = HeadRequests(HostCheck(guarded, names, any_name=not _is_private(settings)))
+    app.asgi_handler = _with_edges(app, services.settings)
     return app
+
+
+def _with_edges(app: Litestar, settings: ServerLaunch) -> ASGIApp:
+    """The application behind everything that looks at every request, the outermost last."""
+    handler = Authentication(
+        app.asgi_handler,
+        settings.api_keys,
+        open_routes(settings.open_routes, DOCS_PATHS, tgi_strict=settings.tgi_strict),
+    )
+    names = (settings.hostname, *settings.allowed_hosts)
+    handler = HostCheck(handler, names, any_name=not _is_private(settings))
+    handler = HeadRequests(handler)
+    handler = Cors(handler, origin_policy(settings))
+    return RequestLog(handler, RouteNames(route.path for route in app.routes))
 
 
 def _is_private(settings: ServerLaunch) -> bool:
@@ -62,14 +82,6 @@ def _is_private(settings: ServerLaunch) -> bool:
     if settings.api_keys:
         return False
     return bool(settings.allowed_hosts) or is_loopback(settings.hostname)
-
-
-def _cors(origins: tuple[str, ...]) -> CORSConfig:
-    return CORSConfig(
-        allow_origins=list(origins),
-        allow_methods=["GET", "POST"],
-        allow_headers=["content-type", "authorization"],
-    )
 
 
 def _exception(request: AnyRequest, error: Exception) -> Response[bytes]:

@@ -15,7 +15,10 @@ from backplane_server.controllers.model_facts import ModelsInfo
 from backplane_server.dialects.chat_types import ChatChunk, ChatCompletion, ChatRequest
 from backplane_server.dialects.completions_types import Completion, CompletionRequest
 from backplane_server.dialects.native_types import (
+    ChatTokenizeResponse,
     CompatGenerateRequest,
+    DetokenizeRequest,
+    DetokenizeResponse,
     GenerateRequest,
     GenerateResponse,
     Info,
@@ -52,6 +55,10 @@ ROUTES: Final = (
         StreamResponse,
     ),
     Route("post", "/tokenize", "Tokens of a text", GenerateRequest, list[SimpleToken]),
+    Route("post", "/detokenize", "Text of tokens", DetokenizeRequest, DetokenizeResponse),
+    Route(
+        "post", "/chat_tokenize", "Prompt and tokens of a chat", ChatRequest, ChatTokenizeResponse
+    ),
     Route(
         "post",
         "/v1/chat/completions",
@@ -64,6 +71,7 @@ ROUTES: Final = (
     Route("get", "/v1/models", "The served model", answer=ModelsInfo),
     Route("get", "/info", "Model and limits", answer=Info),
     Route("get", "/health", "Whether requests can be answered"),
+    Route("get", "/ping", "The same, by SageMaker's name"),
     Route("get", "/health/live", "Whether the process lives"),
     Route("get", "/health/ready", "Whether requests can be answered, without a key"),
     Route("get", "/metrics", "Prometheus metrics", answer=str, media_type="text/plain"),

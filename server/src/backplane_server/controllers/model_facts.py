@@ -40,9 +40,9 @@ class ModelFactsController(Controller):
         facts = Info(
             model_id=model.info.model.model_id,
             model_sha=model.info.model.sha,
-            model_pipeline_tag="text-generation",
+            model_pipeline_tag=model.pipeline_tag,
             max_concurrent_requests=settings.max_concurrent_requests,
-            max_best_of=1,  # more is refused in this version
+            max_best_of=settings.max_best_of,
             max_stop_sequences=settings.max_stop_sequences,
             max_input_tokens=model.info.limits.max_input_tokens,
             max_total_tokens=model.info.limits.max_total_tokens,
@@ -50,8 +50,8 @@ class ModelFactsController(Controller):
             max_client_batch_size=settings.max_client_batch_size,
             router="text-generation-router",  # what clients of TGI look for
             version=__version__,
-            sha=None,
-            docker_label=None,
+            sha=None,  # of a build from a git checkout, as TGI has it; ours are of a version
+            docker_label=settings.docker_label,
             backend=model.info.model.backend,
             backend_version=model.info.model.backend_version,
             device=model.info.model.device,

@@ -1,43 +1,42 @@
-"""`POST /generate`, `/generate_stream` and `/tokenize`: TGI's native routes."""
+"""`POST /generate` and `/generate_stream`: TGI's native generation; and `GET /ping`."""
 
-import asyncio
 from typing import Final
 
 import msgspec
-from litestar import Controller, post
+from litestar import Controller, get, post
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
-from backplane_server.dialects.native import NativeCollector, NativePlan, NativeStream, plan
+from backplane_server.controllers.health import health_answer
+from backplane_server.dialects.native import NativePlan, plan
+from backplane_server.dialects.native_answers import NativeCollector
+from backplane_server.dialects.native_stream import NativeStream
 from backplane_server.dialects.native_types import (
+    CompatGenerateRequest,
     GenerateParameters,
     GenerateRequest,
     GenerateResponse,
-    SimpleToken,
 )
-from backplane_server.dialects.not_yet import NATIVE, DefinedFields
 from backplane_server.services.services import Services
-from backplane_server.services.text_bounds import check_length
-from backplane_server.tokenization.tokenizer import TokenSpan
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
 NESTED: Final[dict[str, type[msgspec.Struct]]] = {"parameters": GenerateParameters}
-_generate_body: Final = BodyReader(GenerateRequest, NESTED, unknown=DefinedFields(NATIVE))
+_body: Final = BodyReader(GenerateRequest, NESTED)
 
 
 class NativeController(Controller):
-    """Generation and tokens the way TGI's own clients ask for them."""
+    """Generation the way TGI's own clients ask for it."""
 
     @post("/generate")
     async def generate(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
         """The whole text at once."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            native = plan(body.inputs, body.parameters, stream=False)
+            native = plan_for(current, body, stream=False)
             return current.answer(await answer_whole(current, native))
 
-        return await exchange(request, services, _generate_body, handle)
+        return await exchange(request, services, _body, handle)
 
     @post("/generate_stream")
     async def generate_stream(
@@ -46,22 +45,22 @@ class NativeController(Controller):
         """One event a token."""
 
         async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            return await answer_stream(current, plan(body.inputs, body.parameters, stream=True))
+            return await answer_stream(current, plan_for(current, body, stream=True))
 
-        return await exchange(request, services, _generate_body, handle)
+        return await exchange(request, services, _body, handle)
 
-    @post("/tokenize")
-    async def tokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The tokens of `inputs` and where they stand in it."""
+    @get("/ping")
+    async def ping(self, services: NamedDependency[Services]) -> ASGIApp:
+        """The same as `/health`, by the name that SageMaker asks for."""
+        return health_answer(services)
 
-        async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            model = services.generation.model
-            max_tokens = model.info.limits.max_input_tokens
-            check_length(body.inputs, "inputs", max_tokens, model.table)
-            spans = await model.tokenizer.encode_spans(body.inputs, max_tokens)
-            return current.answer(await asyncio.to_thread(_simple_tokens, body.inputs, spans))
 
-        return await exchange(request, services, _generate_body, handle)
+def plan_for(
+    current: Exchange, body: GenerateRequest | CompatGenerateRequest, *, stream: bool
+) -> NativePlan:
+    """Understand a request. Raises as `plan`, and `NotReadyError`."""
+    services = current.services
+    return plan(body, services.settings, services.generation.model, stream=stream)
 
 
 async def answer_whole(current: Exchange, native: NativePlan) -> GenerateResponse:
@@ -78,16 +77,3 @@ async def answer_stream(current: Exchange, native: NativePlan) -> ASGIApp:
     """Have the request accepted; the stream follows."""
     generation = await current.start(native.generation)
     return current.stream(NativeStream(native, generation))
-
-
-def _simple_tokens(inputs: str, spans: list[TokenSpan]) -> list[SimpleToken]:
-    text = inputs.encode()
-    return [
-        SimpleToken(
-            span.token_id,
-            text[span.start : span.stop].decode("utf-8", "replace"),
-            span.start,
-            span.stop,
-        )
-        for span in spans
-    ]

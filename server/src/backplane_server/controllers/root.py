@@ -7,10 +7,13 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.controllers.health import health_answer
-from backplane_server.controllers.native import NESTED, answer_stream, answer_whole
-from backplane_server.dialects.native import plan
+from backplane_server.controllers.native import (
+    NESTED,
+    answer_stream,
+    answer_whole,
+    plan_for,
+)
 from backplane_server.dialects.native_types import CompatGenerateRequest
-from backplane_server.dialects.not_yet import NATIVE, DefinedFields
 from backplane_server.pages.home import HOME_PAGE, HOME_POLICY, SAFE_HEADERS
 from backplane_server.services.services import Services
 from backplane_server.web.auth import asks_for_home_page
@@ -18,7 +21,7 @@ from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 from backplane_server.web.responses import Answer
 
-_body: Final = BodyReader(CompatGenerateRequest, NESTED, unknown=DefinedFields(NATIVE))
+_body: Final = BodyReader(CompatGenerateRequest, NESTED)
 
 
 class RootController(Controller):
@@ -29,9 +32,7 @@ class RootController(Controller):
         """The older form: an array of one answer, or a stream."""
 
         async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
-            native = plan(
-                body.inputs, body.parameters, stream=bool(body.stream), full_text_default=True
-            )
+            native = plan_for(current, body, stream=bool(body.stream))
             if body.stream:
                 return await answer_stream(current, native)
             return current.answer([await answer_whole(current, native)])

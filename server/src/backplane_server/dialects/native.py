@@ -1,40 +1,38 @@
-"""TGI's native dialect: parameters to a `GenerationRequest`, events to answers and frames."""
+"""TGI's native dialect: a body's parameters to a `GenerationRequest`."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
-import msgspec
-from backplane_core.errors import ValidationError
-from backplane_core.sampling import SamplingParams
-from msgspec import UNSET
+from backplane_core.control import ServerLaunch
+from backplane_core.sampling import SamplingParams, Watermark
 
+from backplane_server.dialects.native_checks import (
+    NativeRules,
+    num_sequences,
+    stop_strings,
+)
 from backplane_server.dialects.native_types import (
-    Details,
-    FinishReason,
+    CompatGenerateRequest,
     GenerateParameters,
-    GenerateResponse,
-    StreamDetails,
-    StreamResponse,
-    Token,
+    GenerateRequest,
 )
 from backplane_server.dialects.not_yet import refuse_not_yet
-from backplane_server.errors import IncompleteGenerationError
-from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
-from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
-from backplane_server.text.detokenizer import TokenTable
-from backplane_server.web.errors import Dialect
-from backplane_server.web.event_stream import frame
+from backplane_server.services.served_model import ServedModel
 
-_NAMES: Final = {"prompt": "inputs", "top_logprobs": "top_n_tokens"}
-_FINISH: Final[dict[Finish, FinishReason]] = {
-    Finish.LENGTH: "length",
-    Finish.EOS: "eos_token",
-    Finish.STOP_TOKEN: "eos_token",
-    Finish.STOP_STRING: "stop_sequence",
+_NAMES: Final = {
+    "prompt": "inputs",
+    "logprobs": "top_n_tokens",
+    "top_logprobs": "top_n_tokens",
+    "num_sequences": "best_of",
+    "prompt_logprobs": "decoder_input_details",
+    "adapter": "adapter_id",
 }
+# Which of several is best is told by their logprobs.
+_BEST_OF_NAMES: Final = {**_NAMES, "logprobs": "best_of"}
 # Parameters left out altogether sample; present but without `do_sample`, they do not.
 _LEFT_OUT: Final = GenerateParameters(do_sample=True)
+_FULL_TEXT_TAG: Final = "text-generation"
 
 
 @dataclass(frozen=True)
@@ -54,66 +52,82 @@ class NativePlan:
 
 
 def plan(
-    inputs: str,
-    parameters: GenerateParameters | None,
+    body: GenerateRequest | CompatGenerateRequest,
+    settings: ServerLaunch,
+    model: ServedModel,
     *,
     stream: bool,
-    full_text_default: bool = False,
 ) -> NativePlan:
     """Translate a request.
 
     Args:
-        inputs: the prompt.
-        parameters: as sent; None where they were left out.
+        body: as sent. That of `POST /` has the full text by default, where the model is one
+            that continues text.
+        settings: the operator's limits.
+        model: what is served.
         stream: whether the answer is a stream, which shows every token's logprob.
-        full_text_default: what `return_full_text` is where it is left out.
 
     Raises:
-        UnsupportedError: a parameter that this version does not have.
-        ValidationError: a seed that is too large.
+        ValidationError: a parameter outside its range.
     """
-    asked = parameters or _LEFT_OUT
-    refuse_not_yet(
-        {
-            "best_of": asked.best_of,
-            "watermark": asked.watermark,
-            "grammar": asked.grammar,
-            "decoder_input_details": asked.decoder_input_details,
-            "adapter_id": asked.adapter_id,
-        }
-    )
-    if asked.seed is not None and asked.seed >= 1 << 64:
-        raise ValidationError("`seed` must be less than 2**64", parameter="seed")
-    details = bool(asked.details)
-    wants_logprobs = stream or details
-    full_text = full_text_default if asked.return_full_text is None else asked.return_full_text
-    stops = [asked.stop] if isinstance(asked.stop, str) else asked.stop or []
+    asked = body.parameters or _LEFT_OUT
+    rules = NativeRules(settings=settings, max_input_tokens=model.info.limits.max_input_tokens)
+    rules.check(body.inputs, asked, stream=stream)
+    refuse_not_yet({"grammar": asked.grammar})
+    count = num_sequences(asked)
+    details = bool(asked.details or asked.decoder_input_details)
+    is_shown = stream or details
     return NativePlan(
         generation=GenerationRequest(
-            prompt=inputs,
-            add_special=True,
-            sampling=_sampling(asked),
+            prompt=body.inputs,
+            add_special=body.add_special_tokens is not False,
+            sampling=_sampling(asked, settings),
             seed=asked.seed,
             max_new_tokens=asked.max_new_tokens,
-            stops=tuple(stops),
+            stops=tuple(stop_strings(asked)),
             keep_stop=True,
-            top_logprobs=asked.top_n_tokens or 0 if wants_logprobs else None,
-            implied_logprobs=not asked.top_n_tokens,
+            top_logprobs=_top_logprobs(asked, is_shown=is_shown),
+            implied_logprobs=count == 1 and not asked.top_n_tokens,
+            prompt_logprobs=0 if _tells_prefill(asked, settings) else None,
+            num_sequences=count,
             truncate=asked.truncate,
-            names=_NAMES,
+            adapter=asked.adapter_id or None,
+            names=_NAMES if count == 1 else _BEST_OF_NAMES,
         ),
         details=details,
-        top_tokens=bool(asked.top_n_tokens) and wants_logprobs,
-        prefix=inputs if full_text else "",
+        top_tokens=bool(asked.top_n_tokens) and is_shown,
+        prefix=body.inputs if _wants_full_text(body, asked, model) else "",
     )
 
 
-def _sampling(asked: GenerateParameters) -> SamplingParams:
-    narrows = (asked.temperature or 1.0) != 1.0 or any(
+def _wants_full_text(
+    body: GenerateRequest | CompatGenerateRequest, asked: GenerateParameters, model: ServedModel
+) -> bool:
+    if asked.return_full_text is not None:
+        return asked.return_full_text
+    return isinstance(body, CompatGenerateRequest) and model.pipeline_tag == _FULL_TEXT_TAG
+
+
+def _tells_prefill(asked: GenerateParameters, settings: ServerLaunch) -> bool:
+    """TGI leaves the list empty, unless it was started with a flag."""
+    allowed = settings.enable_prefill_logprobs or not settings.tgi_strict
+    return bool(asked.decoder_input_details) and allowed
+
+
+def _top_logprobs(asked: GenerateParameters, *, is_shown: bool) -> int | None:
+    if is_shown:
+        return asked.top_n_tokens or 0
+    return 0 if num_sequences(asked) > 1 else None
+
+
+def _sampling(asked: GenerateParameters, settings: ServerLaunch) -> SamplingParams:
+    warps = asked.temperature not in {None, 1.0} or any(
         value is not None for value in (asked.top_k, asked.top_p, asked.typical_p)
     )
-    samples = asked.do_sample or narrows
+    samples = asked.do_sample or warps or num_sequences(asked) > 1
+    watermark = Watermark(gamma=settings.watermark_gamma, delta=settings.watermark_delta)
     return SamplingParams(
+        watermark=watermark if asked.watermark else None,
         repetition_penalty=asked.repetition_penalty or 1.0,
         frequency_penalty=asked.frequency_penalty or 0.0,
         temperature=(asked.temperature or 1.0) if samples else 0.0,
@@ -121,117 +135,3 @@ def _sampling(asked: GenerateParameters) -> SamplingParams:
         top_p=asked.top_p or 1.0,
         typical_p=asked.typical_p or 1.0,
     )
-
-
-class NativeCollector:
-    """Gathers the tokens that `details` lists while a generation runs."""
-
-    def __init__(self, native: NativePlan, generation: Generation) -> None:
-        self._plan = native
-        self._generation = generation
-        self._tokens: list[Token] = []
-        self._top_tokens: list[list[Token]] = []
-
-    def add(self, event: ChoiceEvent) -> None:
-        """Take news of the sequence."""
-        if not self._plan.details:
-            return
-        table = self._generation.model.table
-        for token in event.tokens:
-            self._tokens.append(_token(table, token))
-            if self._plan.top_tokens:
-                self._top_tokens.append(_top_tokens(table, token))
-
-    def response(self) -> GenerateResponse:
-        """The answer, once the generation has ended."""
-        choice = self._generation.choices[0]
-        text = self._plan.prefix + choice.text
-        if not self._plan.details:
-            return GenerateResponse(generated_text=text)
-        return GenerateResponse(
-            generated_text=text,
-            details=Details(
-                finish_reason=_FINISH[choice.finish or Finish.LENGTH],
-                generated_tokens=choice.num_tokens,
-                seed=self._generation.seed,
-                prefill=[],
-                tokens=self._tokens,
-                top_tokens=self._top_tokens or UNSET,
-            ),
-        )
-
-
-class NativeStream:
-    """Writes a native stream: one event a token, the last with the whole text."""
-
-    dialect: Dialect = "native"
-
-    def __init__(self, native: NativePlan, generation: Generation) -> None:
-        self._plan = native
-        self._generation = generation
-        self._index = 0
-        self._last: TokenOut | None = None
-
-    def event(self, prompt: int, event: ChoiceEvent) -> bytes:  # noqa: ARG002 - there is one prompt
-        """Frames for news of the sequence.
-
-        Raises:
-            IncompleteGenerationError: it ended before its first token.
-        """
-        tokens = event.tokens
-        if event.finish is not None and not tokens:
-            # A runner may tell the end after the last token, which had an event already. That
-            # token comes once more: to hold each back until the next is there would cost every
-            # stream a step.
-            tokens = [self._repeated(event.tail)]
-        last = len(tokens) - 1
-        return b"".join(
-            self._frame(token, event.finish if position == last else None)
-            for position, token in enumerate(tokens)
-        )
-
-    def end(self) -> bytes:
-        """Native streams have no end marker."""
-        return b""
-
-    def _repeated(self, text: str) -> TokenOut:
-        if self._last is None:
-            raise IncompleteGenerationError("the sequence ended before its first token")
-        self._index -= 1
-        return replace(self._last, text=text, silent=False)
-
-    def _frame(self, token: TokenOut, finish: Finish | None) -> bytes:
-        self._index += 1
-        self._last = token
-        table = self._generation.model.table
-        choice = self._generation.choices[0]
-        response = StreamResponse(
-            index=self._index,
-            token=_token(table, token),
-            top_tokens=_top_tokens(table, token) if self._plan.top_tokens else UNSET,
-            generated_text=None if finish is None else self._plan.prefix + choice.text,
-            details=None if finish is None else self._details(_FINISH[finish]),
-        )
-        return frame(msgspec.json.encode(response))
-
-    def _details(self, reason: FinishReason) -> StreamDetails | None:
-        if not self._plan.details:
-            return None
-        return StreamDetails(
-            finish_reason=reason,
-            generated_tokens=self._generation.choices[0].num_tokens,
-            seed=self._generation.seed,
-            input_length=self._generation.num_prompt_tokens,
-        )
-
-
-def _token(table: TokenTable, token: TokenOut) -> Token:
-    text = table.literal(token.token_id) if token.silent else token.text
-    return Token(token.token_id, text, token.logprob, table.is_special(token.token_id))
-
-
-def _top_tokens(table: TokenTable, token: TokenOut) -> list[Token]:
-    return [
-        Token(token_id, table.literal(token_id), logprob, table.is_special(token_id))
-        for token_id, logprob in token.top_logprobs or []
-    ]

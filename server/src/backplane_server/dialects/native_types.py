@@ -5,11 +5,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-Positive = Annotated[float, Meta(gt=0, le=1000)]
-Share = Annotated[float, Meta(gt=0, lt=1)]
-Penalty = Annotated[float, Meta(ge=-2, le=2)]
-Count = Annotated[int, Meta(ge=1, le=2**32 - 1)]
-Seed = Annotated[int, Meta(ge=0)]  # below 2**64, which a bound here cannot say
+# The types alone, as TGI's: what a value may be is looked at in order, in `native_checks`.
+U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
+I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
+U64 = Annotated[int, Meta(ge=0)]  # below 2**64, which a bound here cannot say
+TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
@@ -17,23 +17,23 @@ FinishReason = Literal["length", "eos_token", "stop_sequence"]
 class GenerateParameters(msgspec.Struct, kw_only=True, frozen=True):
     """How to generate. Everything may be left out or null."""
 
-    best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
-    temperature: Positive | None = None
-    repetition_penalty: Positive | None = None
-    frequency_penalty: Penalty | None = None
-    top_k: Annotated[int, Meta(ge=1, le=2**31 - 1)] | None = None
-    top_p: Share | None = None
-    typical_p: Share | None = None
+    best_of: U32 | None = None
+    temperature: float | None = None
+    repetition_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_k: I32 | None = None
+    top_p: float | None = None
+    typical_p: float | None = None
     do_sample: bool | None = None
-    max_new_tokens: Count | None = None
+    max_new_tokens: U32 | None = None
     return_full_text: bool | None = None
     stop: str | list[str] | None = None
-    truncate: Count | None = None
+    truncate: U32 | None = None
     watermark: bool | None = None
     details: bool | None = None
     decoder_input_details: bool | None = None
-    seed: Seed | None = None
-    top_n_tokens: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    seed: U64 | None = None
+    top_n_tokens: U32 | None = None
     grammar: Any = None
     adapter_id: str | None = None
 
@@ -43,6 +43,7 @@ class GenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
 
     inputs: str
     parameters: GenerateParameters | None = None
+    add_special_tokens: bool | None = None
 
 
 class CompatGenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
@@ -51,6 +52,7 @@ class CompatGenerateRequest(msgspec.Struct, kw_only=True, frozen=True):
     inputs: str
     parameters: GenerateParameters | None = None
     stream: bool | None = None
+    add_special_tokens: bool | None = None
 
 
 class Token(msgspec.Struct, frozen=True):
@@ -70,6 +72,18 @@ class PrefillToken(msgspec.Struct, frozen=True):
     logprob: float | None
 
 
+class BestOfSequence(msgspec.Struct, frozen=True, kw_only=True):
+    """A continuation that `best_of` did not choose."""
+
+    generated_text: str
+    finish_reason: FinishReason
+    generated_tokens: int
+    seed: int | None
+    prefill: list[PrefillToken]
+    tokens: list[Token]
+    top_tokens: list[list[Token]] | UnsetType = UNSET
+
+
 class Details(msgspec.Struct, frozen=True, kw_only=True):
     """What `details` adds to an answer."""
 
@@ -78,6 +92,7 @@ class Details(msgspec.Struct, frozen=True, kw_only=True):
     seed: int | None
     prefill: list[PrefillToken]
     tokens: list[Token]
+    best_of_sequences: list[BestOfSequence] | UnsetType = UNSET
     top_tokens: list[list[Token]] | UnsetType = UNSET
 
 
@@ -114,6 +129,28 @@ class SimpleToken(msgspec.Struct, frozen=True):
     text: str
     start: int
     stop: int
+
+
+class DetokenizeRequest(msgspec.Struct, kw_only=True, frozen=True):
+    """Body of `/detokenize`: token ids under either name."""
+
+    tokens: list[TokenId] | None = None
+    ids: list[TokenId] | None = None
+    skip_special_tokens: bool | None = None
+
+
+class DetokenizeResponse(msgspec.Struct, kw_only=True, frozen=True):
+    """Answer of `/detokenize`: the text, and once more under the name that vLLM gives it."""
+
+    text: str
+    prompt: str
+
+
+class ChatTokenizeResponse(msgspec.Struct, kw_only=True, frozen=True):
+    """Answer of `/chat_tokenize`."""
+
+    tokenize_response: list[SimpleToken]
+    templated_text: str
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):

@@ -3,6 +3,7 @@
 The worker checks again; here the client's own names for the parameters are known.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from backplane_core.capability_check import unsupported
@@ -55,17 +56,7 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
     if not request.prompt:
         name = request.name_of("prompt")
         raise ValidationError(f"`{name}` cannot be empty", parameter=name)
-    if len(request.stops) > settings.max_stop_sequences:
-        raise ValidationError(
-            f"`stop` may hold at most {settings.max_stop_sequences} strings, not "
-            f"{len(request.stops)}",
-            parameter="stop",
-            remedy="the flag --max-stop-sequences sets the limit",
-        )
-    if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in request.stops):
-        raise ValidationError(
-            f"each string in `stop` must have 1 to {_MAX_STOP_CHARS} characters", parameter="stop"
-        )
+    check_stops(request.stops, settings)
     _check_logprobs(request, max(settings.max_top_n_tokens, _OPENAI_TOP_LOGPROBS))
     _check_token_ids(request, len(info.vocabulary.tokens))
     if request.num_sequences > info.limits.max_sequences:
@@ -79,6 +70,24 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
         raise ValidationError(
             f"`truncate` must be at most {info.limits.max_input_tokens}, not {request.truncate}",
             parameter="truncate",
+        )
+
+
+def check_stops(stops: Sequence[str], settings: ServerLaunch) -> None:
+    """Refuse too many stop strings, or one that is empty or too long.
+
+    Raises:
+        ValidationError: saying which.
+    """
+    if len(stops) > settings.max_stop_sequences:
+        raise ValidationError(
+            f"`stop` may hold at most {settings.max_stop_sequences} strings. Given: {len(stops)}",
+            parameter="stop",
+            remedy="the flag --max-stop-sequences sets the limit",
+        )
+    if any(not 0 < len(stop) <= _MAX_STOP_CHARS for stop in stops):
+        raise ValidationError(
+            f"each string in `stop` must have 1 to {_MAX_STOP_CHARS} characters", parameter="stop"
         )
 
 

@@ -4,6 +4,7 @@ Knows nothing of stop strings or of any model's tokenizer library.
 """
 
 import codecs
+from collections.abc import Sequence
 from typing import Final
 
 from backplane_core.vocabulary import Vocabulary
@@ -49,6 +50,19 @@ class TokenTable:
     def special_literals(self) -> frozenset[str]:
         """The special tokens' own texts."""
         return frozenset(self._special_ids)
+
+    def text_of_all(self, token_ids: Sequence[int], *, skip_special: bool) -> str:
+        """What tokens stand for together, as a text of its own: not as one that goes on."""
+        pieces: list[bytes] = []
+        begun = not self.vocabulary.strip_leading_space
+        for token_id in token_ids:
+            special = self.is_special(token_id)
+            if special and skip_special:
+                continue
+            piece = self.token_bytes(token_id)
+            pieces.append(piece if begun or special else piece.removeprefix(b" "))
+            begun = begun or not special
+        return b"".join(pieces).decode("utf-8", "replace")
 
     def text_of(self, token_id: int | None) -> str:
         """Like `literal`, for an id a model may not have: then empty."""

@@ -51,9 +51,11 @@ class FileTokenizer:
         """Token ids."""
         return (await self._encode(text, add_special=add_special)).ids
 
-    async def encode_spans(self, text: str, max_tokens: int) -> list[TokenSpan]:
+    async def encode_spans(
+        self, text: str, max_tokens: int, *, add_special: bool = True
+    ) -> list[TokenSpan]:
         """Tokens with byte offsets; the library counts characters."""
-        encoding = await self._encode(text, add_special=True)
+        encoding = await self._encode(text, add_special=add_special)
         check_num_tokens(len(encoding), max_tokens)
         return await asyncio.to_thread(_spans, text, encoding)
 

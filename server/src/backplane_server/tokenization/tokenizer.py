@@ -27,8 +27,10 @@ class Tokenizer(Protocol):
         """
         ...
 
-    async def encode_spans(self, text: str, max_tokens: int) -> list[TokenSpan]:
-        """Tokens with their places in the text, special ones added. Raises as `encode`.
+    async def encode_spans(
+        self, text: str, max_tokens: int, *, add_special: bool = True
+    ) -> list[TokenSpan]:
+        """Tokens with their places in the text. Raises as `encode`.
 
         Raises:
             ValidationError: there are more than `max_tokens`; no place was looked for.

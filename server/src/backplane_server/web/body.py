@@ -54,7 +54,7 @@ class BodyReader(Generic[BodyT]):
     Args:
         body_type: the struct.
         nested: fields whose own unknown fields are reported too, with their structs.
-        unknown: looks at the top's unknown fields, which may mean something elsewhere.
+        unknown: looks at the top's unknown fields, where they may mean something elsewhere.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class BodyReader(Generic[BodyT]):
         body_type: type[BodyT],
         nested: dict[str, type[msgspec.Struct]] | None = None,
         *,
-        unknown: UnknownFields,
+        unknown: UnknownFields | None = None,
     ) -> None:
         self._unknown = unknown
         self._decoder = msgspec.json.Decoder(body_type)
@@ -95,7 +95,8 @@ class BodyReader(Generic[BodyT]):
     def _unknown_fields(self, data: bytes) -> list[str]:
         fields = _raw_fields(data)
         raw_unknown = {name: raw for name, raw in fields.items() if name not in self._known}
-        self._unknown.check(raw_unknown)
+        if self._unknown is not None:
+            self._unknown.check(raw_unknown)
         unknown = list(raw_unknown)
         for name, known in self._nested.items():
             if (raw := fields.get(name)) is not None and bytes(raw)[:1] == b"{":

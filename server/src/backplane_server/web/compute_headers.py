@@ -8,7 +8,7 @@ from backplane_server.services.generation import Generation
 def stream_compute_headers(generations: Sequence[Generation]) -> dict[str, str]:
     """What is known before the first token."""
     return {
-        "x-compute-type": generations[0].model.info.model.device if generations else "",
+        "x-compute-type": generations[0].model.compute_type if generations else "",
         "x-compute-characters": str(sum(map(_num_characters, generations))),
     }
 

@@ -1,0 +1,119 @@
+"""`POST /tokenize`, `/detokenize` and `/chat_tokenize`: text and tokens without a generation."""
+
+import asyncio
+from typing import Final
+
+from backplane_core.errors import ValidationError
+from litestar import Controller, post
+from litestar.di import NamedDependency
+from litestar.types import ASGIApp
+
+from backplane_server.controllers.native import NESTED
+from backplane_server.dialects import chat
+from backplane_server.dialects.chat_types import ChatRequest
+from backplane_server.dialects.native_types import (
+    ChatTokenizeResponse,
+    DetokenizeRequest,
+    DetokenizeResponse,
+    GenerateRequest,
+    SimpleToken,
+)
+from backplane_server.services.served_model import ServedModel
+from backplane_server.services.services import Services
+from backplane_server.services.text_bounds import check_length
+from backplane_server.tokenization.tokenizer import TokenSpan
+from backplane_server.web.body import BodyReader
+from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+
+_text_body: Final = BodyReader(GenerateRequest, NESTED)
+_tokens_body: Final = BodyReader(DetokenizeRequest)
+_chat_body: Final = BodyReader(ChatRequest)
+
+
+class TokensController(Controller):
+    """What a text is to the model, and back."""
+
+    @post("/tokenize")
+    async def tokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
+        """The tokens of `inputs` and where they stand in it."""
+
+        async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
+            model = services.generation.model
+            add_special = body.add_special_tokens is not False
+            tokens = await _tokens_of(model, body.inputs, "inputs", add_special=add_special)
+            return current.answer(tokens)
+
+        return await exchange(request, services, _text_body, handle)
+
+    @post("/detokenize")
+    async def detokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
+        """The text that tokens stand for; special ones by their literal text."""
+
+        async def handle(current: Exchange, body: DetokenizeRequest) -> ASGIApp:
+            model = services.generation.model
+            token_ids = _token_ids(body, model)
+            text = await asyncio.to_thread(
+                model.table.text_of_all, token_ids, skip_special=bool(body.skip_special_tokens)
+            )
+            return current.answer(DetokenizeResponse(text=text, prompt=text))
+
+        return await exchange(request, services, _tokens_body, handle)
+
+    @post("/chat_tokenize")
+    async def chat_tokenize(
+        self, request: AnyRequest, services: NamedDependency[Services]
+    ) -> ASGIApp:
+        """The prompt that a chat makes, and its tokens; the template has the special ones."""
+
+        async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
+            model = services.generation.model
+            text = await model.prompter.prompt(chat.template_messages(body.messages))
+            tokens = await _tokens_of(model, text, "messages", add_special=False)
+            return current.answer(
+                ChatTokenizeResponse(tokenize_response=tokens, templated_text=text)
+            )
+
+        return await exchange(request, services, _chat_body, handle)
+
+
+async def _tokens_of(
+    model: ServedModel, text: str, name: str, *, add_special: bool
+) -> list[SimpleToken]:
+    max_tokens = model.info.limits.max_input_tokens
+    check_length(text, name, max_tokens, model.table)
+    spans = await model.tokenizer.encode_spans(text, max_tokens, add_special=add_special)
+    return await asyncio.to_thread(_simple_tokens, text, spans)
+
+
+def _simple_tokens(inputs: str, spans: list[TokenSpan]) -> list[SimpleToken]:
+    text = inputs.encode()
+    return [
+        SimpleToken(
+            span.token_id,
+            text[span.start : span.stop].decode("utf-8", "replace"),
+            span.start,
+            span.stop,
+        )
+        for span in spans
+    ]
+
+
+def _token_ids(body: DetokenizeRequest, model: ServedModel) -> list[int]:
+    given = {"tokens": body.tokens, "ids": body.ids}
+    lists = {name: ids for name, ids in given.items() if ids is not None}
+    if len(lists) != 1:
+        raise ValidationError("send the token ids as `tokens` or as `ids`", parameter="tokens")
+    name, token_ids = lists.popitem()
+    most = model.info.limits.max_total_tokens
+    if len(token_ids) > most:
+        raise ValidationError(
+            f"`{name}` may hold at most {most} token ids. Given: {len(token_ids)}", parameter=name
+        )
+    unknown = next((one for one in token_ids if one >= len(model.table)), None)
+    if unknown is not None:
+        raise ValidationError(
+            f"`{name}` holds token {unknown}, which is not one of the vocabulary's "
+            f"{len(model.table)}",
+            parameter=name,
+        )
+    return token_ids
