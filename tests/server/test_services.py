@@ -141,7 +141,7 @@ def test_every_error_has_a_status_and_both_shapes(error_class):
 )
 def test_foreign_exceptions_say_nothing(error):
     mapped = map_error(error)
-    for body in (mapped.body("native"), mapped.body("openai", in_stream=True)):
+    for body in (mapped.body("native"), mapped.event("openai")):
         assert b"0x" not in body
         assert b"secret" not in body
         assert b"object" not in body

@@ -4,6 +4,7 @@ Exit status: 0 after a shutdown, 3 if a person must change something, 4 if the l
 """
 
 import logging
+import os
 import signal
 import sys
 from pathlib import Path
@@ -14,8 +15,6 @@ import uvloop
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import BackplaneError
 from backplane_core.process import configure_logging, die_with_parent
-
-from backplane_server.process import ServerProcess
 
 SETUP_STATUS: Final = 3
 
@@ -32,6 +31,12 @@ def main(arguments: list[str]) -> int:
     # Ctrl-C reaches the whole terminal; the launcher decides who stops when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log_level, as_json=settings.log_json, label=settings.server_id)
+    if settings.metrics_dir is not None:
+        Path(settings.metrics_dir).mkdir(mode=0o700, exist_ok=True)
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = settings.metrics_dir
+    # Not before: prometheus_client decides when it is imported where its values lie.
+    from backplane_server.process import ServerProcess  # noqa: PLC0415 -- see above
+
     try:
         return uvloop.run(ServerProcess(settings).run())
     except BackplaneError as error:

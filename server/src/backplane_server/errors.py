@@ -7,6 +7,7 @@ BackplaneError
 │   │   ├── MediaTypeError          not declared to be JSON
 │   │   ├── PayloadTooLargeError    over the limit
 │   │   └── StalledBodyError        it does not arrive
+│   ├── CompletionFormError     prompts or a suffix that no completion takes
 │   └── ModelNotFoundError      neither the served model's name nor an adapter's
 ├── UnauthorizedError           no key, or a wrong one
 ├── GenerationError
@@ -54,6 +55,10 @@ class StalledBodyError(BodyError):
     """The body stopped arriving."""
 
     code = "request_timeout"
+
+
+class CompletionFormError(ValidationError):
+    """A text completion with a suffix, or of more prompts than one request may hold."""
 
 
 class ModelNotFoundError(ValidationError):

@@ -19,16 +19,21 @@ from backplane_core.control import (
     WorkerUp,
 )
 from backplane_core.control_client import ControlConnection
+from backplane_core.messages import RunnerStats
 from backplane_core.version import PROTOCOL
 
 from backplane_server.app import create_app
+from backplane_server.metrics.telling import note
+from backplane_server.metrics.worker_series import name_of_life
 from backplane_server.services.services import Services
 from backplane_server.templates.renderer import RendererProcess
 from backplane_server.web.http_server import HttpServer, address_of, open_listener
+from backplane_server.web.tls import server_context
 
 _log = logging.getLogger(__name__)
 
 LAUNCHER_DIED_STATUS: Final = 4
+_REMEMBER_EVERY_S: Final = 5.0
 
 
 class ServerProcess:
@@ -45,21 +50,22 @@ class ServerProcess:
 
         Raises:
             OSError: the address cannot be bound.
+            SetupError: a setting names what there is not.
             UnavailableError: no launcher listens.
         """
         settings = self._settings
+        tls = server_context(settings.tls_cert_file, settings.tls_key_file)
         renderer = RendererProcess()
         services = Services(settings, renderer)
+        app = create_app(services)
         listener = open_listener(
             settings.hostname,
             settings.port,
             settings.listen_fd,
             write_timeout_s=settings.write_timeout_s,
         )
-        server = HttpServer(
-            create_app(services), listener, stall_timeout_s=settings.write_timeout_s
-        )
-        address = address_of(listener, settings.hostname)
+        server = HttpServer(app, listener, stall_timeout_s=settings.write_timeout_s, tls=tls)
+        address = address_of(listener, settings.hostname, tls=tls is not None)
         control = await ControlConnection.connect(
             settings.control_path,
             Join(role="server", member_id=settings.server_id, pid=os.getpid(), protocol=PROTOCOL),
@@ -71,6 +77,7 @@ class ServerProcess:
         )
         self._spawn(self._announce(server, control, address))
         self._spawn(self._obey(services, server, control))
+        self._spawn(self._remember_workers(services))
         # What is alive now lives as long as the process: keep the collector off it.
         gc.collect()
         gc.freeze()
@@ -103,11 +110,21 @@ class ServerProcess:
         self._status = LAUNCHER_DIED_STATUS
         server.stop()
 
+    async def _remember_workers(self, services: Services) -> None:
+        """Note now and then what the workers say, so that little is lost with one that dies."""
+        pool = services.generation.pool
+        while True:
+            await asyncio.sleep(_REMEMBER_EVERY_S)
+            stats = await pool.stats()
+            await asyncio.to_thread(note, services.metrics, pool.connections, stats)
+
     def _handle(self, message: ToChild, services: Services, server: HttpServer) -> None:
         match message:
             case Progress():
                 services.generation.readiness.progress(message)
             case WorkerUp():
+                life = name_of_life(message.worker_id, message.socket_path)
+                services.metrics.note_workers({life: RunnerStats()})
                 services.generation.pool.worker_up(message)
             case WorkerDown():
                 services.generation.pool.worker_down(message)

@@ -7,10 +7,10 @@ all servers that use it are told as sums, those of servers that are gone among t
 import os
 from bisect import bisect_left
 from collections import Counter as Counts
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, Literal, get_args
+from typing import Final, Literal, cast, get_args
 
 from backplane_core.capabilities import Limits
 from backplane_core.messages import RunnerStats
@@ -41,8 +41,8 @@ class _BulkHistogram(Histogram):
         if amounts:
             places = Counts(bisect_left(self._upper_bounds, amount) for amount in amounts)
             for place, count in places.items():
-                self._buckets[place].inc(count)
-            self._sum.inc(sum(amounts))
+                self._buckets[place].inc(count)  # pyright: ignore[reportUnknownMemberType] -- not typed there
+            self._sum.inc(sum(amounts))  # pyright: ignore[reportUnknownMemberType] -- likewise
 
 
 class Metrics:
@@ -162,16 +162,18 @@ class Metrics:
 
     def request_series(self) -> list[Metric]:
         """Every series of the servers, in the order of their names. Reads files."""
-        if self._folder is None:
-            families = {family.name: family for family in self._registry.collect()}
-        else:
-            _forget_gauges_of_the_dead(self._folder)
-            collector = MultiProcessCollector(None, str(self._folder))
-            families = {family.name: family for family in collector.collect()}
+        families = {family.name: family for family in self._collect()}
         for name, text in (_GENERATED, _INPUT, _MAX_NEW):
             if name not in families:  # there has been no model yet
                 families[name] = HistogramMetricFamily(name, text, [("+Inf", 0)], 0)
         return [families[name] for name in sorted(families)]
+
+    def _collect(self) -> Iterable[Metric]:
+        if self._folder is None:
+            return self._registry.collect()
+        _forget_gauges_of_the_dead(self._folder)
+        files = [str(path) for path in self._folder.glob("*.db")]
+        return cast("Iterable[Metric]", MultiProcessCollector.merge(files))  # pyright: ignore[reportUnknownMemberType] -- not typed there
 
     # ── making ───────────────────────────────────────────────────────────────────────────
 

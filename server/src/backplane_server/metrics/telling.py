@@ -1,4 +1,7 @@
-"""From what the workers just said to the text of `/metrics`. Reads files: not for the event loop."""
+"""From what the workers just said to the text of `/metrics`.
+
+Reads and writes files, so it is nothing for the event loop.
+"""
 
 from collections.abc import Mapping, Sequence
 

@@ -64,11 +64,12 @@ def _later(records: Records, news: Mapping[str, RunnerStats]) -> Records:
     Servers ask in parallel, so an answer can arrive here after a later one. Counters never fall
     within a life, which tells the two apart.
     """
-    result = dict(records)
-    for life, stats in news.items():
-        if (known := records.get(life)) is None or _age(stats) >= _age(known):
-            result[life] = stats
-    return result
+    later = {
+        life: stats
+        for life, stats in news.items()
+        if (known := records.get(life)) is None or _age(stats) >= _age(known)
+    }
+    return {**records, **later}
 
 
 def _age(stats: RunnerStats) -> tuple[int, ...]:

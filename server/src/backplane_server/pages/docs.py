@@ -11,6 +11,8 @@ ASSETS: Final = {
     "swagger-ui.css": "text/css; charset=utf-8",
     "swagger-ui-bundle.js": "text/javascript; charset=utf-8",
 }
+# Every path of the documentation.
+DOCS_PATHS: Final = ("/docs", "/docs/", *(f"/docs/{name}" for name in ASSETS), SPEC_PATH)
 
 _SCRIPT: Final = (
     f'window.ui=SwaggerUIBundle({{url:"..{SPEC_PATH}",dom_id:"#ui",deepLinking:true,'

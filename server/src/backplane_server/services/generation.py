@@ -116,6 +116,7 @@ class Generation:
         times: GenerationTimes,
         timeout_s: float | None = None,
         length_first: bool = False,
+        worker_request_id: str = "",
     ) -> None:
         self.request: Final = request
         self.model: Final = model
@@ -123,6 +124,7 @@ class Generation:
         self.max_new_tokens: Final = max_new_tokens
         self.seed: Final = seed
         self.times: Final = times
+        self.worker_request_id: Final = worker_request_id
         self.choices: Final = [
             ChoiceDecoder(
                 model.table,
@@ -162,9 +164,9 @@ class Generation:
         """Whether every sequence has come to its end."""
         return all(choice.finish is not None for choice in self.choices)
 
-    def tell_only(self, index: int) -> None:
-        """The answer is one sequence of several, so what is counted is that one."""
-        self._told = [self.choices[index]]
+    def tell_only(self, *indexes: int) -> None:
+        """The answer is these sequences of several, or none, so what is counted is these."""
+        self._told = [self.choices[index] for index in indexes]
 
     async def batches(self) -> AsyncGenerator[list[ChoiceEvent], None]:
         """Events as they arrive, all that are there at a time.

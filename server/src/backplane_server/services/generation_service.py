@@ -167,6 +167,7 @@ class GenerationService:
             times=times,
             timeout_s=self.settings.request_timeout_s,
             length_first=self.settings.tgi_strict,
+            worker_request_id=submit.request_id,
         )
 
     async def close(self) -> None:

@@ -1,6 +1,7 @@
-"""Deny by default: with keys set, every path wants one but the two probes and the bare home page.
+"""Deny by default: with keys set, every path wants one but what is open on purpose.
 
-Looks at `scope["path"]` alone, never at a URL put together from the Host header.
+That is the two probes, the bare home page, and what the operator named. Looks at
+`scope["path"]` alone, never at a URL put together from the Host header.
 """
 
 import hmac
@@ -11,6 +12,7 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from backplane_server.errors import UnauthorizedError
 from backplane_server.web.errors import dialect_of, map_error
+from backplane_server.web.open_routes import OpenRoute
 from backplane_server.web.responses import send_json
 
 ALWAYS_OPEN: Final = frozenset({"/health/live", "/health/ready"})
@@ -34,19 +36,15 @@ class Authentication:
     Args:
         app: what is guarded.
         keys: the keys that open it; none opens it to everybody.
-        allow_preflight: whether a browser's CORS preflight, which never carries a key, passes.
+        open_routes: what needs none all the same.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        keys: Iterable[str],
-        *,
-        allow_preflight: bool,
+        self, app: ASGIApp, keys: Iterable[str], open_routes: frozenset[OpenRoute]
     ) -> None:
         self._app = app
         self._keys = [key.encode() for key in keys]
-        self._allow_preflight = allow_preflight
+        self._open = open_routes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
@@ -61,12 +59,10 @@ class Authentication:
         await send_json(send, error.status, error.body(dialect_of(scope["path"])), error.headers)
 
     def _is_open(self, scope: HTTPScope) -> bool:
-        if scope["path"] in ALWAYS_OPEN or asks_for_home_page(scope):
-            return True
         return (
-            self._allow_preflight
-            and scope["method"] == "OPTIONS"
-            and any(name == b"access-control-request-method" for name, _ in scope["headers"])
+            scope["path"] in ALWAYS_OPEN
+            or (scope["method"], scope["path"]) in self._open
+            or asks_for_home_page(scope)
         )
 
     def _problem(self, scope: HTTPScope) -> str | None:

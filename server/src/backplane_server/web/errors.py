@@ -8,7 +8,7 @@ import logging
 import math
 import secrets
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Final, Literal, TypeGuard
 
 import msgspec
 from backplane_core.errors import (
@@ -25,7 +25,9 @@ from backplane_core.errors import (
 )
 
 from backplane_server.errors import (
+    BodyError,
     ClientDisconnectedError,
+    CompletionFormError,
     IncompleteGenerationError,
     MalformedJsonError,
     MediaTypeError,
@@ -37,6 +39,7 @@ from backplane_server.errors import (
 )
 from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.services.readiness import ReadinessReport
+from backplane_server.web.request_ids import current_request_id
 
 _log = logging.getLogger(__name__)
 
@@ -66,6 +69,15 @@ class Row:
 _INVALID: Final = "invalid_request_error"
 _SERVER: Final = "server_error"
 _FAILED: Final = "Request failed during generation: "
+
+_REFUSED_BY_STATUS: Final = (
+    BodyError,
+    ClientDisconnectedError,
+    CompletionFormError,
+    TemplateError,
+    ToolError,
+    UnavailableError,
+)
 
 # Looked up along the exception's class hierarchy: the nearest row wins.
 _ROWS: Final[dict[type[BaseException], Row]] = {
@@ -121,6 +133,19 @@ class OpenAIErrorBody(msgspec.Struct, kw_only=True):
     error: OpenAIErrorDetail
 
 
+class StrictErrorDetail(msgspec.Struct, kw_only=True):
+    """TGI's fields in an OpenAI stream; the status is the same whatever happened."""
+
+    message: str
+    http_status_code: int = 422
+
+
+class StrictErrorBody(msgspec.Struct, kw_only=True):
+    """TGI's shape in an OpenAI stream."""
+
+    error: StrictErrorDetail
+
+
 @dataclass(frozen=True)
 class HttpError:
     """An error ready to be told in either shape."""
@@ -137,8 +162,18 @@ class HttpError:
         """The HTTP status."""
         return self.row.status
 
-    def body(self, dialect: Dialect, *, in_stream: bool = False) -> bytes:
-        """The JSON body, or the data of an event inside a stream."""
+    def body(self, dialect: Dialect) -> bytes:
+        """The JSON body."""
+        return self._encoded(dialect, in_stream=False)
+
+    def event(self, dialect: Dialect, *, tgi_strict: bool = False) -> bytes:
+        """The data of an event inside a stream; strictly, TGI's with no more than it has."""
+        if tgi_strict and dialect == "openai":
+            detail = StrictErrorDetail(message=self.row.prefix + self.message)
+            return msgspec.json.encode(StrictErrorBody(error=detail))
+        return self._encoded(dialect, in_stream=True)
+
+    def _encoded(self, dialect: Dialect, *, in_stream: bool) -> bytes:
         return msgspec.json.encode(
             self._openai(in_stream=in_stream) if dialect == "openai" else self._native(in_stream)
         )
@@ -188,6 +223,15 @@ def failure_label(error: BaseException) -> FailureLabel:
     return _row_of(error).label
 
 
+def told_in_stream(error: BaseException) -> TypeGuard[Exception]:
+    """Whether TGI answers 200 and puts this into the stream that was asked for.
+
+    Not before the body was read, nor in what it checks before a stream begins; nor, as it then
+    refuses connections, while nobody can answer.
+    """
+    return isinstance(error, Exception) and not isinstance(error, _REFUSED_BY_STATUS)
+
+
 def plain_error(status: int, code: str, message: str, *, parameter: str | None = None) -> HttpError:
     """An error of HTTP itself: no such route, no such method."""
     return HttpError(Row(status, code, _INVALID, "validation"), code, message, parameter)
@@ -208,5 +252,6 @@ def _headers(error: BackplaneError, row: Row) -> dict[str, str]:
 
 def _hidden(error: BaseException) -> str:
     error_id = secrets.token_hex(4)
-    _log.error("error %s: %s", error_id, error, exc_info=error)
+    fields = {"request_id": current_request_id.get()}
+    _log.error("error %s: %s", error_id, error, exc_info=error, extra={"fields": fields})
     return f"internal error; the server's log has it under {error_id}"

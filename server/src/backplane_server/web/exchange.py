@@ -11,6 +11,7 @@ import msgspec
 from litestar import Request
 from litestar.types import ASGIApp
 
+from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.services import Services
@@ -18,10 +19,19 @@ from backplane_server.text.choice_decoder import ChoiceEvent
 from backplane_server.web.body import BodyReader, read_body
 from backplane_server.web.compute_headers import compute_headers, stream_compute_headers
 from backplane_server.web.disconnect import until_disconnect
-from backplane_server.web.errors import Dialect, failure_label, map_error
+from backplane_server.web.errors import (
+    Dialect,
+    dialect_of,
+    failure_label,
+    map_error,
+    told_in_stream,
+)
 from backplane_server.web.event_stream import DONE, EventStream, frame
 from backplane_server.web.merge import merge_batches
+from backplane_server.web.request_log import RequestRecord, record_of
 from backplane_server.web.responses import Answer
+
+_STREAM_PATHS: Final = frozenset({"/generate_stream"})
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
@@ -46,13 +56,20 @@ class Exchange:
 
     Args:
         services: the server's.
+        record: what the log will tell of the request.
+        dialect: how the route tells errors.
     """
 
-    def __init__(self, services: Services) -> None:
+    def __init__(
+        self, services: Services, record: RequestRecord | None = None, dialect: Dialect = "native"
+    ) -> None:
         self.services: Final = services
         self.arrived: Final = time.monotonic()
         self.ignored = ""
         self.streaming = False
+        self.wants_stream = False
+        self._record = record
+        self._dialect: Dialect = dialect
         self._generations: list[Generation] = []
         self._settled = False
         services.metrics.arrived()
@@ -92,9 +109,15 @@ class Exchange:
 
     def fail(self, error: BaseException) -> None:
         """The request ends by an error."""
-        if not self._settled:
-            self._settled = True
-            self.services.metrics.failed(failure_label(error))
+        self._fail(failure_label(error))
+
+    def _fail(self, label: FailureLabel) -> None:
+        if self._settled:
+            return
+        self._settled = True
+        self.services.metrics.failed(label)
+        if self._record is not None:
+            self._record.failure = label
 
     def close(self) -> None:
         """Cancel what still runs. A request that is neither answered nor failed was dropped."""
@@ -102,9 +125,8 @@ class Exchange:
         for generation in self._generations:
             generation.cancel()
             metrics.token_gaps(generation.times.token_gaps_s)
-        if not self._settled:
-            self._settled = True
-            metrics.failed("dropped")
+        self._fail("dropped")
+        self._tell()
         metrics.left()
         self.services.leave()
 
@@ -128,6 +150,36 @@ class Exchange:
             num_tokens=self.num_generated_tokens,
         )
 
+    def refuse_in_stream(self, error: Exception) -> EventStream:
+        """TGI's way with `--tgi-strict`: a stream that says nothing but why it is none."""
+        self.streaming = True
+
+        async def frames() -> AsyncGenerator[bytes, None]:  # noqa: RUF029 -- a stream's frames are
+            yield self._last_words(error, self._dialect)
+
+        return EventStream(
+            frames(),
+            headers=self._with_ignored({}),
+            write_timeout_s=self.services.settings.write_timeout_s,
+            on_close=self.close,
+        )
+
+    def _last_words(self, error: Exception, dialect: Dialect) -> bytes:
+        mapped = map_error(error)
+        data = frame(mapped.event(dialect, tgi_strict=self.services.settings.tgi_strict))
+        return data + DONE if dialect == "openai" else data
+
+    def _tell(self) -> None:
+        """What came of it, for the log."""
+        record, generations = self._record, self._generations
+        if record is None or not generations:
+            return
+        record.num_prompt_tokens = sum(each.num_prompt_tokens for each in generations)
+        record.num_generated_tokens = self.num_generated_tokens
+        finishes = [choice.finish for each in generations for choice in each.choices]
+        record.finish = sorted({finish.name.lower() for finish in finishes if finish})
+        record.worker_requests = [each.worker_request_id for each in generations]
+
     async def _frames(self, renderer: StreamRenderer) -> AsyncGenerator[bytes, None]:
         try:
             async for prompt, events in merge_batches(self._generations):
@@ -139,9 +191,7 @@ class Exchange:
                 yield data
         except Exception as error:  # noqa: BLE001 - the mapper logs what nobody expected
             self.fail(error)
-            mapped = map_error(error)
-            data = frame(mapped.body(renderer.dialect, in_stream=True))
-            yield data + DONE if renderer.dialect == "openai" else data
+            yield self._last_words(error, renderer.dialect)
 
     def _with_ignored(self, headers: Mapping[str, str]) -> dict[str, str]:
         ignored = {"x-ignored-parameters": self.ignored} if self.ignored else {}
@@ -159,10 +209,12 @@ async def exchange(
     Raises:
         BackplaneError: the answer, for the error mapper; the request is counted as failed.
     """
-    current = Exchange(services)
+    path = request.scope["path"]
+    current = Exchange(services, record_of(request.scope), dialect_of(path))
 
     async def work() -> ASGIApp:
         body = reader.decode(data)
+        current.wants_stream = path in _STREAM_PATHS or bool(getattr(body.value, "stream", False))
         current.ignored = services.note_ignored(body.ignored)
         return await handle(current, body.value)
 
@@ -180,6 +232,8 @@ async def exchange(
             current.succeed()
     except BaseException as error:
         current.fail(error)
+        if services.settings.tgi_strict and current.wants_stream and told_in_stream(error):
+            return current.refuse_in_stream(error)
         current.close()
         raise
     if not current.streaming:

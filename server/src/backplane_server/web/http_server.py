@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import functools
 import socket
+import ssl
 from collections.abc import Generator
 from typing import Any, Final, cast
 
@@ -82,9 +83,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
 
 class HttpServer(uvicorn.Server):
-    """Serves an application on one listening socket until `stop`."""
+    """Serves an application on one listening socket until `stop`; over TLS with a context."""
 
-    def __init__(self, app: ASGIApp, listener: socket.socket, *, stall_timeout_s: float) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        listener: socket.socket,
+        *,
+        stall_timeout_s: float,
+        tls: ssl.SSLContext | None = None,
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -102,6 +110,7 @@ class HttpServer(uvicorn.Server):
                 access_log=False,
                 server_header=False,
                 proxy_headers=False,
+                ssl_context_factory=None if tls is None else lambda _config, _default: tls,
             )
         )
         self._listener = listener
@@ -156,8 +165,8 @@ def open_listener(
     return listener
 
 
-def address_of(listener: socket.socket, hostname: str) -> str:
+def address_of(listener: socket.socket, hostname: str, *, tls: bool = False) -> str:
     """The address for people: "http://127.0.0.1:3000"."""
     port = listener.getsockname()[1]
     host = f"[{hostname}]" if ":" in hostname else hostname
-    return f"http://{host}:{port}"
+    return f"{'https' if tls else 'http'}://{host}:{port}"

@@ -1,0 +1,127 @@
+"""Which pages of the web may use this server from a browser. Never with a browser's credentials."""
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from backplane_core.control import ServerLaunch
+from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+
+from backplane_server.web.host_check import is_loopback
+from backplane_server.web.responses import send_body
+
+_METHODS: Final = "GET, POST"
+_HEADERS: Final = (
+    "authorization",
+    "content-type",
+    "openai-organization",
+    "openai-project",
+    "x-request-id",
+)
+# OpenAI's own client for browsers tells of itself in these.
+_CLIENT_FACTS: Final = re.compile(r"x-stainless-[a-z-]{1,40}")
+EXPOSED: Final = (
+    "retry-after",
+    "x-compute-characters",
+    "x-compute-time",
+    "x-compute-type",
+    "x-generated-tokens",
+    "x-ignored-parameters",
+    "x-inference-time",
+    "x-prompt-tokens",
+    "x-queue-time",
+    "x-request-id",
+    "x-time-per-token",
+    "x-total-time",
+    "x-validation-time",
+)
+_VARY: Final = "origin, access-control-request-method, access-control-request-headers"
+_MAX_AGE_S: Final = 600
+
+
+# From an origin to the value of `access-control-allow-origin`; None where its pages may not read.
+OriginPolicy = Callable[[str], str | None]
+
+
+def origin_policy(settings: ServerLaunch) -> OriginPolicy:
+    """All pages, as TGI; but only those that were named, or only this machine's.
+
+    The last is for a server that others cannot reach and that wants no key: any page of the web
+    could drive it, in the browser of whoever runs it. TGI lets them.
+    """
+    named = frozenset(origin.rstrip("/").lower() for origin in settings.cors_allow_origin)
+    if named and "*" not in named:
+        return lambda origin: origin if origin.lower() in named else None
+    if named or settings.tgi_strict or settings.api_keys or not is_loopback(settings.hostname):
+        return lambda _: "*"
+    return lambda origin: origin if _is_of_this_machine(origin) else None
+
+
+class Cors:
+    """ASGI middleware that answers preflights and marks answers, refusals among them."""
+
+    def __init__(self, app: ASGIApp, policy: OriginPolicy) -> None:
+        self._app = app
+        self._policy = policy
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass the request on, unless it is a preflight of a page that may ask."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        origins = _values(scope, b"origin")
+        allowed = self._policy(origins[0]) if len(origins) == 1 else None
+        if allowed is not None and _is_preflight(scope):
+            await send_body(send, 204, b"", "", _preflight_headers(scope, allowed))
+            return
+        marks = [(b"vary", _VARY.encode())]
+        if allowed is not None:
+            marks += [
+                (b"access-control-allow-origin", allowed.encode("latin-1")),
+                (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
+            ]
+
+        async def send_marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = _merged(message["headers"], marks)
+            await send(message)
+
+        await self._app(scope, receive, send_marked)
+
+
+def _is_preflight(scope: HTTPScope) -> bool:
+    return scope["method"] == "OPTIONS" and bool(_values(scope, b"access-control-request-method"))
+
+
+def _preflight_headers(scope: HTTPScope, allowed: str) -> dict[str, str]:
+    asked = ",".join(_values(scope, b"access-control-request-headers")).lower().split(",")
+    facts = {name.strip() for name in asked if _CLIENT_FACTS.fullmatch(name.strip())}
+    return {
+        "access-control-allow-origin": allowed,
+        "access-control-allow-methods": _METHODS,
+        "access-control-allow-headers": ", ".join([*_HEADERS, *sorted(facts)]),
+        "access-control-max-age": str(_MAX_AGE_S),
+        "vary": _VARY,
+    }
+
+
+def _merged(headers: Any, marks: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
+    """The answer's headers and ours; what it varies by already stays."""
+    own = [value for name, value in headers if name == b"vary"]
+    rest = [(name, value) for name, value in headers if name != b"vary"]
+    vary = b", ".join([*own, marks[0][1]])
+    return [*rest, (b"vary", vary), *marks[1:]]
+
+
+def _values(scope: HTTPScope, name: bytes) -> list[str]:
+    return [value.decode("latin-1") for each, value in scope["headers"] if each == name]
+
+
+def _is_of_this_machine(origin: str) -> bool:
+    try:
+        parts = urlsplit(origin)
+        host = parts.hostname
+    except ValueError:
+        return False
+    return parts.scheme in {"http", "https"} and host is not None and is_loopback(host)
