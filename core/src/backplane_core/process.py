@@ -3,13 +3,17 @@
 import ctypes
 import logging
 import os
+import re
 import signal
 import sys
 import time
+from typing import Any
 
 import msgspec
 
 _PR_SET_PDEATHSIG = 1
+# Line ends as any viewer may take them, and what a terminal obeys.
+_CONTROL = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
@@ -29,20 +33,35 @@ def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: timestamp, level, target, message, and the traceback if any."""
+    """One flat JSON object a line, as TGI's: timestamp, level, target, message.
+
+    What a record was given as `extra={"fields": {…}}` follows, then the traceback, if any.
+    """
 
     def format(self, record: logging.LogRecord) -> str:
-        """Render a record."""
-        fields: dict[str, str] = {
+        """Render a record. Fields never replace what every line has."""
+        own: dict[str, Any] = {
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
             "level": record.levelname,
             "target": record.name,
             "message": record.getMessage(),
         }
+        fields = {**own, **getattr(record, "fields", {}), **own}
         if record.exc_info:
             fields["exception"] = self.formatException(record.exc_info)
         return msgspec.json.encode(fields).decode()
+
+
+class TextFormatter(logging.Formatter):
+    """One record, one line: what a client managed to put into a sentence cannot begin another.
+
+    Tracebacks keep their lines; they are code's own.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
+        """Render a record without its traceback."""
+        return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
 
 
 def configure_logging(level: str, *, as_json: bool, label: str) -> None:
@@ -58,6 +77,6 @@ def configure_logging(level: str, *, as_json: bool, label: str) -> None:
         handler.setFormatter(JsonFormatter())
     else:
         handler.setFormatter(
-            logging.Formatter(f"%(asctime)s %(levelname)s {label} %(name)s: %(message)s")
+            TextFormatter(f"%(asctime)s %(levelname)s {label} %(name)s: %(message)s")
         )
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
