@@ -42,6 +42,7 @@ class RegisteredBackend(msgspec.Struct, frozen=True, kw_only=True):
             summary=self.backend.summary,
             settings=setting_fields(self.backend.settings),
             quantizations=tuple(self.backend.quantizations),
+            spans_devices=self.backend.spans_devices,
             priority=self.backend.priority,
         )
 
@@ -78,7 +79,7 @@ class Registry:
             try:
                 found.append(registered.facts())
             except Exception as error:  # noqa: BLE001 - a plugin's class can raise anything
-                found.append(BackendFacts(name=name, error=_one_line(error)))
+                found.append(BackendFacts(name=name, error=one_line(error)))
         found += [BackendFacts(name=name, error=error) for name, error in self.failures.items()]
         return sorted(found, key=lambda facts: facts.name)
 
@@ -96,17 +97,18 @@ def discover(*, only: Collection[str] | None = None) -> Registry:
         DuplicateBackendError: two plugins register the same backend name.
     """
     registry = Registry()
-    for name, entry_point in _candidates(only):
+    for name, entry_point in plugin_candidates(only):
         try:
             _register(registry, name, entry_point)
         except DuplicateBackendError:
             raise
         except (Exception, SystemExit) as error:  # noqa: BLE001 - a plugin can raise anything
-            registry.failures[name] = _one_line(error)
+            registry.failures[name] = one_line(error)
     return registry
 
 
-def _candidates(only: Collection[str] | None) -> list[tuple[str, EntryPoint | None]]:
+def plugin_candidates(only: Collection[str] | None) -> list[tuple[str, EntryPoint | None]]:
+    """The plugins to load, by name: installed ones with their entry point, then named modules."""
     installed = sorted(entry_points(group=ENTRY_POINT_GROUP), key=lambda point: point.name)
     extra = os.environ.get(EXTRA_PLUGINS_VARIABLE, "")
     candidates: list[tuple[str, EntryPoint | None]] = [(point.name, point) for point in installed]
@@ -115,15 +117,8 @@ def _candidates(only: Collection[str] | None) -> list[tuple[str, EntryPoint | No
 
 
 def _register(registry: Registry, name: str, entry_point: EntryPoint | None) -> None:
-    module = entry_point.load() if entry_point else importlib.import_module(name)
-    # A manager of its own for each plugin: its hooks are called knowing whose they are, and a
-    # misspelt hook is the error of that plugin alone.
-    manager = pluggy.PluginManager(hookspecs.PROJECT)
-    manager.add_hookspecs(hookspecs)
-    manager.register(module, name=name)
-    manager.check_pending()
     found: list[type[Backend]] = []
-    manager.hook.backplane_register_backends(register=found.append)
+    load_plugin(name, entry_point).backplane_register_backends(register=found.append)
     distribution = entry_point.dist.name if entry_point and entry_point.dist else None
     for backend in found:
         _check(backend)
@@ -136,6 +131,24 @@ def _register(registry: Registry, name: str, entry_point: EntryPoint | None) -> 
         registry.backends[backend.name] = RegisteredBackend(
             backend=backend, distribution=distribution, version=_version(distribution)
         )
+
+
+def load_plugin(name: str, entry_point: EntryPoint | None) -> pluggy.HookRelay:
+    """Import a plugin, and nothing else; the hooks to call it by. It can raise anything."""
+    return hooks_of(name, entry_point.load() if entry_point else importlib.import_module(name))
+
+
+def hooks_of(name: str, module: object) -> pluggy.HookRelay:
+    """The hooks of one plugin.
+
+    A manager of its own for each: its hooks are called knowing whose they are, and a misspelt
+    hook is the error of that plugin alone.
+    """
+    manager = pluggy.PluginManager(hookspecs.PROJECT)
+    manager.add_hookspecs(hookspecs)
+    manager.register(module, name=name)
+    manager.check_pending()
+    return manager.hook
 
 
 def _check(backend: type[Backend]) -> None:
@@ -154,5 +167,6 @@ def _version(distribution: str | None) -> str | None:
         return None
 
 
-def _one_line(error: BaseException) -> str:
+def one_line(error: BaseException) -> str:
+    """An error's type and text, as lists of plugins show it."""
     return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -5,7 +5,7 @@ knows nothing of tokens, HTTP or any dialect's JSON.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import msgspec
@@ -26,8 +26,9 @@ class ToolCallDelta(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         name: the function's name, whole, in the call's first delta and in no other.
-        arguments: the next piece of the arguments' JSON text; the pieces of a call, joined, are
-            one JSON object.
+        arguments: the next piece of the arguments' JSON text. The pieces of a call, joined, are
+            one JSON object; where the answer was cut off or stopped being JSON, they are the
+            beginning of one and never a whole one.
     """
 
     index: int
@@ -80,13 +81,17 @@ class ToolParser(ABC):
         functions: Sequence[ToolFunction],
         *,
         parallel: bool,
-        special_literals: Collection[str],
+        special_tokens: Mapping[str, int],
     ) -> Grammar:
         """The grammar of an answer that is nothing but calls to `functions`: one, or several.
 
         Args:
             functions: those that may be called.
             parallel: whether there may be more than one call.
-            special_literals: those of `cls.special_literals` that are special tokens of the
-                model at hand, and so are written in a Lark grammar as such.
+            special_tokens: those of `cls.special_literals` that are special tokens of the model
+                at hand, with their ids: text cannot spell them, so a Lark grammar names them as
+                `<[id]>`.
+
+        Raises:
+            ToolError: the family has no grammar for one of the functions.
         """

@@ -4,7 +4,7 @@ Knows nothing of stop strings or of any model's tokenizer library.
 """
 
 import codecs
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from backplane_core.vocabulary import Vocabulary
@@ -45,6 +45,11 @@ class TokenTable:
         if everything:
             return self.special_token_ids
         return frozenset(self._special_ids[text] for text in literals & self._special_ids.keys())
+
+    @property
+    def special_tokens(self) -> Mapping[str, int]:
+        """The special tokens' ids by their own texts."""
+        return self._special_ids
 
     @property
     def special_literals(self) -> frozenset[str]:
