@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 from backplane_core.vocabulary import Vocabulary
-from backplane_server.dialects.native import NativeStream, plan
+from backplane_server.dialects.native import NativePlan
+from backplane_server.dialects.native_stream import NativeStream
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
 from backplane_server.text.detokenizer import TokenTable
@@ -189,17 +190,6 @@ def test_headers_tell_cost(stack):
     assert headers["x-compute-type"]
 
 
-def test_tokenize_gives_ids_and_byte_offsets(stack):
-    response = stack.post("/tokenize", {"inputs": "hé<|eos|>"})
-    assert response.json() == [
-        {"id": 256, "text": "", "start": 0, "stop": 0},
-        {"id": 104, "text": "h", "start": 0, "stop": 1},
-        {"id": 195, "text": "�", "start": 1, "stop": 2},
-        {"id": 169, "text": "�", "start": 2, "stop": 3},
-        {"id": 257, "text": "<|eos|>", "start": 3, "stop": 10},
-    ]
-
-
 def test_info_and_models(stack):
     info = stack.get("/info").json()
     assert list(info) == [
@@ -221,8 +211,8 @@ def test_info_and_models(stack):
         "backend_version",
         "device",
     ]
-    assert info["max_best_of"] == 1, "more is a 422"
     assert (info["model_id"], info["max_stop_sequences"]) == ("echo:test", 4)
+    assert (info["max_best_of"], info["model_pipeline_tag"]) == (2, "text-generation")
     assert stack.get("/v1/models").json() == {
         "object": "list",
         "data": [{"id": "echo:test", "object": "model", "created": 0, "owned_by": "echo:test"}],
@@ -236,7 +226,8 @@ def native_stream():
     generation = SimpleNamespace(
         model=SimpleNamespace(table=table), choices=[choice], seed=None, num_prompt_tokens=1
     )
-    return NativeStream(plan("x", None, stream=True), generation)
+    native = NativePlan(generation=None, details=False, top_tokens=False, prefix="")
+    return NativeStream(native, generation)
 
 
 def test_an_end_without_a_token_comes_with_the_last_real_one():
@@ -255,12 +246,3 @@ def test_an_end_without_a_token_comes_with_the_last_real_one():
 def test_an_end_before_the_first_token_is_an_error():
     with pytest.raises(IncompleteGenerationError):
         native_stream().event(0, ChoiceEvent(0, finish=Finish.LENGTH))
-
-
-def test_tokenize_takes_what_a_prompt_may_have(stack):
-    most = stack.get("/info").json()["max_input_tokens"]
-    for path in ("/tokenize", "/generate"):
-        body = {"inputs": "x" * (most + 1), "parameters": {"max_new_tokens": 1}}
-        response = stack.post(path, body)
-        assert response.status_code == 422
-        assert f"less than {most + 1} tokens" in response.json()["error"]

@@ -81,7 +81,7 @@ async def _tokens_of(
 ) -> list[SimpleToken]:
     max_tokens = model.info.limits.max_input_tokens
     check_length(text, name, max_tokens, model.table)
-    spans = await model.tokenizer.encode_spans(text, max_tokens, add_special=add_special)
+    spans = await model.tokenizer.encode_spans(text, max_tokens, add_special=add_special, name=name)
     return await asyncio.to_thread(_simple_tokens, text, spans)
 
 

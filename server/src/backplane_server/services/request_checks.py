@@ -67,9 +67,10 @@ def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: Runn
             parameter=name,
         )
     if request.truncate is not None and request.truncate > info.limits.max_input_tokens:
+        name = request.name_of("truncate")
         raise ValidationError(
-            f"`truncate` must be at most {info.limits.max_input_tokens}, not {request.truncate}",
-            parameter="truncate",
+            f"`{name}` must be at most {info.limits.max_input_tokens}, not {request.truncate}",
+            parameter=name,
         )
 
 

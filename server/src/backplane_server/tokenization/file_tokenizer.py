@@ -52,11 +52,11 @@ class FileTokenizer:
         return (await self._encode(text, add_special=add_special)).ids
 
     async def encode_spans(
-        self, text: str, max_tokens: int, *, add_special: bool = True
+        self, text: str, max_tokens: int, *, add_special: bool = True, name: str = "inputs"
     ) -> list[TokenSpan]:
         """Tokens with byte offsets; the library counts characters."""
         encoding = await self._encode(text, add_special=add_special)
-        check_num_tokens(len(encoding), max_tokens)
+        check_num_tokens(len(encoding), max_tokens, name)
         return await asyncio.to_thread(_spans, text, encoding)
 
     def close(self) -> None:

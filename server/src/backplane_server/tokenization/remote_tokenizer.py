@@ -32,9 +32,9 @@ class RemoteTokenizer:
         return (await encoder.tokenize([text], add_special=add_special, parse_special=True))[0]
 
     async def encode_spans(
-        self, text: str, max_tokens: int, *, add_special: bool = True
+        self, text: str, max_tokens: int, *, add_special: bool = True, name: str = "inputs"
     ) -> list[TokenSpan]:
         """Tokens with byte offsets, found by the vocabulary's bytes."""
         token_ids = await self.encode(text, add_special=add_special)
-        check_num_tokens(len(token_ids), max_tokens)
+        check_num_tokens(len(token_ids), max_tokens, name)
         return await asyncio.to_thread(align, text.encode(), token_ids, self._vocabulary)

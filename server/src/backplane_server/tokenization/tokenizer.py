@@ -28,9 +28,9 @@ class Tokenizer(Protocol):
         ...
 
     async def encode_spans(
-        self, text: str, max_tokens: int, *, add_special: bool = True
+        self, text: str, max_tokens: int, *, add_special: bool = True, name: str = "inputs"
     ) -> list[TokenSpan]:
-        """Tokens with their places in the text. Raises as `encode`.
+        """Tokens with their places in the text, which clients call `name`. Raises as `encode`.
 
         Raises:
             ValidationError: there are more than `max_tokens`; no place was looked for.
@@ -38,7 +38,7 @@ class Tokenizer(Protocol):
         ...
 
 
-def check_num_tokens(num_tokens: int, max_tokens: int) -> None:
+def check_num_tokens(num_tokens: int, max_tokens: int, name: str) -> None:
     """Refuse what would take long to be placed and to be told.
 
     Raises:
@@ -46,7 +46,8 @@ def check_num_tokens(num_tokens: int, max_tokens: int) -> None:
     """
     if num_tokens > max_tokens:
         raise ValidationError(
-            f"the text must have less than {max_tokens + 1} tokens. Given: {num_tokens}"
+            f"`{name}` must have less than {max_tokens + 1} tokens. Given: {num_tokens}",
+            parameter=name,
         )
 
 
