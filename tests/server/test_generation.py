@@ -1,10 +1,11 @@
 """A generation over a stream that the test writes: ends, cancellations, errors, merging."""
 
 import asyncio
+import time
 from types import SimpleNamespace
 
 import pytest
-from backplane_core.errors import OutOfMemoryError
+from backplane_core.errors import DeadlineExceededError, OutOfMemoryError
 from backplane_core.messages import SequenceDelta, SequenceTiming
 from backplane_core.sampling import SamplingParams
 from backplane_core.vocabulary import Vocabulary
@@ -45,12 +46,15 @@ class Script:
     def cancel(self, index=None):
         self.cancelled.append(index)
 
+    def abandon(self, error):
+        self._items = [error]
+
 
 def delta(text, index=0, finish=None, **fields):
     return SequenceDelta("r", index, list(text.encode()), finish_reason=finish, **fields)
 
 
-def generation(stream, n=1, stops=()):
+def generation(stream, n=1, stops=(), max_new_tokens=10, **fields):
     request = GenerationRequest(
         prompt="p",
         add_special=True,
@@ -64,9 +68,10 @@ def generation(stream, n=1, stops=()):
         SimpleNamespace(table=TABLE),
         stream,
         prompt_token_ids=[1],
-        max_new_tokens=10,
+        max_new_tokens=max_new_tokens,
         seed=None,
-        times=GenerationTimes(0.0, 0.0),
+        times=GenerationTimes(time.monotonic(), time.monotonic()),
+        **fields,
     )
 
 
@@ -113,8 +118,58 @@ async def test_the_workers_times_are_taken():
     timing = SequenceTiming(queue_s=0.5, prefill_s=0.1, num_prompt_tokens=1, num_cached_tokens=0)
     made = generation(Script(delta("a", timing=timing), delta("b", finish="length")))
     await texts_of(made)
-    assert made.times.queue_s == 0.5
-    assert made.times.first_token <= made.times.finished
+    times = made.times
+    assert (times.queue_s, times.prefill_s, times.num_cached_tokens) == (0.5, 0.1, 0)
+    assert times.submitted <= times.first_token <= times.finished
+
+
+async def test_time_between_tokens_is_taken_for_each_sequence():
+    pause = 0.02
+    items = [delta("a", 0), delta("b", 1), delta("cde", 0), delta("f", 1, "eos")]
+    made = generation(Script(*items, delta("", 0, "length"), pause=pause), n=2)
+    await texts_of(made)
+    gaps = list(made.times.token_gaps_s)
+    # Three came together two pauses after the first; the fourth two pauses after its own first.
+    assert len(gaps) == 4
+    assert gaps[0] == gaps[1] == gaps[2] == pytest.approx(gaps[3] / 3, rel=0.9)
+    assert gaps[3] >= 2 * pause
+    assert sum(gaps) <= 2 * (made.times.finished - made.times.first_token)
+
+
+async def test_what_is_told_is_what_is_counted():
+    made = generation(Script(delta("abc", 0, "length"), delta("d", 1, "eos")), n=2)
+    await texts_of(made)
+    assert made.num_new_tokens == 4
+    made.tell_only(1)
+    assert made.num_new_tokens == 1
+    made.tell_only()
+    assert made.num_new_tokens == 0
+
+
+async def test_a_request_that_takes_too_long_is_ended_here():
+    made = generation(Script(*(delta("a") for _ in range(500)), pause=0.01), timeout_s=0.1)
+    begun = time.monotonic()
+    with pytest.raises(DeadlineExceededError, match=r"0\.1 s"):
+        await texts_of(made)
+    assert 0.05 < time.monotonic() - begun < 5
+    assert made.choices[0].text, "what came before is kept"
+
+
+async def test_a_generation_that_ended_is_not_ended_again():
+    made = generation(Script(delta("a", finish="length")), timeout_s=0.02)
+    assert await texts_of(made) == ["a"]
+    made.cancel()
+    assert made._timer.cancelled()
+
+
+@pytest.mark.parametrize("reason", ["eos", "stop_token", None])
+async def test_strictly_as_tgi_the_last_place_is_the_length(reason):
+    stops = () if reason else ("bc",)
+    for limit, told in ((3, Finish.LENGTH), (4, Finish(reason or "stop_string"))):
+        stream = Script(delta("abc", finish=reason or "length"))
+        made = generation(stream, stops=stops, max_new_tokens=limit, length_first=True)
+        await texts_of(made)
+        assert made.choices[0].finish is told
 
 
 async def test_merged_generations_interleave_and_all_arrive():
