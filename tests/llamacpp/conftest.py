@@ -1,12 +1,15 @@
 """Tiny models made on the spot, and contexts over them that tests may fill and break."""
 
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
+from backplane_llamacpp.adapters import AdapterShelf
 from backplane_llamacpp.executor import LlamaCppExecutor
 from backplane_llamacpp.loading import load_model
+from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.context import ContextOptions, NativeContext
 from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.settings import LlamaCppSettings
@@ -58,7 +61,15 @@ def spm_model(spm_path: Path) -> Iterator[NativeModel]:
 def make_executor(bpe_model: NativeModel) -> Iterator[MakeExecutor]:
     made: list[LlamaCppExecutor] = []
 
-    def make(*, cache_tokens: int = 1024, sequences: int = 8, batch: int = 64) -> LlamaCppExecutor:
+    def make(
+        *,
+        cache_tokens: int = 1024,
+        sequences: int = 8,
+        batch: int = 64,
+        scored: int = 64,
+        suppressed: list[int] | None = None,
+        adapters: AdapterShelf | None = None,
+    ) -> LlamaCppExecutor:
         context = NativeContext(
             bpe_model,
             ContextOptions(
@@ -66,6 +77,7 @@ def make_executor(bpe_model: NativeModel) -> Iterator[MakeExecutor]:
                 n_batch=batch,
                 n_ubatch=min(batch, 32),
                 n_seq_max=sequences,
+                max_scored_tokens=scored,
                 n_threads=1,
                 n_threads_batch=1,
             ),
@@ -76,9 +88,15 @@ def make_executor(bpe_model: NativeModel) -> Iterator[MakeExecutor]:
             cache_tokens=cache_tokens,
             max_batch_tokens=batch,
             slot_tokens=512,
+            adapters_per_batch=1,
+            max_scored_tokens=scored,
         )
         executor = LlamaCppExecutor(
-            context, n_vocab=bpe_model.n_vocab, traits=traits, suppressed_token_ids=[]
+            context,
+            n_vocab=bpe_model.n_vocab,
+            traits=traits,
+            suppressed_token_ids=suppressed or [],
+            adapters=adapters or AdapterShelf(functools.partial(NativeAdapter, bpe_model)),
         )
         made.append(executor)
         return executor

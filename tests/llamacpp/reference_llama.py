@@ -9,13 +9,25 @@ _ROPE_BASE = 10000.0
 
 
 class ReferenceLlama:
-    """The tiny model of `tiny_gguf`, computed whole for every token. Slow and plain."""
+    """The tiny model of `tiny_gguf`, computed whole for every token. Slow and plain.
 
-    def __init__(self, shape: tiny_gguf.Shape | None = None) -> None:
+    `deltas` are added to weights, by their names.
+    """
+
+    def __init__(
+        self,
+        shape: tiny_gguf.Shape | None = None,
+        *,
+        rope_factor: float = 1.0,
+        deltas: dict[str, np.ndarray] | None = None,
+    ) -> None:
         self._shape = shape or tiny_gguf.Shape()
+        self._rope_factor = rope_factor
         num_tokens = len(tiny_gguf.bpe_vocabulary()[0])
         tensors = tiny_gguf.tensors_of(self._shape, num_tokens)
         self._weights = {name: tensor.astype(np.float64) for name, tensor in tensors.items()}
+        for name, delta in (deltas or {}).items():
+            self._weights[name] = self._weights[name] + delta
 
     def logits(self, token_ids: list[int]) -> np.ndarray:
         """Logits after each token: (tokens, vocabulary)."""
@@ -50,9 +62,10 @@ class ReferenceLlama:
         key = (state @ self._weight(layer, "attn_k").T).reshape(num, shape.kv_heads, head)
         value = (state @ self._weight(layer, "attn_v").T).reshape(num, shape.kv_heads, head)
         group = shape.heads // shape.kv_heads
-        key = np.repeat(_rotated(key), group, axis=1)
+        key = np.repeat(_rotated(key, self._rope_factor), group, axis=1)
         value = np.repeat(value, group, axis=1)
-        scores = np.einsum("qhd,khd->hqk", _rotated(query), key) / np.sqrt(head)
+        query = _rotated(query, self._rope_factor)
+        scores = np.einsum("qhd,khd->hqk", query, key) / np.sqrt(head)
         scores[:, ~np.tri(num, dtype=bool)] = -np.inf
         shares = np.exp(scores - scores.max(axis=-1, keepdims=True))
         shares /= shares.sum(axis=-1, keepdims=True)
@@ -66,10 +79,11 @@ class ReferenceLlama:
         return (gate / (1 + np.exp(-gate)) * up) @ self._weight(layer, "ffn_down").T
 
 
-def _rotated(heads: np.ndarray) -> np.ndarray:
+def _rotated(heads: np.ndarray, factor: float) -> np.ndarray:
     """Rotary positions over neighbouring pairs: (tokens, heads, head) → the same."""
     num, _, size = heads.shape
-    angles = np.outer(np.arange(num), _ROPE_BASE ** (-np.arange(0, size, 2) / size))[:, None, :]
+    positions = np.arange(num) / factor
+    angles = np.outer(positions, _ROPE_BASE ** (-np.arange(0, size, 2) / size))[:, None, :]
     even, odd = heads[..., 0::2], heads[..., 1::2]
     result = np.empty_like(heads)
     result[..., 0::2] = even * np.cos(angles) - odd * np.sin(angles)

@@ -256,7 +256,7 @@ def test_logprobs_are_the_models_own(make_executor: MakeExecutor) -> None:
 def test_suppressed_tokens_never_come(make_executor: MakeExecutor) -> None:
     executor = make_executor()
     first = step(executor, share(0, sequence(PROMPT)))
-    executor._suppressed = [first[0]]
+    executor = make_executor(suppressed=[first[0]])
     assert step(executor, share(1, sequence(PROMPT))) != first
 
 

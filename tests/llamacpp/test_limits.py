@@ -1,5 +1,6 @@
 """The arithmetic of contexts and batches."""
 
+import dataclasses
 from typing import Any
 
 import pytest
@@ -52,7 +53,23 @@ def test_a_large_model_takes_half_of_the_free_memory() -> None:
     made = plan(LLAMA_8B, 8 * GIB)
     assert made.cache_tokens == 4 * GIB // (128 * 1024)
     assert made.max_total_tokens == made.cache_tokens
-    assert "half of 8.0 GiB free memory" in made.why
+    assert "50% of 8.0 GiB free memory" in made.why
+
+
+def test_a_share_of_the_free_memory_may_be_asked_for() -> None:
+    made = plan(LLAMA_8B, 8 * GIB, engine={"memory_fraction": 0.25})
+    assert made.cache_tokens == 2 * GIB // (128 * 1024)
+    assert "25% of 8.0 GiB free memory" in made.why
+    with pytest.raises(BackendError, match=r"but 2\.0 GiB are free"):
+        plan(LLAMA_8B, 8 * GIB, {"memory_fraction": 0.25}, ctx_size=20480)
+    assert plan(LLAMA_8B, 8 * GIB, ctx_size=20480).cache_tokens == 20480
+
+
+def test_a_large_vocabulary_has_few_rows_for_prompt_logprobs() -> None:
+    assert plan(DEMO).scored_tokens == 512
+    large = plan(dataclasses.replace(LLAMA_8B, n_vocab=128256), 8 * GIB)
+    assert large.scored_tokens == 130
+    assert 4 * 128256 * large.scored_tokens <= 64 * 2**20
 
 
 def test_a_quantized_cache_holds_more() -> None:

@@ -14,12 +14,10 @@ from backplane_llamacpp import facts
 from backplane_llamacpp.backend import LlamaCppBackend
 from backplane_llamacpp.limits import make_plan
 from backplane_llamacpp.loading import (
-    check_engine_settings,
     load_model,
     load_options,
     open_context,
     shape_of,
-    with_cache_dtype,
 )
 from backplane_llamacpp.native import context as native_context
 from backplane_llamacpp.native.model import NativeModel, supports_gpu_offload
@@ -95,31 +93,6 @@ def test_files_that_are_no_model(tmp_path: Path, bpe_path: Path) -> None:
 def test_flags_that_cannot_be_honoured_are_refused(settings: dict[str, Any], says: str) -> None:
     with pytest.raises(BackendError, match=says):
         load_options(LlamaCppSettings(**settings))
-
-
-@pytest.mark.parametrize(
-    ("engine", "says"),
-    [
-        ({"num_shard": 2}, "no --num-shard 2.*--split-mode"),
-        ({"dtype": "float16"}, "--dtype float16 has no meaning for a GGUF file"),
-        ({"quantize": "awq"}, "--quantize awq has no meaning for a GGUF file"),
-    ],
-)
-def test_flags_of_other_backends_are_refused(engine: dict[str, Any], says: str) -> None:
-    with pytest.raises(BackendError, match=says):
-        check_engine_settings(EngineSettings(**engine))
-    check_engine_settings(EngineSettings(num_shard=1))
-
-
-def test_kv_cache_dtype_is_both_cache_types() -> None:
-    plain = LlamaCppSettings()
-    both = with_cache_dtype(plain, EngineSettings(kv_cache_dtype="q8_0"))
-    assert (both.type_k, both.type_v) == ("q8_0", "q8_0")
-    assert with_cache_dtype(plain, EngineSettings()) is plain
-    with pytest.raises(BackendError, match=r"llama.cpp caches no fp8_e5m2.*it has: f32"):
-        with_cache_dtype(plain, EngineSettings(kv_cache_dtype="fp8_e5m2"))
-    with pytest.raises(BackendError, match="--kv-cache-dtype q8_0 and --type-k q4_0 contradict"):
-        with_cache_dtype(LlamaCppSettings(type_k="q4_0"), EngineSettings(kv_cache_dtype="q8_0"))
 
 
 @pytest.mark.parametrize(

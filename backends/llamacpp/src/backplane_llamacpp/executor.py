@@ -3,27 +3,23 @@
 Keys and values live in one unified pool of cells; sequences that share a prefix share its cells.
 """
 
-import logging
+import time
+from collections.abc import Container
 
 import numpy as np
-import numpy.typing as npt
 from backplane_core.batching.executor import (
     Executor,
     ExecutorTraits,
     MemoryLayout,
-    SampledTokens,
     ScheduledBatch,
-    ScheduledSequence,
     StepResult,
 )
-from backplane_core.errors import BackplaneError, GenerationError, OutOfMemoryError
+from backplane_core.errors import GenerationError, OutOfMemoryError
 
-from backplane_llamacpp.logits_processors import needs_only_argmax
+from backplane_llamacpp.adapters import AdapterShelf
 from backplane_llamacpp.native import log
 from backplane_llamacpp.native.context import NativeContext, TokenBatch
-from backplane_llamacpp.sampler import Sampler
-
-_log = logging.getLogger(__name__)
+from backplane_llamacpp.step_sampler import StepSampler
 
 _DECODED, _NO_CELLS, _ALLOCATION_FAILED = 0, 1, -2
 
@@ -38,14 +34,16 @@ class LlamaCppExecutor(Executor):
         n_vocab: int,
         traits: ExecutorTraits,
         suppressed_token_ids: list[int],
+        adapters: AdapterShelf,
     ) -> None:
         if traits.layout is not MemoryLayout.CELLS:
             raise ValueError(f"a llama.cpp context has cells, not {traits.layout.value}")
         self._context = context
         self._traits = traits
         self._batch = TokenBatch(traits.max_batch_tokens)
-        self._sampler = Sampler(n_vocab)
-        self._suppressed = suppressed_token_ids
+        self._sampler = StepSampler(n_vocab, suppressed_token_ids)
+        self._adapters = adapters
+        self._adapter: str | None = None
 
     @property
     def traits(self) -> ExecutorTraits:
@@ -53,21 +51,38 @@ class LlamaCppExecutor(Executor):
         return self._traits
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
-        """Decode all sequences' tokens at once, then sample where asked."""
+        """Decode all sequences' tokens at once, then score and sample where asked."""
         if not batch.sequences:
             return StepResult([])
-        num_tokens = self._fill(batch)
+        self._select_adapter(next(iter(batch.adapters), None))
+        num_tokens, num_rows = self._fill(batch)
         self._decode(batch, num_tokens)
-        sampled = [scheduled for scheduled in batch.sequences if scheduled.sample]
-        if not sampled:
+        if not num_rows:
             return StepResult([None] * len(batch.sequences))
-        tokens = iter(self._sample(sampled, self._context.logits(len(sampled))))
-        return StepResult(
-            [next(tokens) if scheduled.sample else None for scheduled in batch.sequences]
-        )
+        logits = self._context.logits(num_rows)
+        started_s = time.perf_counter()
+        results, scores = self._sampler.sample(batch.sequences, logits)
+        return StepResult(results, time.perf_counter() - started_s, scores)
 
-    def _fill(self, batch: ScheduledBatch) -> int:
-        """Write the native batch, a stretch per sequence, in the order of the scheduler's."""
+    def _select_adapter(self, key: str | None) -> None:
+        """Switch where the last batch had another: llama.cpp then plans its graph anew."""
+        if key != self._adapter:
+            self._context.select_adapter(None if key is None else self._adapters[key])
+            self._adapter = key
+
+    def free_unused_adapters(self, used_keys: Container[str | None]) -> None:
+        """Free adapters that are unloaded and whose keys are not among those in use."""
+        for key in self._adapters.unused(used_keys):
+            if key == self._adapter:
+                self._select_adapter(None)
+            self._adapters.free(key)
+
+    def _fill(self, batch: ScheduledBatch) -> tuple[int, int]:
+        """Write the native batch, a stretch per sequence, in the order of the scheduler's.
+
+        Returns:
+            How many tokens it has, and for how many of these there will be logits.
+        """
         native, end = self._batch, 0
         native.wants_logits[:] = 0
         for scheduled in batch.sequences:
@@ -78,7 +93,9 @@ class LlamaCppExecutor(Executor):
             )
             native.seq_ids[begin:end] = scheduled.seq_id
             native.wants_logits[end - 1] = scheduled.sample
-        return end
+            scored, offset = scheduled.scored_positions, begin - scheduled.start
+            native.wants_logits[scored.start + offset : scored.stop + offset] = bool(scored)
+        return end, int(native.wants_logits[:end].sum(dtype=np.int64))
 
     def _decode(self, batch: ScheduledBatch, num_tokens: int) -> None:
         log.forget_complaints()
@@ -101,37 +118,6 @@ class LlamaCppExecutor(Executor):
             self._context.remove(scheduled.seq_id, scheduled.start) for scheduled in batch.sequences
         )
 
-    def _sample(
-        self, sampled: list[ScheduledSequence], logits: npt.NDArray[np.float32]
-    ) -> list[SampledTokens | BackplaneError]:
-        if self._suppressed:
-            logits[:, self._suppressed] = -np.inf
-        if needs_only_argmax([scheduled.sequence for scheduled in sampled]):
-            token_ids = logits.argmax(axis=1)
-            peaks = logits[np.arange(len(sampled)), token_ids]
-            if np.isfinite(peaks).all():
-                return [SampledTokens([token_id]) for token_id in token_ids.tolist()]
-        return [
-            self._sample_one(scheduled, row) for scheduled, row in zip(sampled, logits, strict=True)
-        ]
-
-    def _sample_one(
-        self, scheduled: ScheduledSequence, logits: npt.NDArray[np.float32]
-    ) -> SampledTokens | BackplaneError:
-        try:
-            token_id = self._sampler.sample(scheduled.seq_id, scheduled.sequence, logits)
-        except GenerationError as error:
-            return error
-        except (ArithmeticError, LookupError, ValueError) as error:
-            # One request's numbers must not take everybody's engine down.
-            _log.exception("sampling failed for %s", scheduled.sequence.request.request_id)
-            return GenerationError(f"the token could not be sampled: {type(error).__name__}")
-        num_top = scheduled.sequence.request.top_logprobs
-        if num_top is None:
-            return SampledTokens([token_id])
-        logprob, top = self._sampler.logprobs(logits, token_id, num_top)
-        return SampledTokens([token_id], [logprob], [top] if num_top else None)
-
     def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Give `target` the cells of `source`'s first tokens; no key or value is copied."""
         self._context.copy_sequence(source, target, num_tokens)
@@ -147,6 +133,7 @@ class LlamaCppExecutor(Executor):
         self._sampler.forget(seq_id)
 
     def close(self) -> None:
-        """Free the context and the native samplers."""
+        """Free the context, the native samplers and the adapters."""
         self._sampler.close()
         self._context.close()
+        self._adapters.close()

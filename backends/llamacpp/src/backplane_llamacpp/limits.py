@@ -35,6 +35,7 @@ _CPU_CHUNK, _GPU_CHUNK = 256, 512
 _STEP_S, _WAITED_FOR_S = 8.0, 1.0
 _LEAST_CHUNK = 16
 _MEMORY_SHARE = 0.5
+_SCORED_BYTES = 64 * 2**20
 _RETAINED_SHARE = 0.125
 _LEAST_RETAINED = 512
 _BYTES_PER_THREAD = 16 * 2**20
@@ -48,14 +49,30 @@ class ModelShape:
         n_ctx_train: tokens it was trained to see at once.
         key_values, value_values: numbers cached per token over all layers.
         size_bytes: all weights.
+        n_vocab: tokens in the vocabulary, and so numbers in a row of logits.
         has_state: it keeps a running state per sequence.
+        rope_factor: by how much its positions are stretched; None is not at all.
     """
 
     n_ctx_train: int
     key_values: int
     value_values: int
     size_bytes: int
+    n_vocab: int = 1
     has_state: bool = False
+    rope_factor: float | None = None
+
+    @property
+    def n_ctx(self) -> int:
+        """Tokens it can see at once: stretched positions reach further."""
+        return int(self.n_ctx_train * (self.rope_factor or 1.0))
+
+    @property
+    def trained_on(self) -> str:
+        """Where that number comes from."""
+        if self.rope_factor is None:
+            return f"trained on {self.n_ctx_train}"
+        return f"trained on {self.n_ctx_train}, positions stretched by {self.rope_factor:g}"
 
     def bytes_per_token(self, type_k: str, type_v: str) -> float:
         """Cache bytes of one token."""
@@ -67,7 +84,8 @@ class ModelShape:
 class Plan:
     """The sizes of a context, and what is promised of it. Tokens and sequences.
 
-    `chunk_tokens` is how much of a prompt is computed in a step that others wait for.
+    `chunk_tokens` is how much of a prompt is computed in a step that others wait for,
+    `scored_tokens` for how many of a prompt's tokens one step can tell logprobs.
     """
 
     cache_tokens: int
@@ -76,10 +94,12 @@ class Plan:
     batch_tokens: int
     ubatch_tokens: int
     chunk_tokens: int
+    scored_tokens: int
     running_sequences: int
     retained_sequences: int
     retained_tokens: int
     max_waiting_requests: int
+    rope_factor: float | None
     why: str
 
     @property
@@ -130,8 +150,7 @@ def make_plan(
     why = (
         f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
         f"{cache * per_token / 2**20:.0f} MiB), of these up to {retained} kept for reuse; "
-        f"{total} tokens per sequence (trained on {shape.n_ctx_train}); {running} sequences at a "
-        f"time"
+        f"{total} tokens per sequence ({shape.trained_on}); {running} sequences at a time"
     )
     return Plan(
         cache_tokens=cache,
@@ -140,10 +159,12 @@ def make_plan(
         batch_tokens=batch,
         ubatch_tokens=ubatch,
         chunk_tokens=min(batch, _GPU_CHUNK if settings.n_gpu_layers else _CPU_CHUNK),
+        scored_tokens=_scored_tokens(shape.n_vocab, batch),
         running_sequences=running,
         retained_sequences=retained_sequences,
         retained_tokens=retained,
         max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        rope_factor=shape.rope_factor,
         why=why,
     )
 
@@ -216,17 +237,19 @@ def _cache_tokens(
         *("--max-batch-total-tokens", engine.max_batch_total_tokens),
     )
     if asked is not None:
-        if asked * per_token > free_bytes:
+        usable = free_bytes * (engine.memory_fraction or 1.0)
+        if asked * per_token > usable:
             raise BackendError(
                 f"a context of {asked} tokens needs {asked * per_token / 2**30:.1f} GiB, "
-                f"but {free_bytes / 2**30:.1f} GiB are free",
+                f"but {usable / 2**30:.1f} GiB are free",
                 remedy="lower --ctx-size, or use --type-k q8_0 --type-v q8_0",
             )
         return -(-asked // _CELL_STEP) * _CELL_STEP, "as asked"
-    per_sequence = min(engine.max_total_tokens or shape.n_ctx_train, _TOKENS_PER_SEQUENCE)
-    wanted = max(engine.max_total_tokens or shape.n_ctx_train, running * per_sequence)
+    per_sequence = min(engine.max_total_tokens or shape.n_ctx, _TOKENS_PER_SEQUENCE)
+    wanted = max(engine.max_total_tokens or shape.n_ctx, running * per_sequence)
     wanted = -(-wanted // _CELL_STEP) * _CELL_STEP
-    fitting = int(free_bytes * _MEMORY_SHARE / per_token) // _CELL_STEP * _CELL_STEP
+    share = engine.memory_fraction or _MEMORY_SHARE
+    fitting = int(free_bytes * share / per_token) // _CELL_STEP * _CELL_STEP
     if fitting < _CELL_STEP:
         raise BackendError(
             f"{free_bytes / 2**20:.0f} MiB of free memory hold no context of this model, "
@@ -235,17 +258,18 @@ def _cache_tokens(
         )
     if wanted <= fitting:
         return wanted, f"the model's length or {per_sequence} for each sequence"
-    return fitting, f"half of {free_bytes / 2**30:.1f} GiB free memory"
+    return fitting, f"{share:.0%} of {free_bytes / 2**30:.1f} GiB free memory"
 
 
 def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> int:
     asked = _positive("--max-total-tokens", engine.max_total_tokens)
     if asked is None:
-        return min(shape.n_ctx_train, cache)
-    if asked > shape.n_ctx_train:
+        return min(shape.n_ctx, cache)
+    if asked > shape.n_ctx:
         raise BackendError(
-            f"--max-total-tokens is {asked}, but the model was trained on {shape.n_ctx_train}",
-            remedy="lower it, or leave it out for the most there is",
+            f"--max-total-tokens is {asked}, but the model was {shape.trained_on}",
+            remedy="lower it, or leave it out for the most there is; --rope-factor stretches a "
+            "model's positions, at some cost in quality",
         )
     if asked > cache:
         raise BackendError(
@@ -273,6 +297,11 @@ def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettin
     if asked is None:
         return max(running, _GPU_BATCH if settings.n_gpu_layers else _CPU_BATCH)
     return max(running, asked)
+
+
+def _scored_tokens(n_vocab: int, batch: int) -> int:
+    """Rows of logits to make room for beside those that are sampled from."""
+    return max(1, min(batch, _SCORED_BYTES // (4 * n_vocab)))
 
 
 def _retained_tokens(

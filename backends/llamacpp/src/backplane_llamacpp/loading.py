@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from backplane_core.backend import EngineSettings, ProgressSink
+from backplane_core.backend import ProgressSink
 from backplane_core.errors import BackendError, ModelError
 
 from backplane_llamacpp.limits import ModelShape, Plan, num_threads
@@ -29,55 +29,6 @@ _log = logging.getLogger(__name__)
 _MAGIC = b"GGUF"
 _REPORT_STEP = 0.02
 _TIMED_TOKENS = 32
-
-
-def check_engine_settings(engine: EngineSettings) -> None:
-    """Refuse flags that other backends have and a GGUF file answers by itself.
-
-    Raises:
-        BackendError: one of them is set.
-    """
-    if engine.num_shard is not None and engine.num_shard > 1:
-        raise BackendError(
-            f"the llamacpp backend has no --num-shard {engine.num_shard}: one process drives all "
-            "GPUs",
-            remedy="use --n-gpu-layers -1 with --split-mode layer or row",
-        )
-    if engine.dtype is not None:
-        raise BackendError(
-            f"--dtype {engine.dtype} has no meaning for a GGUF file, which says its own types",
-            remedy="leave it out, or name another file: --model-id owner/name:QUANT",
-        )
-    if engine.quantize is not None:
-        raise BackendError(
-            f"--quantize {engine.quantize} has no meaning for a GGUF file, which is quantized or "
-            "not",
-            remedy="leave it out, or name another file: --model-id owner/name:QUANT",
-        )
-    if engine.trust_remote_code:
-        _log.info("--trust-remote-code changes nothing: a GGUF file holds no code")
-
-
-def with_cache_dtype(settings: LlamaCppSettings, engine: EngineSettings) -> LlamaCppSettings:
-    """Settings in which `--kv-cache-dtype` is both cache types.
-
-    Raises:
-        BackendError: llama.cpp has no such cache, or --type-k/--type-v say otherwise.
-    """
-    wanted = engine.kv_cache_dtype
-    if wanted is None:
-        return settings
-    if wanted not in enums.CACHE_TYPES:
-        raise BackendError(
-            f"llama.cpp caches no {wanted}", remedy=f"it has: {', '.join(enums.CACHE_TYPES)}"
-        )
-    values = {name: getattr(settings, name) for name in settings.__dataclass_fields__}
-    for name in ("type_k", "type_v"):
-        if values[name] not in {LlamaCppSettings.__dataclass_fields__[name].default, wanted}:
-            flag = name.replace("_", "-")
-            raise BackendError(f"--kv-cache-dtype {wanted} and --{flag} {values[name]} contradict")
-        values[name] = wanted
-    return LlamaCppSettings(**values)
 
 
 def load_options(settings: LlamaCppSettings) -> LoadOptions:
@@ -206,8 +157,19 @@ def free_bytes(model: NativeModel, settings: LlamaCppSettings) -> int:
     return max(0, available_bytes() - mapped)
 
 
-def shape_of(model: NativeModel, metadata: dict[str, str]) -> ModelShape:
-    """A model's shape; for layers that differ, an upper bound of what they cache."""
+def shape_of(
+    model: NativeModel, metadata: dict[str, str], rope_factor: float | None = None
+) -> ModelShape:
+    """A model's shape; for layers that differ, an upper bound of what they cache.
+
+    Raises:
+        BackendError: positions are to be stretched that the model does not have.
+    """
+    if rope_factor is not None and not model.has_rotary_positions:
+        raise BackendError(
+            f"--rope-factor {rope_factor}: this model has no rotary positions to stretch",
+            remedy="leave it out",
+        )
     architecture = metadata.get("general.architecture", "")
     head = model.n_embd // max(1, model.n_head)
     heads = model.n_layer * (model.n_head_kv or model.n_head)
@@ -220,7 +182,9 @@ def shape_of(model: NativeModel, metadata: dict[str, str]) -> ModelShape:
         key_values=heads * length("key"),
         value_values=heads * length("value"),
         size_bytes=model.size_bytes,
+        n_vocab=model.n_vocab,
         has_state=model.has_state,
+        rope_factor=rope_factor,
     )
 
 
@@ -238,6 +202,8 @@ def open_context(model: NativeModel, plan: Plan, settings: LlamaCppSettings) -> 
             n_batch=plan.batch_tokens,
             n_ubatch=plan.ubatch_tokens,
             n_seq_max=plan.num_sequences,
+            max_scored_tokens=plan.scored_tokens,
+            rope_scale_factor=plan.rope_factor,
             n_threads=num_threads("--n-threads", settings.n_threads, size, cpus),
             n_threads_batch=num_threads("--n-threads-batch", settings.n_threads_batch, size, cpus),
             type_k=enums.CACHE_TYPES[settings.type_k],

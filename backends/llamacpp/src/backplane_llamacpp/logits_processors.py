@@ -60,10 +60,14 @@ def _mix32(values: npt.NDArray[np.uint32]) -> npt.NDArray[np.uint32]:
 
 
 class LogitsProcessors:
-    """For many sequences; keeps penalty counts per `seq_id` until `forget`."""
+    """For many sequences; keeps penalty counts per `seq_id` until `forget`.
 
-    def __init__(self, n_vocab: int) -> None:
+    `suppressed_token_ids` never come: the model file says so.
+    """
+
+    def __init__(self, n_vocab: int, suppressed_token_ids: list[int]) -> None:
         self._n_vocab = n_vocab
+        self._suppressed = suppressed_token_ids
         self._counts: dict[int, TokenCounts] = {}
         self._greens: GreenList | None = None
 
@@ -76,10 +80,13 @@ class LogitsProcessors:
     ) -> Logits:
         """A row after all of them; the very same array where there is nothing to do.
 
-        `allowed` says which tokens a grammar lets come; None is no grammar.
+        `allowed` says which tokens a grammar lets come, and has dealt with `min_new_tokens`; None
+        is no grammar.
         """
         params = sequence.sampling
-        masked = end_token_ids_to_mask(sequence)
+        masked = self._suppressed
+        if allowed is None:
+            masked = masked + end_token_ids_to_mask(sequence)
         steered = params.watermark is not None or params.logit_bias or _penalizes(params)
         if not steered and not masked and allowed is None:
             return logits
@@ -92,7 +99,10 @@ class LogitsProcessors:
         if _penalizes(params):
             ids, counts = self._counts_of(seq_id, sequence).update()
             _penalize(logits, ids, counts, params)
-        _mask(logits, masked, allowed)
+        if allowed is not None:
+            logits[~allowed] = -np.inf
+        if masked:
+            logits[masked] = -np.inf
         return logits
 
     def _mark(self, logits: Logits, previous: int, mark: Watermark) -> None:
@@ -123,17 +133,6 @@ def _penalize(
     seen = np.where(seen > 0, seen / penalty, seen * penalty)
     seen -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
     logits[ids] = seen
-
-
-def _mask(logits: Logits, masked: Items[int], allowed: Allowed | None) -> None:
-    """Take out what may not come; end tokens stay where a grammar allows nothing else."""
-    if allowed is not None:
-        logits[~allowed] = -np.inf
-    if masked:
-        held_back = logits[masked]
-        logits[masked] = -np.inf
-        if allowed is not None and logits.max() == -np.inf:
-            logits[masked] = held_back
 
 
 def end_token_ids_to_mask(sequence: Sequence) -> list[int]:

@@ -1,29 +1,30 @@
 """`LlamaCppRunner`: core's batching over a llama.cpp context, and the model's own tokenizer."""
 
 import contextlib
+import functools
 import logging
 import time
 from pathlib import Path
 
+import msgspec
 from backplane_core.backend import ProgressSink, RunnerSpec
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
 from backplane_core.batching.runner import BatchingRunner
 from backplane_core.batching.scheduler import SchedulerSettings
-from backplane_core.messages import RunnerInfo
+from backplane_core.messages import RunnerInfo, StepOutput, Submit
 from backplane_core.vocabulary import RemoteTokenizer
 
 from backplane_llamacpp import facts
-from backplane_llamacpp.executor import LlamaCppExecutor
-from backplane_llamacpp.limits import Plan, make_plan, pace
-from backplane_llamacpp.loading import (
+from backplane_llamacpp.adapters import AdapterShelf
+from backplane_llamacpp.engine_settings import (
     check_engine_settings,
-    free_bytes,
-    load_model,
-    open_context,
-    shape_of,
-    warm_up,
+    rope_factor,
     with_cache_dtype,
 )
+from backplane_llamacpp.executor import LlamaCppExecutor
+from backplane_llamacpp.limits import Plan, make_plan, pace
+from backplane_llamacpp.loading import free_bytes, load_model, open_context, shape_of, warm_up
+from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.settings import LlamaCppSettings
 from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
@@ -40,10 +41,13 @@ class LlamaCppRunner(BatchingRunner):
         executor: LlamaCppExecutor,
         info: RunnerInfo,
         settings: SchedulerSettings,
+        adapters: AdapterShelf,
     ) -> None:
         super().__init__(executor, info, settings=settings)
         self._model = model
         self._tokenizer = LlamaCppTokenizer(model)
+        self._adapters = adapters
+        self._free_unused = executor.free_unused_adapters
 
     def tokenize(
         self, texts: list[str], *, add_special: bool, parse_special: bool
@@ -52,6 +56,29 @@ class LlamaCppRunner(BatchingRunner):
         return self._tokenizer.encode_batch(
             texts, add_special=add_special, parse_special=parse_special
         )
+
+    # ── adapters ─────────────────────────────────────────────────────────────────────────
+
+    def submit(self, request: Submit) -> None:
+        """Queue a request, its adapter's name replaced by the key of what now has that name."""
+        if request.adapter is not None:
+            key = self._adapters.key_of(request.adapter)
+            request = msgspec.structs.replace(request, adapter=key)
+        super().submit(request)
+
+    def poll(self, timeout: float) -> StepOutput:
+        """Run one step, or wait for work; free adapters that were waited for."""
+        if self._adapters.has_unloaded:
+            self._free_unused({group.request.adapter for group in self._groups.values()})
+        return super().poll(timeout)
+
+    def load_adapter(self, name: str, path: str) -> None:
+        """Read a LoRA in GGUF form, for whichever requests come with its name."""
+        self._adapters.load(name, Path(path))
+
+    def unload_adapter(self, name: str) -> None:
+        """Take no more requests with this name; those that run go on with it."""
+        self._adapters.unload(name)
 
     def close(self) -> None:
         """Free the context, then the model."""
@@ -75,7 +102,7 @@ def create_runner(
         model = load_model(path, settings, progress)
         undo.callback(model.close)
         metadata = model.metadata()
-        shape = shape_of(model, metadata)
+        shape = shape_of(model, metadata, rope_factor(spec.engine))
         plan = make_plan(shape, free_bytes(model, settings), settings, spec.engine)
         context = open_context(model, plan, settings)
         undo.callback(context.close)
@@ -92,13 +119,15 @@ def create_runner(
             tokenizer=RemoteTokenizer(),
             chat_templates=facts.chat_templates(metadata, spec.model),
         )
+        shelf = AdapterShelf(functools.partial(NativeAdapter, model))
         executor = LlamaCppExecutor(
             context,
             n_vocab=model.n_vocab,
             traits=_traits(plan, trimmable=warm.trimmable),
             suppressed_token_ids=model.suppressed_token_ids(),
+            adapters=shelf,
         )
-        runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan))
+        runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan), shelf)
         undo.pop_all()
     _logger.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
     return runner
@@ -112,6 +141,8 @@ def _traits(plan: Plan, *, trimmable: bool) -> ExecutorTraits:
         max_batch_tokens=plan.batch_tokens,
         slot_tokens=plan.max_total_tokens,
         trimmable=trimmable,
+        adapters_per_batch=1,
+        max_scored_tokens=plan.scored_tokens,
     )
 
 

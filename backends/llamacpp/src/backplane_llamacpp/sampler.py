@@ -26,13 +26,16 @@ _HOTTEST = 1e30
 
 
 class Sampler:
-    """Samples for many sequences; keeps penalty counts per `seq_id` until `forget`."""
+    """Samples for many sequences; keeps penalty counts per `seq_id` until `forget`.
 
-    def __init__(self, n_vocab: int) -> None:
+    `suppressed_token_ids` never come: the model file says so.
+    """
+
+    def __init__(self, n_vocab: int, suppressed_token_ids: list[int]) -> None:
         self._n_vocab = n_vocab
         self._all_ids: Ids = np.arange(n_vocab)
         self._highest = HighestLogits(n_vocab)
-        self._processors = LogitsProcessors(n_vocab)
+        self._processors = LogitsProcessors(n_vocab, suppressed_token_ids)
 
     def forget(self, seq_id: int) -> None:
         """Drop a sequence's counts."""

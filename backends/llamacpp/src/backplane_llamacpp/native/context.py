@@ -10,6 +10,7 @@ from backplane_core.errors import BackendError
 from llama_cpp import llama_cpp as cpp  # noqa: TID253 - imported by engine modules alone
 
 from backplane_llamacpp.native import log
+from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.model import NativeModel
 
 
@@ -41,7 +42,10 @@ def _pointer(array: npt.NDArray[Any], kind: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class ContextOptions:
-    """Sizes and modes of a context. Types are GGML_TYPE_* numbers."""
+    """Sizes and modes of a context. Types are GGML_TYPE_* numbers.
+
+    `rope_scale_factor` stretches positions linearly, whatever the file says; None is as it says.
+    """
 
     n_ctx: int
     n_batch: int
@@ -49,6 +53,8 @@ class ContextOptions:
     n_seq_max: int
     n_threads: int
     n_threads_batch: int
+    max_scored_tokens: int = 0
+    rope_scale_factor: float | None = None
     type_k: int = cpp.GGML_TYPE_F16
     type_v: int = cpp.GGML_TYPE_F16
     offload_kqv: bool = True
@@ -65,8 +71,11 @@ class NativeContext:
             *("type_k", "type_v", "offload_kqv"),
         ):
             setattr(params, name, getattr(options, name))
-        # Only sampled positions have logits, so the output buffer need not fit a whole batch.
-        params.n_outputs_max = options.n_seq_max
+        # Only sampled and scored positions have logits; the buffer need not fit a whole batch.
+        params.n_outputs_max = options.n_seq_max + options.max_scored_tokens
+        if options.rope_scale_factor is not None:
+            params.rope_scaling_type = cpp.LLAMA_ROPE_SCALING_TYPE_LINEAR
+            params.rope_freq_scale = 1.0 / options.rope_scale_factor
         params.kv_unified = True
         params.flash_attn_type = (
             cpp.LLAMA_FLASH_ATTN_TYPE_AUTO
@@ -106,6 +115,14 @@ class NativeContext:
         """
         start_pointer = cpp.llama_get_logits(self._context)
         return np.ctypeslib.as_array(start_pointer, shape=(num_rows, self._n_vocab))
+
+    def select_adapter(self, adapter: NativeAdapter | None) -> None:
+        """Compute with an adapter, or without any, from the next decode on."""
+        if adapter is None:
+            cpp.llama_set_adapters_lora(self._context, None, 0, None)
+            return
+        adapters = (cpp.llama_adapter_lora_p_ctypes * 1)(adapter.handle)
+        cpp.llama_set_adapters_lora(self._context, adapters, 1, (ctypes.c_float * 1)(1.0))
 
     def copy_sequence(self, source: int, target: int, num_tokens: int) -> None:
         """Let `target` share the cells of the first `num_tokens` of `source`."""

@@ -149,6 +149,11 @@ class NativeModel:
         return cpp.llama_model_n_swa(self._model)
 
     @property
+    def has_rotary_positions(self) -> bool:
+        """Whether positions are rotations (RoPE), which can be stretched."""
+        return cpp.llama_model_rope_type(self._model) != cpp.LLAMA_ROPE_TYPE_NONE
+
+    @property
     def n_params(self) -> int:
         """Number of weights."""
         return cpp.llama_model_n_params(self._model)
