@@ -30,17 +30,20 @@ class ChatController(Controller):
         async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
             chat.check(body)
             model = services.generation.model
-            model.note_name(body.model)
             prompt = await model.prompter.prompt(chat.template_messages(body.messages))
-            generation = await current.start(chat.plan(body, prompt))
-            head = ReplyHead.make("chatcmpl", model.name)
+            generation = await current.start(chat.plan(body, prompt, model, services.settings))
+            head = ReplyHead.make(
+                "chatcmpl",
+                generation.request.adapter or model.name,
+                strict=services.settings.tgi_strict,
+            )
             if body.stream:
                 return current.stream(
                     chat.ChatStream(
                         head,
                         generation,
                         logprobs=bool(body.logprobs),
-                        include_usage=body.wants_usage,
+                        options=body.stream_options,
                     )
                 )
             tokens = await run_to_end([generation], keep_tokens=bool(body.logprobs))

@@ -1,5 +1,6 @@
 """`POST /v1/completions`."""
 
+import asyncio
 from typing import Final
 
 from litestar import Controller, post
@@ -7,16 +8,20 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import completions
+from backplane_server.dialects.completions_stream import CompletionStream
 from backplane_server.dialects.completions_types import CompletionRequest
 from backplane_server.dialects.not_yet import COMPLETIONS, DefinedFields
 from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
-from backplane_server.dialects.openai_types import StreamOptions
+from backplane_server.dialects.openai_types import StreamOptions, StructuredOutputs
+from backplane_server.dialects.text_logprobs import echo_of
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
 _body: Final = BodyReader(
-    CompletionRequest, {"stream_options": StreamOptions}, unknown=DefinedFields(COMPLETIONS)
+    CompletionRequest,
+    {"stream_options": StreamOptions, "structured_outputs": StructuredOutputs},
+    unknown=DefinedFields(COMPLETIONS),
 )
 
 
@@ -28,23 +33,25 @@ class CompletionsController(Controller):
         """Continuations of one prompt or several, whole or as a stream."""
 
         async def handle(current: Exchange, body: CompletionRequest) -> ASGIApp:
-            plans = completions.plan(body, services.settings.max_client_batch_size)
             model = services.generation.model
-            model.note_name(body.model)
-            generations = await current.start_all(plans)
-            head = ReplyHead.make("cmpl", model.name)
-            if body.stream:
-                return current.stream(
-                    completions.CompletionStream(
-                        head,
-                        generations,
-                        logprobs=body.num_logprobs,
-                        include_usage=body.wants_usage,
-                    )
-                )
-            tokens = await run_to_end(generations, keep_tokens=body.num_logprobs is not None)
-            return current.answer(
-                completions.completion(head, generations, tokens, body.num_logprobs)
+            settings = services.settings
+            asked = completions.plan(body, model, settings)
+            generations = await current.start_all(asked.requests)
+            if asked.scores_only:
+                for generation in generations:
+                    generation.tell_only()
+            echoes = (
+                [await asyncio.to_thread(echo_of, generation) for generation in generations]
+                if asked.echo
+                else []
             )
+            head = ReplyHead.make(
+                "cmpl", asked.requests[0].adapter or model.name, strict=settings.tgi_strict
+            )
+            if body.stream:
+                stream = CompletionStream(head, asked, generations, echoes, body.stream_options)
+                return current.stream(stream)
+            tokens = await run_to_end(generations, keep_tokens=asked.needs_tokens)
+            return current.answer(completions.completion(head, asked, generations, echoes, tokens))
 
         return await exchange(request, services, _body, handle)

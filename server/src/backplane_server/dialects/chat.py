@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from backplane_core.control import ServerLaunch
 from backplane_core.errors import UnsupportedError, ValidationError
 
 from backplane_server.dialects.chat_types import (
@@ -15,6 +16,7 @@ from backplane_server.dialects.chat_types import (
     Message,
     ToolCall,
 )
+from backplane_server.dialects.constraints import grammar_of
 from backplane_server.dialects.not_yet import refuse_not_yet
 from backplane_server.dialects.openai import (
     FINGERPRINT,
@@ -26,8 +28,10 @@ from backplane_server.dialects.openai import (
     usage_of,
 )
 from backplane_server.dialects.openai_replies import ReplyHead, ReplyStream, TokensByChoice
+from backplane_server.dialects.openai_types import StreamOptions
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
+from backplane_server.services.served_model import ServedModel
 from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
 
 _SPARE_LEVELS: Final = 64
@@ -47,7 +51,6 @@ def check(body: ChatRequest) -> None:
             "tool_prompt": body.tool_prompt,
             "functions": body.functions,
             "function_call": body.function_call,
-            "response_format": body.response_format,
             "modalities": body.modalities,
             "audio": body.audio,
             "chat_template_kwargs": body.chat_template_kwargs,
@@ -130,17 +133,25 @@ def _can_travel(value: Any) -> bool:
     return True
 
 
-def plan(body: ChatRequest, prompt: str) -> GenerationRequest:
+def plan(
+    body: ChatRequest, prompt: str, model: ServedModel, settings: ServerLaunch
+) -> GenerationRequest:
     """Translate a request whose conversation is rendered. The template has the special tokens."""
     return generation_request(
         body,
+        model,
         prompt=prompt,
-        prompt_name="messages",
         add_special=False,
         max_new_tokens=body.max_completion_tokens or body.max_tokens,
-        max_new_tokens_name="max_completion_tokens" if body.max_completion_tokens else "max_tokens",
         top_logprobs=body.top_logprobs or 0 if body.logprobs else None,
-        logprobs_name="top_logprobs",
+        grammar=grammar_of(body),
+        keep_stop=settings.tgi_strict,
+        names={
+            "prompt": "messages",
+            "max_new_tokens": (
+                "max_completion_tokens" if body.max_completion_tokens else "max_tokens"
+            ),
+        },
     )
 
 
@@ -180,9 +191,14 @@ class ChatStream(ReplyStream):
     """
 
     def __init__(
-        self, head: ReplyHead, generation: Generation, *, logprobs: bool, include_usage: bool
+        self,
+        head: ReplyHead,
+        generation: Generation,
+        *,
+        logprobs: bool,
+        options: StreamOptions | None,
     ) -> None:
-        super().__init__(CHUNK, head, [generation], include_usage=include_usage)
+        super().__init__(CHUNK, head, [generation], options)
         self._logprobs = logprobs
         self._table = generation.model.table
         self._begun: set[int] = set()

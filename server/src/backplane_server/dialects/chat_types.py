@@ -61,7 +61,6 @@ class ChatRequest(SamplingFields, kw_only=True, frozen=True):
     parallel_tool_calls: bool | None = None
     functions: Any = None
     function_call: Any = None
-    response_format: Any = None
     modalities: list[str] | None = None
     audio: Any = None
     chat_template_kwargs: Any = None

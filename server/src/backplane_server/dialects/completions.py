@@ -1,69 +1,157 @@
-"""`/v1/completions`: prompts to `GenerationRequest`s, events to answers and frames."""
+"""`/v1/completions`: prompts to `GenerationRequest`s, and finished generations to an answer."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
 
-import msgspec
-from backplane_core.errors import ValidationError
+from backplane_core.control import ServerLaunch
+from backplane_core.errors import UnsupportedError, ValidationError
 
 from backplane_server.dialects.completions_types import (
-    TEXT_COMPLETION,
     Completion,
     CompletionChoice,
     CompletionRequest,
 )
-from backplane_server.dialects.not_yet import refuse_not_yet
+from backplane_server.dialects.constraints import grammar_of
 from backplane_server.dialects.openai import (
     FINGERPRINT,
     FINISH,
+    STRICT_FINISH,
     generation_request,
-    json_text,
     refuse_template,
     usage_of,
 )
-from backplane_server.dialects.openai_replies import ReplyHead, ReplyStream, TokensByChoice
+from backplane_server.dialects.openai_replies import ReplyHead, TokensByChoice
 from backplane_server.dialects.openai_types import TextLogprobs
+from backplane_server.dialects.text_logprobs import Echo, prompt_tokens, text_logprobs
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
-from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
-from backplane_server.text.detokenizer import TokenTable
+from backplane_server.services.served_model import ServedModel
+from backplane_server.text.choice_decoder import Finish, TokenOut
+
+_NO_LOGPROB: Final = float("-inf")
 
 
-def plan(body: CompletionRequest, max_client_batch_size: int) -> list[GenerationRequest]:
+@dataclass(frozen=True)
+class CompletionPlan:
+    """A request, understood.
+
+    Attributes:
+        requests: one a prompt.
+        num_choices: how many continuations of each are told: the best, where there are more.
+        echo: whether each begins with its prompt.
+        logprobs: how many alternatives a token; None for no logprobs.
+        scores_only: nothing is to be generated. A worker makes a token all the same, which is
+            neither shown nor counted.
+    """
+
+    requests: list[GenerationRequest]
+    num_choices: int
+    echo: bool
+    logprobs: int | None
+    scores_only: bool
+
+    @property
+    def ranks(self) -> bool:
+        """Whether the best of several continuations are told."""
+        return self.requests[0].num_sequences > self.num_choices
+
+    @property
+    def needs_tokens(self) -> bool:
+        """Whether the answer is made from more than texts."""
+        return self.logprobs is not None or self.ranks
+
+
+def plan(body: CompletionRequest, model: ServedModel, settings: ServerLaunch) -> CompletionPlan:
     """Translate a request: one generation a prompt.
 
     Raises:
-        ValidationError: too many prompts, texts and token ids mixed, or `logprobs: true`.
-        UnsupportedError: a parameter that this version does not have.
+        ValidationError: too many prompts, texts and token ids mixed, values that contradict each
+            other; `UnsupportedError` for what is not available.
     """
     refuse_template(body)
+    if body.suffix is not None and body.suffix != "":
+        raise UnsupportedError(
+            "`suffix` is not supported: no model is asked to fill a gap here",
+            parameter="suffix",
+            remedy="put the model's own marks for filling in into `prompt`",
+        )
+    _check_logprobs(body)
+    num_choices, best_of = _choices(body, settings.max_best_of)
+    prompts = _prompts(body.prompt)
+    if len(prompts) > settings.max_client_batch_size:
+        raise ValidationError(
+            f"`prompt` may hold at most {settings.max_client_batch_size} prompts, not "
+            f"{len(prompts)}",
+            parameter="prompt",
+            remedy="the flag --max-client-batch-size sets the limit",
+        )
+    scores_only = body.max_tokens == 0
+    ranks = best_of > num_choices
+    logprobs = body.num_logprobs
+    common = generation_request(
+        body,
+        model,
+        prompt="",
+        add_special=True,
+        max_new_tokens=1 if scores_only else body.max_tokens,
+        # The best are known by their logprobs.
+        top_logprobs=0 if ranks and logprobs is None else logprobs,
+        grammar=grammar_of(body),
+        keep_stop=settings.tgi_strict,
+        names={
+            "top_logprobs": "logprobs",
+            "prompt_logprobs": "echo",
+            "logprobs": "logprobs" if logprobs is not None else "best_of",
+            "num_sequences": "best_of" if ranks else "n",
+        },
+    )
+    common = replace(common, num_sequences=best_of, prompt_logprobs=logprobs if body.echo else None)
+    return CompletionPlan(
+        requests=[replace(common, prompt=prompt) for prompt in prompts],
+        num_choices=num_choices,
+        echo=bool(body.echo),
+        logprobs=logprobs,
+        scores_only=scores_only,
+    )
+
+
+def _check_logprobs(body: CompletionRequest) -> None:
     if body.logprobs is True:
         raise ValidationError(
             "`logprobs` must be how many alternatives to a token to tell, not true",
             parameter="logprobs",
             remedy="send 0 for the logprobs of the chosen tokens alone",
         )
-    # The best n of n are all of them.
-    best_of = body.best_of if (body.best_of or 1) > (body.n or 1) else None
-    refuse_not_yet({"suffix": body.suffix, "echo": body.echo, "best_of": best_of})
-    prompts = _prompts(body.prompt)
-    if len(prompts) > max_client_batch_size:
+    if body.max_tokens == 0 and not body.echo:
         raise ValidationError(
-            f"`prompt` may hold at most {max_client_batch_size} prompts, not {len(prompts)}",
-            parameter="prompt",
-            remedy="the flag --max-client-batch-size sets the limit",
+            "`max_tokens` must be at least 1; 0 has a meaning with `echo` alone",
+            parameter="max_tokens",
         )
-    return [
-        generation_request(
-            body,
-            prompt=prompt,
-            prompt_name="prompt",
-            add_special=True,
-            max_new_tokens=body.max_tokens,
-            top_logprobs=body.num_logprobs,
-            logprobs_name="logprobs",
+
+
+def _choices(body: CompletionRequest, max_best_of: int) -> tuple[int, int]:
+    """How many continuations are told, and how many are made."""
+    num_choices = body.n or 1
+    best_of = body.best_of or num_choices
+    if best_of < num_choices:
+        raise ValidationError(
+            f"`best_of` of {best_of} is less than `n` of {num_choices}", parameter="best_of"
         )
-        for prompt in prompts
-    ]
+    if best_of == num_choices:
+        return num_choices, best_of
+    if body.stream:
+        raise ValidationError(
+            "`best_of` above `n` cannot be streamed: the best are known at the end",
+            parameter="best_of",
+        )
+    if best_of > max_best_of:
+        raise ValidationError(
+            f"`best_of` must be at most {max_best_of}, not {best_of}",
+            parameter="best_of",
+            remedy="the flag --max-best-of sets the limit",
+        )
+    return num_choices, best_of
 
 
 def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]:
@@ -79,40 +167,21 @@ def _prompts(prompt: str | list[str | int | list[int]]) -> list[str | list[int]]
     return [item for item in prompt if not isinstance(item, int)]
 
 
-def text_logprobs(
-    table: TokenTable, tokens: Sequence[TokenOut], start: int, *, top: int
-) -> TextLogprobs:
-    """Logprobs as parallel lists; `start` is where the first token's text begins."""
-    offsets: list[int] = []
-    shown = [token for token in tokens if not token.silent]
-    for token in shown:
-        offsets.append(start)
-        start += len(token.text)
-    alternatives = [
-        {table.literal(token_id): logprob for token_id, logprob in token.top_logprobs or []}
-        for token in shown
-    ]
-    return TextLogprobs(
-        tokens=[table.literal(token.token_id) for token in shown],
-        token_logprobs=[token.logprob or 0.0 for token in shown],
-        top_logprobs=alternatives if top else None,
-        text_offset=offsets,
-    )
-
-
 def completion(
     head: ReplyHead,
+    asked: CompletionPlan,
     generations: Sequence[Generation],
+    echoes: Sequence[Echo],
     tokens: TokensByChoice,
-    logprobs: int | None,
 ) -> Completion:
     """The answer, once every sequence has ended. Choices stand in index order.
 
     Args:
         head: the reply's.
+        asked: the request.
         generations: one a prompt.
-        tokens: those whose logprobs are wanted.
-        logprobs: how many alternatives a token; None for no logprobs.
+        echoes: likewise, where prompts are echoed.
+        tokens: those of every sequence.
     """
     return Completion(
         id=head.id,
@@ -120,75 +189,64 @@ def completion(
         model=head.model,
         system_fingerprint=FINGERPRINT,
         choices=[
-            CompletionChoice(
-                index=prompt * len(generation.choices) + choice.index,
-                text=choice.text,
-                logprobs=(
-                    None
-                    if logprobs is None
-                    else text_logprobs(
-                        generation.model.table,
-                        tokens.get((prompt, choice.index), []),
-                        0,
-                        top=logprobs,
-                    )
-                ),
-                finish_reason=FINISH[choice.finish or Finish.LENGTH],
+            _choice(
+                head,
+                asked,
+                generation,
+                echoes[prompt] if asked.echo else None,
+                tokens.get((prompt, choice), []),
+                index=prompt * asked.num_choices + rank,
+                choice=choice,
             )
             for prompt, generation in enumerate(generations)
-            for choice in generation.choices
+            for rank, choice in enumerate(_told(asked, generation, tokens, prompt))
         ],
         usage=usage_of(generations),
     )
 
 
-class CompletionStream(ReplyStream):
-    """Writes a text stream; the events of several prompts interleave by index."""
+def _told(
+    asked: CompletionPlan, generation: Generation, tokens: TokensByChoice, prompt: int
+) -> list[int]:
+    """The numbers of the sequences that are told: of more than that those likeliest by token."""
+    numbers = [choice.index for choice in generation.choices]
+    if not asked.ranks:
+        return numbers
+    means = {number: _mean_logprob(tokens.get((prompt, number), [])) for number in numbers}
+    return sorted(numbers, key=lambda number: -means[number])[: asked.num_choices]
 
-    def __init__(
-        self,
-        head: ReplyHead,
-        generations: Sequence[Generation],
-        *,
-        logprobs: int | None,
-        include_usage: bool,
-    ) -> None:
-        super().__init__(TEXT_COMPLETION, head, generations, include_usage=include_usage)
-        self._logprobs = logprobs
-        self._num_choices = len(generations[0].choices)
-        self._table = generations[0].model.table
-        self._offsets: dict[int, int] = {}
 
-    def event(self, prompt: int, event: ChoiceEvent) -> bytes:
-        """Frames for news of a sequence."""
-        index = prompt * self._num_choices + event.index
-        frames = [
-            self._frame(index, token.text, self._logprobs_of(index, token), b"null")
-            for token in event.tokens
-            if token.text or (self._logprobs is not None and not token.silent)
-        ]
-        if event.finish is not None:
-            reason = json_text(FINISH[event.finish])
-            frames.append(self._frame(index, event.tail, b"null", reason))
-        return b"".join(frames)
+def _mean_logprob(tokens: Sequence[TokenOut]) -> float:
+    logprobs = [token.logprob for token in tokens if token.logprob is not None]
+    return sum(logprobs) / len(logprobs) if logprobs else _NO_LOGPROB
 
-    def _frame(self, index: int, text: str, logprobs: bytes, reason: bytes) -> bytes:
-        return b"".join(
-            (
-                self._head,
-                b'{"index":%d,"text":' % index,
-                json_text(text),
-                b',"logprobs":',
-                logprobs,
-                b',"finish_reason":',
-                reason,
-                b'}],"usage":null}\n\n',
-            )
-        )
 
-    def _logprobs_of(self, index: int, token: TokenOut) -> bytes:
-        if self._logprobs is None or token.silent:
-            return b"null"
-        start = self._offsets.get(index, 0)
-        self._offsets[index] = start + len(token.text)
-        return msgspec.json.encode(text_logprobs(self._table, [token], start, top=self._logprobs))
+def _choice(
+    head: ReplyHead,
+    asked: CompletionPlan,
+    generation: Generation,
+    echo: Echo | None,
+    tokens: Sequence[TokenOut],
+    *,
+    index: int,
+    choice: int,
+) -> CompletionChoice:
+    decoder = generation.choices[choice]
+    names = STRICT_FINISH if head.strict else FINISH
+    text = "" if asked.scores_only else decoder.text
+    return CompletionChoice(
+        index=index,
+        text=text if echo is None else echo.text + text,
+        logprobs=None if asked.logprobs is None else _logprobs(asked, generation, echo, tokens),
+        finish_reason="length" if asked.scores_only else names[decoder.finish or Finish.LENGTH],
+    )
+
+
+def _logprobs(
+    asked: CompletionPlan, generation: Generation, echo: Echo | None, tokens: Sequence[TokenOut]
+) -> TextLogprobs:
+    shown = [] if echo is None else prompt_tokens(generation, echo)
+    if not asked.scores_only:
+        shown += tokens
+    table, top = generation.model.table, asked.logprobs or 0
+    return text_logprobs(table, shown, 0, top=top)

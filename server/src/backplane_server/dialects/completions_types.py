@@ -6,7 +6,7 @@ import msgspec
 from msgspec import Meta
 
 from backplane_server.dialects.openai import FinishReason
-from backplane_server.dialects.openai_types import Count, Reply, SamplingFields, TextLogprobs, Usage
+from backplane_server.dialects.openai_types import Reply, SamplingFields, TextLogprobs, Usage
 
 TEXT_COMPLETION: Final = "text_completion"
 
@@ -14,11 +14,12 @@ TEXT_COMPLETION: Final = "text_completion"
 class CompletionRequest(SamplingFields, kw_only=True, frozen=True):
     """Body of `/v1/completions`: a text, several, a list of token ids, or several of those.
 
-    `logprobs` counts the alternatives to a token; false is what chats call none.
+    `logprobs` counts the alternatives to a token; false is what chats call none. `max_tokens` 0
+    scores an echoed prompt.
     """
 
     prompt: str | Annotated[list[str | int | list[int]], Meta(min_length=1)]
-    max_tokens: Count | None = None
+    max_tokens: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     logprobs: Annotated[int, Meta(ge=0, le=1000)] | bool | None = None
     best_of: Annotated[int, Meta(ge=0, le=128)] | None = None
     echo: bool | None = None

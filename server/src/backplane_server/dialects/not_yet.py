@@ -12,32 +12,22 @@ from backplane_core.errors import UnsupportedError
 _GUIDANCE: Final = frozenset(
     {
         "grammar",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
-        "structured_outputs",
     }
 )
 _OPENAI: Final = _GUIDANCE | {
     "adapter_id",
     "allowed_token_ids",
     "bad_words",
-    "include_stop_str_in_output",
     "length_penalty",
     "prediction",
     "prompt_logprobs",
     "reasoning_effort",
-    "skip_special_tokens",
-    "truncate_prompt_tokens",
-    "typical_p",
     "use_beam_search",
     "verbosity",
     "web_search_options",
 }
 _CHAT: Final = _OPENAI | {
     "add_generation_prompt",
-    "add_special_tokens",
     "best_of",
     "continue_final_message",
     "documents",
@@ -45,13 +35,11 @@ _CHAT: Final = _OPENAI | {
     "suffix",
 }
 _COMPLETIONS: Final = _OPENAI | {
-    "add_special_tokens",
     "audio",
     "chat_template_kwargs",
     "function_call",
     "functions",
     "modalities",
-    "response_format",
     "tool_choice",
     "tool_prompt",
     "tools",

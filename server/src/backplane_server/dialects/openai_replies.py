@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import msgspec
 
 from backplane_server.dialects.openai import FINGERPRINT, json_text, usage_of
+from backplane_server.dialects.openai_types import StreamOptions, Usage
 from backplane_server.services.generation import Generation
 from backplane_server.text.choice_decoder import TokenOut
 from backplane_server.web.errors import Dialect
@@ -19,16 +20,18 @@ TokensByChoice = dict[tuple[int, int], list[TokenOut]]
 
 @dataclass(frozen=True)
 class ReplyHead:
-    """What every object of one reply repeats."""
+    """What every object of one reply repeats. `strict` is TGI's way: the id is empty."""
 
     id: str
     created: int
     model: str
+    strict: bool = False
 
     @classmethod
-    def make(cls, prefix: str, model: str) -> "ReplyHead":
+    def make(cls, prefix: str, model: str, *, strict: bool) -> "ReplyHead":
         """A fresh id and the time now."""
-        return cls(f"{prefix}-{secrets.token_hex(12)}", int(time.time()), model)
+        made = "" if strict else f"{prefix}-{secrets.token_hex(12)}"
+        return cls(made, int(time.time()), model, strict)
 
 
 async def run_to_end(generations: Sequence[Generation], *, keep_tokens: bool) -> TokensByChoice:
@@ -48,7 +51,7 @@ class ReplyStream:
         object_name: what the events call themselves.
         head: the reply's.
         generations: one a prompt.
-        include_usage: whether a last event has the counts.
+        options: whether a last event has the counts, or every event.
     """
 
     dialect: Dialect = "openai"
@@ -58,11 +61,13 @@ class ReplyStream:
         object_name: str,
         head: ReplyHead,
         generations: Sequence[Generation],
-        *,
-        include_usage: bool,
+        options: StreamOptions | None,
     ) -> None:
         self._generations = generations
-        self._include_usage = include_usage
+        self._last_has_usage = options is not None and bool(options.include_usage)
+        self._all_have_usage = self._last_has_usage and bool(
+            options is not None and options.continuous_usage_stats
+        )
         self._head = (
             b'data: {"object":'
             + json_text(object_name)
@@ -75,9 +80,18 @@ class ReplyStream:
             + b',"choices":['
         )
 
+    def usage(self) -> Usage:
+        """The counts up to now."""
+        return usage_of(self._generations)
+
+    def tail(self) -> bytes:
+        """What follows an event's only choice, up to the event's end."""
+        if not self._all_have_usage:
+            return b'],"usage":null}\n\n'
+        return b'],"usage":' + msgspec.json.encode(self.usage()) + b"}\n\n"
+
     def end(self) -> bytes:
         """The counts, where asked for, and the end marker."""
-        if not self._include_usage:
+        if not self._last_has_usage:
             return DONE
-        usage = msgspec.json.encode(usage_of(self._generations))
-        return self._head + b'],"usage":' + usage + b"}\n\n" + DONE
+        return self._head + b'],"usage":' + msgspec.json.encode(self.usage()) + b"}\n\n" + DONE

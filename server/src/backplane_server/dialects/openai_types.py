@@ -12,13 +12,31 @@ Share = Annotated[float, Meta(ge=0, le=1)]
 
 
 class StreamOptions(msgspec.Struct, kw_only=True, frozen=True):
-    """`include_usage` adds a last chunk with the counts."""
+    """`include_usage` adds a last chunk with the counts; `continuous_usage_stats` has them in all.
+
+    The second is an extension of other servers.
+    """
 
     include_usage: bool | None = None
+    continuous_usage_stats: bool | None = None
+
+
+class StructuredOutputs(msgspec.Struct, kw_only=True, frozen=True):
+    """What the text must obey, as newer clients of other servers say it: one field at most."""
+
+    json: Any = None
+    json_object: bool | None = None
+    regex: str | None = None
+    choice: list[str] | None = None
+    grammar: str | None = None
 
 
 class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
-    """Fields of both routes. From `top_k` on they are extensions other servers have too."""
+    """Fields of both routes. From `top_k` on they are extensions other servers have too.
+
+    `user` and its like are an account's affair, of which there are none here: whatever they say,
+    the answer is the same.
+    """
 
     model: str | None = None
     temperature: Annotated[float, Meta(ge=0, le=1000)] | None = None
@@ -33,18 +51,29 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    response_format: Any = None
+    user: Any = None
+    metadata: Any = None
+    service_tier: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Share | None = None
     repetition_penalty: Annotated[float, Meta(gt=0, le=1000)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     stop_token_ids: Annotated[list[int], Meta(max_length=256)] | None = None
+    typical_p: Annotated[float, Meta(gt=0, le=1)] | None = None
+    include_stop_str_in_output: bool | None = None
+    skip_special_tokens: bool | None = None
+    add_special_tokens: bool | None = None
+    truncate_prompt_tokens: Annotated[int, Meta(ge=-1, le=2**32 - 1)] | None = None
+    guided_json: Any = None
+    guided_regex: str | None = None
+    guided_choice: list[str] | None = None
+    guided_grammar: str | None = None
+    structured_outputs: StructuredOutputs | None = None
     chat_template: Any = None
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream is to end with the counts."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 class Reply(msgspec.Struct, Generic[ChoiceT], frozen=True, kw_only=True):
@@ -57,12 +86,26 @@ class Reply(msgspec.Struct, Generic[ChoiceT], frozen=True, kw_only=True):
     choices: list[ChoiceT]
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
+class PromptTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """Prompt tokens that were not computed again."""
+
+    cached_tokens: int
+
+
+class CompletionTokensDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """New tokens that are the model's thoughts, where these are told apart."""
+
+    reasoning_tokens: int
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Tokens of a request."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptTokensDetails
+    completion_tokens_details: CompletionTokensDetails | None = None
 
 
 class Alternative(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,9 +133,9 @@ class ChatLogprobs(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TextLogprobs(msgspec.Struct, frozen=True, kw_only=True):
-    """Logprobs of a text completion, as parallel lists."""
+    """Logprobs of a text completion, as parallel lists. A prompt's first token has none."""
 
     tokens: list[str]
-    token_logprobs: list[float]
-    top_logprobs: list[dict[str, float]] | None
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None] | None
     text_offset: list[int]
