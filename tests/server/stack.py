@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import httpx
 import msgspec
-from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
+from backplane_core.backend import AdapterSource, EngineSettings, ModelSource, RunnerSpec
 from backplane_core.control import (
     FromChild,
     Join,
@@ -44,11 +44,16 @@ class Stack:
         max_concurrent_requests: int = 128,
         max_total_tokens: int | None = None,
         settings: dict[str, Any] | None = None,
+        adapters: dict[str, Path] | None = None,
         **server: Any,
     ) -> None:
         self._wants_worker = worker
         self._engine = EngineSettings(
-            max_concurrent_requests=max_concurrent_requests, max_total_tokens=max_total_tokens
+            max_concurrent_requests=max_concurrent_requests,
+            max_total_tokens=max_total_tokens,
+            adapters=tuple(
+                AdapterSource(name=name, path=str(path)) for name, path in (adapters or {}).items()
+            ),
         )
         self._worker_settings = settings or {}
         self._server_fields = server
@@ -87,10 +92,13 @@ class Stack:
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(path))
         self._listener.listen()
-        fields = {"hostname": "127.0.0.1", "port": 0, **self._server_fields}
-        launch = ServerLaunch(
-            server_id="server-0", control_path=str(path), model_id=MODEL_ID, **fields
-        )
+        fields = {
+            "server_id": "server-0",
+            "hostname": "127.0.0.1",
+            "port": 0,
+            **self._server_fields,
+        }
+        launch = ServerLaunch(control_path=str(path), model_id=MODEL_ID, **fields)
         document = self.folder / "server.json"
         document.write_bytes(msgspec.json.encode(launch))
         self.log_path = self.folder / "server.log"
@@ -157,6 +165,11 @@ class Stack:
         self.say(WorkerUp(worker_id=worker_id, socket_path=str(socket_path)))
         if usable:
             wait_until(lambda: self.get("/health/ready").status_code == 200)
+
+    def share_worker(self, other: "Stack") -> None:
+        """Have this server use the worker of another stack, too."""
+        self.say(WorkerUp(worker_id="worker-0", socket_path=other.worker_socket))
+        wait_until(lambda: self.get("/health/ready").status_code == 200)
 
     def kill_worker(self, reason: str = "killed by signal 9") -> None:
         worker = self.workers[-1]
