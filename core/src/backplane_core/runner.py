@@ -53,6 +53,11 @@ class ModelRunner(ABC):
     def stats(self) -> RunnerStats:
         """Gauges now and counters since start."""
 
+    @property
+    def num_steps(self) -> int:
+        """Counter of `stats`, asked after every `poll`: override it where `stats` costs more."""
+        return self.stats().num_steps
+
     @abstractmethod
     def close(self) -> None:
         """Free the model. No other call follows."""

@@ -15,10 +15,12 @@ def prefix_salt(request: Submit) -> bytes:
     """What, beside its tokens, a prompt's keys and values depend on or must not be shared over.
 
     Adapter, media (by the server's hash) and the tenant's salt; each is length-prefixed, so no
-    two combinations run together.
+    two combinations run together. A request whose prompt is to be scored shares with nobody but
+    itself: what is found in the cache gives no logits.
     """
     digest = hashlib.sha256()
-    parts = [_optional(request.adapter), _optional(request.cache_salt)]
+    scored = None if request.prompt_logprobs is None else request.request_id
+    parts = [_optional(request.adapter), _optional(request.cache_salt), _optional(scored)]
     parts += [part.content_hash for part in request.prompt if isinstance(part, MediaSegment)]
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

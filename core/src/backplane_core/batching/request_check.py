@@ -9,8 +9,10 @@ from backplane_core.errors import UnsupportedError, ValidationError
 from backplane_core.messages import Submit, TokenSegment
 
 
-def check_request(request: Submit, traits: ExecutorTraits, memory: Memory, backend: str) -> None:
-    """Refuse what can never be scheduled.
+def check_request(
+    request: Submit, traits: ExecutorTraits, memory: Memory, backend: str, *, guided: bool
+) -> None:
+    """Refuse what can never be scheduled; `guided` says whether grammars are obeyed.
 
     Raises:
         UnsupportedError: it asks for something the toolkit or the executor does not do.
@@ -20,7 +22,9 @@ def check_request(request: Submit, traits: ExecutorTraits, memory: Memory, backe
         raise UnsupportedError(f"{backend} makes no embeddings", parameter="kind")
     if not all(isinstance(segment, TokenSegment) for segment in request.prompt):
         raise UnsupportedError(f"{backend} takes text only", parameter="prompt")
-    if request.prompt_logprobs is not None:
+    if request.grammar is not None and not guided:
+        raise UnsupportedError(f"{backend} obeys no grammars", parameter="grammar")
+    if request.prompt_logprobs is not None and not traits.max_scored_tokens:
         raise UnsupportedError(
             f"{backend} reports no logprobs of the prompt", parameter="prompt_logprobs"
         )

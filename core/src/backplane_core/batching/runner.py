@@ -17,6 +17,7 @@ from backplane_core.batching.executor import (
     ScheduledBatch,
     StepResult,
 )
+from backplane_core.batching.held_requests import HeldRequests
 from backplane_core.batching.memory import Memory, Retention
 from backplane_core.batching.paged_memory import PagedMemory
 from backplane_core.batching.prefix_cache import prefix_salt
@@ -26,7 +27,7 @@ from backplane_core.batching.scheduler import Scheduler, SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
 from backplane_core.batching.slot_memory import SlotMemory
 from backplane_core.batching.step_commit import Committer
-from backplane_core.batching.step_counters import StepCounters
+from backplane_core.batching.step_counters import StepCounters, method_of
 from backplane_core.errors import (
     BackplaneError,
     DeadlineExceededError,
@@ -35,8 +36,10 @@ from backplane_core.errors import (
     OutOfMemoryError,
     ValidationError,
 )
+from backplane_core.guidance.engine import GuidanceEngine
 from backplane_core.messages import (
     Failed,
+    PromptLogprobs,
     RunnerInfo,
     RunnerStats,
     SequenceDelta,
@@ -49,7 +52,8 @@ from backplane_core.runner import ModelRunner
 class BatchingRunner(ModelRunner):
     """Continuous batching. Finished, failed and cancelled sequences give memory up at once.
 
-    `clock` is monotonic seconds, `wall_clock` Unix seconds (deadlines come in these).
+    `clock` is monotonic seconds, `wall_clock` Unix seconds (deadlines come in these). Where the
+    capabilities name grammars, a `GuidanceEngine` is made for the vocabulary unless one is given.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class BatchingRunner(ModelRunner):
         info: RunnerInfo,
         *,
         settings: SchedulerSettings | None = None,
+        guidance: GuidanceEngine | None = None,
         clock: Callable[[], float] = time.monotonic,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -74,6 +79,10 @@ class BatchingRunner(ModelRunner):
         self._committer = Committer(self._scheduler, self._memory, trimmable=traits.trimmable)
         self._counters = StepCounters()
         self._deadlines = Deadlines()
+        if guidance is None and info.capabilities.grammars:
+            guidance = GuidanceEngine(info.vocabulary)
+        self._guidance = guidance
+        self._held = HeldRequests()
         self._groups: dict[str, RequestGroup] = {}
         self._eos_token_ids = frozenset(info.vocabulary.eos_token_ids)
         self._num_submitted = 0
@@ -95,7 +104,13 @@ class BatchingRunner(ModelRunner):
             raise ValidationError(
                 f"request id {request.request_id} is in use", parameter="request_id"
             )
-        check_request(request, self._executor.traits, self._memory, self._info.model.backend)
+        check_request(
+            request,
+            self._executor.traits,
+            self._memory,
+            self._info.model.backend,
+            guided=self._guidance is not None,
+        )
         now_s = self._clock()
         prompt = request.prompt_token_ids
         salt = prefix_salt(request)
@@ -116,6 +131,10 @@ class BatchingRunner(ModelRunner):
         ]
         group = RequestGroup(request, sequences)
         self._groups[request.request_id] = group
+        if request.grammar is not None and self._guidance is not None:
+            for sequence in sequences:
+                sequence.guide = self._guidance.guide(request.grammar, request.stopping, self.wake)
+            self._held.add(group, until_s=now_s + self._guidance.limits.compile_s)
         if request.deadline is not None:
             left_s = request.deadline - self._wall_clock()
             self._deadlines.add(now_s + left_s, request.request_id)
@@ -136,12 +155,15 @@ class BatchingRunner(ModelRunner):
                 self._counters.num_cancelled += 1
                 kept = min(sequence.num_matched_tokens, group.num_found_tokens)
                 self._scheduler.finish(sequence, kept)
+                _close_guide(sequence)
         self._drop_if_finished(group)
 
     def poll(self, timeout: float) -> StepOutput:
         """Run one step, or wait for work."""
         failures = self._fail_expired()
-        batch = self._scheduler.schedule()
+        self._settle_held(failures)
+        begin_s = self._clock()
+        batch = self._schedule(begin_s)
         if batch is None:
             if not failures:
                 self._woken.wait(timeout)
@@ -150,18 +172,28 @@ class BatchingRunner(ModelRunner):
         while batch is not None:
             self._start(batch)
             start_s = self._clock()
+            method = method_of(batch)
             try:
                 result = self._executor.execute(batch)
             except OutOfMemoryError as error:
+                self._counters.telemetry.failed(method)
                 victim = self._scheduler.relieve(batch)
                 if victim is not None:
                     failures.append(self._fail(victim.request.request_id, error))
-                batch = self._scheduler.schedule()
+                batch = self._schedule(self._clock())
             else:
+                end_s = self._clock()
                 self._scheduler.succeeded(batch)
-                self._counters.count(batch, self._clock() - start_s)
-                deltas = self._commit(batch, result, failures)
-                return StepOutput(deltas=deltas, failures=failures)
+                self._counters.count(batch, end_s - start_s)
+                output = self._commit(batch, result, failures)
+                self._counters.telemetry.succeeded(
+                    method,
+                    inference_s=self._clock() - begin_s,
+                    forward_s=end_s - start_s - result.sampling_s,
+                    decode_s=result.sampling_s + self._clock() - end_s,
+                    filter_s=self._committer.take_finish_s(),
+                )
+                return output
         return StepOutput(failures=failures)
 
     def wake(self) -> None:
@@ -195,10 +227,20 @@ class BatchingRunner(ModelRunner):
             num_preemptions=self._scheduler.num_preemptions,
             prefill_seconds=counters.prefill_seconds,
             decode_seconds=counters.decode_seconds,
+            num_skipped_tokens=counters.num_skipped_tokens,
+            batches=counters.telemetry.events,
+            histograms=counters.telemetry.histograms,
         )
 
+    @property
+    def num_steps(self) -> int:
+        """Steps computed since start."""
+        return self._counters.num_steps
+
     def close(self) -> None:
-        """Free the executor."""
+        """Free the executor, and let go of the grammars."""
+        if self._guidance is not None:
+            self._guidance.close()
         self._executor.close()
 
     def check_integrity(self) -> None:
@@ -210,6 +252,18 @@ class BatchingRunner(ModelRunner):
         self._scheduler.check_integrity()
 
     # ── one step ─────────────────────────────────────────────────────────────────────────
+
+    def _schedule(self, begin_s: float) -> ScheduledBatch | None:
+        """The step's batch; counts who left the queue for it."""
+        scheduler, telemetry = self._scheduler, self._counters.telemetry
+        num_before, num_running = scheduler.num_admitted, scheduler.num_running
+        batch = scheduler.schedule()
+        if num_admitted := scheduler.num_admitted - num_before:
+            telemetry.admitted(num_admitted)
+            if num_running:
+                mixed = self._executor.traits.mixed_prefill
+                telemetry.joined(num_admitted, mixed=mixed, concat_s=self._clock() - begin_s)
+        return batch
 
     def _start(self, batch: ScheduledBatch) -> None:
         """Note who is in the cache for the first time."""
@@ -226,9 +280,10 @@ class BatchingRunner(ModelRunner):
 
     def _commit(
         self, batch: ScheduledBatch, result: StepResult, failures: list[Failed]
-    ) -> list[SequenceDelta]:
+    ) -> StepOutput:
         now_s = self._clock()
         deltas: list[SequenceDelta] = []
+        reports: list[PromptLogprobs] = []
         if len(result.results) != len(batch.sequences):
             raise GenerationError(
                 f"the engine answered {len(result.results)} of {len(batch.sequences)} sequences"
@@ -239,9 +294,14 @@ class BatchingRunner(ModelRunner):
                 continue  # a sibling's failure, earlier in this batch, took it along
             if isinstance(sampled, BackplaneError):
                 failures.append(self._fail(sequence.request.request_id, sampled))
-            elif sampled is not None:
+                continue
+            if sequence.request.prompt_logprobs is not None:
+                group = self._groups[sequence.request.request_id]
+                if report := group.report(scheduled, result.prompt_scores.get(scheduled.seq_id)):
+                    reports.append(report)
+            if sampled is not None:
                 delta = self._committer.tokens(scheduled, sampled, now_s)
-                self._counters.num_generated_tokens += len(delta.token_ids)
+                self._counters.produced(len(delta.token_ids))
                 deltas.append(delta)
                 if delta.finish_reason is not None:
                     self._counters.num_finished += 1
@@ -250,7 +310,7 @@ class BatchingRunner(ModelRunner):
                 raise GenerationError("the engine sampled nothing where a token was asked for")
             else:
                 self._committer.chunk(scheduled)
-        return deltas
+        return StepOutput(deltas=deltas, failures=failures, prompt_logprobs=reports)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────
 
@@ -261,18 +321,33 @@ class BatchingRunner(ModelRunner):
             if request_id in self._groups
         ]
 
+    def _settle_held(self, failures: list[Failed]) -> None:
+        """Queue the requests whose grammars are ready, fail those whose cannot be."""
+        for group, error in self._held.settled(self._clock()):
+            if error is None:
+                self._scheduler.release(group)
+            else:
+                failures.append(self._fail(group.request.request_id, error))
+
     def _fail(self, request_id: str, error: BackplaneError) -> Failed:
         group = self._groups[request_id]
         for sequence in group.sequences:
             if sequence.state is not SequenceState.FINISHED:
                 self._counters.num_failed += 1
                 self._scheduler.finish(sequence, 0)
+                _close_guide(sequence)
         self._drop_if_finished(group)
         return Failed(request_id=request_id, error=ErrorInfo.of(error))
 
     def _drop_if_finished(self, group: RequestGroup) -> None:
         if not group.num_unfinished:
             del self._groups[group.request.request_id]
+            self._held.discard(group.request.request_id)
+
+
+def _close_guide(sequence: Sequence) -> None:
+    if sequence.guide is not None:
+        sequence.guide.close()
 
 
 def _create_memory(

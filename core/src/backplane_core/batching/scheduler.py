@@ -70,6 +70,7 @@ class Scheduler:
         self._mixed = traits.mixed_prefill
         self._max_batch_tokens = traits.max_batch_tokens
         self._max_draft_tokens = traits.max_draft_tokens
+        self._max_scored_tokens = traits.max_scored_tokens
         # A batch must hold all decodes and leave a token for a prefill.
         self._max_running = min(max_running, traits.max_sequences, traits.max_batch_tokens)
         self._groups: dict[str, RequestGroup] = {}
@@ -82,6 +83,7 @@ class Scheduler:
         self._owed_decodes: set[str | None] = set()
         self.num_waiting_requests = 0
         self.num_preemptions = 0
+        self.num_admitted = 0
 
     @property
     def num_running(self) -> int:
@@ -94,9 +96,14 @@ class Scheduler:
         return self._decodes + self._prefills
 
     def add(self, group: RequestGroup) -> None:
-        """Queue a request's sequences."""
+        """Queue a request's sequences; those of a held one once it is released."""
         self._groups[group.request.request_id] = group
         self.num_waiting_requests += 1
+        if not group.held:
+            self.release(group)
+
+    def release(self, group: RequestGroup) -> None:
+        """A held request may start, at the place its arrival gave it."""
         for sequence in group.start(shares=self._memory.shares):
             self._waiting.push(sequence)
 
@@ -209,6 +216,7 @@ class Scheduler:
                 continue
             if self._max_draft_tokens:
                 left = sequence.stopping.max_new_tokens - sequence.num_output_tokens - 1
+                left = left if sequence.guide is None else 0
                 num_drafts = min(self._max_draft_tokens, left, spare)
                 spare -= num_drafts
             if not self._make_room(sequence, 1 + num_drafts):
@@ -240,6 +248,7 @@ class Scheduler:
         if self._decodes and self._settings.max_prefill_chunk is not None:
             budget = min(budget, self._settings.max_prefill_chunk)
         scheduled: list[ScheduledSequence] = []
+        scorable = self._max_scored_tokens
         admitting = True
         index = 0
         while budget > 0:
@@ -254,10 +263,15 @@ class Scheduler:
             if not adapters.permits(sequence.request.adapter):
                 continue
             num_tokens = min(budget, sequence.num_uncomputed_tokens)
+            start = sequence.num_computed_tokens
+            group = self._groups[sequence.request.request_id]
+            num_tokens, scored = group.chunk_to_score(start, num_tokens, scorable)
+            if not num_tokens:
+                continue  # what it computes must be scored, and this step scores enough
             if not self._make_room_for_prefill(sequence, index, num_tokens):
                 break
             budget -= num_tokens
-            start = sequence.num_computed_tokens
+            scorable -= len(scored)
             scheduled.append(
                 ScheduledSequence(
                     seq_id=held_id(sequence),
@@ -266,6 +280,7 @@ class Scheduler:
                     token_ids=sequence.token_ids[start : start + num_tokens],
                     sample=num_tokens == sequence.num_uncomputed_tokens,
                     block_table=sequence.block_table,
+                    scored_positions=scored,
                 )
             )
         return scheduled
@@ -289,6 +304,7 @@ class Scheduler:
         if not self._memory.admit(sequence, headroom):
             return False
         self._waiting.pop()
+        self.num_admitted += 1
         sequence.state = SequenceState.PREFILL
         insort(self._prefills, sequence, key=_rank)
         self._turns.enter(sequence.request.adapter)

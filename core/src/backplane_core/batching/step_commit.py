@@ -1,5 +1,7 @@
 """What a step's results mean for its sequences: tokens appended, cache shared, ends found."""
 
+import time
+
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.memory import Memory
 from backplane_core.batching.scheduler import Scheduler
@@ -16,6 +18,7 @@ class Committer:
         self._scheduler = scheduler
         self._memory = memory
         self._trimmable = trimmable
+        self._finish_s: float | None = None
 
     def chunk(self, scheduled: ScheduledSequence) -> None:
         """A prefill chunk was computed and more is to come."""
@@ -50,10 +53,12 @@ class Committer:
         self._memory.commit(sequence, num_written)
         if reason is not None:
             sequence.finish_reason = reason
-            can_keep = self._trimmable or num_taken == num_sampled
-            self._scheduler.finish(sequence, sequence.num_computed_tokens if can_keep else 0)
-        elif sequence.state is SequenceState.PREFILL:
-            self._scheduler.prefilled(sequence)
+            self._finish(sequence, can_keep=self._trimmable or num_taken == num_sampled)
+        else:
+            if sequence.guide is not None:
+                sequence.guide.advance(sampled.token_ids)
+            if sequence.state is SequenceState.PREFILL:
+                self._scheduler.prefilled(sequence)
         return SequenceDelta(
             sequence.request.request_id,
             sequence.index,
@@ -63,6 +68,18 @@ class Committer:
             reason,
             timing,
         )
+
+    def take_finish_s(self) -> float | None:
+        """Seconds spent, since this was last asked, on taking out sequences; None if none ended."""
+        finish_s, self._finish_s = self._finish_s, None
+        return finish_s
+
+    def _finish(self, sequence: Sequence, *, can_keep: bool) -> None:
+        # Nobody else finds the prefix of a request that had its prompt scored.
+        can_keep = can_keep and sequence.request.prompt_logprobs is None
+        started_s = time.perf_counter()
+        self._scheduler.finish(sequence, sequence.num_computed_tokens if can_keep else 0)
+        self._finish_s = (self._finish_s or 0.0) + time.perf_counter() - started_s
 
 
 def _timing(sequence: Sequence, now_s: float) -> SequenceTiming:

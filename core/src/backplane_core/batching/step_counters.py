@@ -2,6 +2,7 @@
 
 from backplane_core.batching.executor import ScheduledBatch
 from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.telemetry import BatchTelemetry, Method
 
 
 class StepCounters:
@@ -20,11 +21,20 @@ class StepCounters:
         self.num_failed = 0
         self.prefill_seconds = 0.0
         self.decode_seconds = 0.0
+        self.num_skipped_tokens = 0
+        self.telemetry = BatchTelemetry()
 
     def started(self, sequence: Sequence) -> None:
         """A sequence is in the cache for the first time."""
         self.num_prompt_tokens += sequence.num_prompt_tokens
         self.num_cached_tokens += sequence.num_cached_tokens
+
+    def produced(self, num_tokens: int) -> None:
+        """A sequence gained so many tokens in a step; those beyond one were drafted."""
+        self.num_generated_tokens += num_tokens
+        if num_tokens:
+            self.num_skipped_tokens += num_tokens - 1
+            self.telemetry.produced(num_tokens)
 
     def count(self, batch: ScheduledBatch, duration_s: float) -> None:
         """A batch was computed. Its time is split by tokens."""
@@ -42,3 +52,9 @@ class StepCounters:
         prefill_s = duration_s * num_prefilled / self.batch_tokens
         self.prefill_seconds += prefill_s
         self.decode_seconds += duration_s - prefill_s
+
+
+def method_of(batch: ScheduledBatch) -> Method:
+    """What a batch that is not yet committed counts as: prefills come last."""
+    last = batch.sequences[-1].sequence
+    return "prefill" if last.state is SequenceState.PREFILL else "decode"

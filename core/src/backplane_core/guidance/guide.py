@@ -57,8 +57,14 @@ class SequenceGuide:
 
     @property
     def ready(self) -> bool:
-        """Whether the first mask is there, or the reason why there is none."""
-        return self._matcher is not None or self._mask.done()
+        """Whether the mask is there, or the reason why there is none."""
+        return self._mask.done()
+
+    @property
+    def error(self) -> BackplaneError | None:
+        """Of a guide that is ready: why its grammar cannot be followed."""
+        error = self._mask.exception()
+        return error if isinstance(error, BackplaneError) else None
 
     def begin(self, compiled: "Future[LLMatcher]", ready: Callable[[], None]) -> None:
         """Start from a compiled grammar; `ready` is called, on any thread, when `self.ready`."""

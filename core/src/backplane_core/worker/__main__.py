@@ -25,6 +25,7 @@ from backplane_core.errors import BackplaneError, SetupError
 from backplane_core.process import configure_logging, die_with_parent
 from backplane_core.registry import discover
 from backplane_core.runner import ModelRunner
+from backplane_core.worker.adapters import load_adapters
 from backplane_core.worker.control import LauncherLine
 from backplane_core.worker.service import WorkerService
 
@@ -102,6 +103,11 @@ class Worker:
         backend = discover().create(self._launch.backend)
         self._progress("load", None, self._launch.spec.model.model_id)
         runner = backend.create_runner(self._launch.spec, self._progress)
+        try:
+            load_adapters(runner, self._launch.spec.engine.adapters, self._progress)
+        except BaseException:
+            runner.close()
+            raise
         # What is alive now lives as long as the process: keep the collector off it.
         gc.collect()
         gc.freeze()
@@ -109,8 +115,12 @@ class Worker:
 
     async def _serve(self, runner: ModelRunner) -> WorkerService:
         launch = self._launch
+        engine = launch.spec.engine
         service = WorkerService(
-            launch.worker_id, runner, launch.spec.engine.max_concurrent_requests
+            launch.worker_id,
+            runner,
+            engine.max_concurrent_requests,
+            adapters=[adapter.name for adapter in engine.adapters],
         )
         await service.start(launch.socket_path)
         if self._line is not None:

@@ -74,7 +74,7 @@ class EngineLoop:
     def _count_progress(self, output: StepOutput) -> None:
         # A poll that returns empty-handed is no progress: a runner that lost a request would
         # poll for ever. Prefill yields nothing either, but the runner's own steps advance.
-        runner_steps = self._runner.stats().num_steps
+        runner_steps = self._runner.num_steps
         if output.deltas or output.failures or runner_steps != self._runner_steps:
             self.num_steps += 1
         self._runner_steps = runner_steps

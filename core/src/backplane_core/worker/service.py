@@ -10,7 +10,7 @@ import logging
 import os
 import time
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from backplane_core.errors import (
@@ -25,6 +25,7 @@ from backplane_core.messages import (
     Accepted,
     Cancel,
     CommandFailed,
+    Done,
     Drain,
     Drained,
     Failed,
@@ -45,7 +46,7 @@ from backplane_core.runner import ModelRunner
 from backplane_core.version import PROTOCOL, Protocol
 from backplane_core.worker.admission import check_request
 from backplane_core.worker.connection import ServerConnection
-from backplane_core.worker.engine import EngineLoop
+from backplane_core.worker.engine import Command, EngineLoop
 from backplane_core.worker.in_flight import InFlight
 
 _log = logging.getLogger(__name__)
@@ -60,7 +61,14 @@ def _empty_step() -> StepOutput:
 class WorkerService:
     """Serves one runner to any number of servers."""
 
-    def __init__(self, worker_id: str, runner: ModelRunner, max_concurrent_sequences: int) -> None:
+    def __init__(
+        self,
+        worker_id: str,
+        runner: ModelRunner,
+        max_concurrent_sequences: int,
+        *,
+        adapters: Iterable[str] = (),
+    ) -> None:
         self._worker_id = worker_id
         self._runner = runner
         self._info = runner.info
@@ -72,7 +80,8 @@ class WorkerService:
         self.engine = EngineLoop(runner, self)
         self._connections: set[ServerConnection] = set()
         # Commands in flight: whom to answer.
-        self._commands: dict[str, ServerConnection] = {}
+        self._commands: dict[str, tuple[ServerConnection, Command]] = {}
+        self._adapters = dict.fromkeys(adapters)
         self._drain_watchers: list[ServerConnection] = []
         self._draining = False
         self._idle = asyncio.Event()
@@ -138,7 +147,7 @@ class WorkerService:
     def _disconnect(self, connection: ServerConnection) -> None:
         connection.close()
         self._connections.discard(connection)
-        self._commands = {k: v for k, v in self._commands.items() if v is not connection}
+        # What was ordered is carried out all the same, so the order itself is kept.
         for request_id in self._in_flight.of(connection):
             self._cancel(request_id, None)
 
@@ -157,7 +166,7 @@ class WorkerService:
             case Tokenize():
                 self._spawn(self._tokenize(connection, message))
             case GetStats() | LoadAdapter() | UnloadAdapter():
-                self._commands[message.request_id] = connection
+                self._commands[message.request_id] = (connection, message)
                 self.engine.post(message)
             case Drain():
                 self._draining = True
@@ -169,7 +178,14 @@ class WorkerService:
         if not PROTOCOL.accepts(theirs):
             raise ProtocolError(f"the server speaks {theirs}, this worker {PROTOCOL}")
         connection.server_id = hello.server_id
-        connection.send(Ready(protocol=PROTOCOL, info=self._info, worker_id=self._worker_id))
+        connection.send(
+            Ready(
+                protocol=PROTOCOL,
+                info=self._info,
+                worker_id=self._worker_id,
+                adapters=tuple(self._adapters),
+            )
+        )
 
     def _submit(self, connection: ServerConnection, request: Submit) -> None:
         try:
@@ -221,8 +237,18 @@ class WorkerService:
     # ── and back on the I/O thread ───────────────────────────────────────────────────────
 
     def _answer(self, request_id: str, message: Message) -> None:
-        if connection := self._commands.pop(request_id, None):
-            connection.send(message)
+        if (asked := self._commands.pop(request_id, None)) is None:
+            return
+        connection, command = asked
+        if isinstance(message, Done):
+            match command:
+                case LoadAdapter(name=name):
+                    self._adapters[name] = None
+                case UnloadAdapter(name=name):
+                    self._adapters.pop(name, None)
+                case _:
+                    pass
+        connection.send(message)
 
     def _route(self, output: StepOutput) -> None:
         shares: defaultdict[ServerConnection, StepOutput] = defaultdict(_empty_step)
