@@ -33,9 +33,11 @@ from backplane_server.services.served_model import (
 from backplane_server.services.text_bounds import check_length, keep_end
 from backplane_server.services.worker_pool import WorkerPool
 from backplane_server.templates.renderer import TemplateRenderer
+from backplane_server.text.reasoning import choose_reasoning
 from backplane_server.tokenization.file_tokenizer import FileTokenizer
 from backplane_server.tokenization.remote_tokenizer import RemoteTokenizer
 from backplane_server.tokenization.tokenizer import Tokenizer
+from backplane_server.tools.catalogue import ToolCatalogue
 
 _SEED_BITS: Final = 63  # as far as JSON readers with signed 64-bit numbers can hold
 # Requests that no worker has taken yet, for each that it may take: beyond, waiting is in vain.
@@ -57,6 +59,10 @@ class GenerationService:
         self.readiness: Final = Readiness()
         self.pool: Final = WorkerPool(settings.server_id, self.readiness, self._connected)
         self._renderer = renderer
+        self._catalogue = ToolCatalogue.discovered()
+        # Named wrong, they are told at once, not when a worker is there.
+        self._catalogue.check(settings.tool_call_parser)
+        choose_reasoning(settings.reasoning_parser, None)
         self._metrics = metrics
         self._model: ServedModel | None = None
         self._links: list[WorkerConnection] = []
@@ -215,7 +221,14 @@ class GenerationService:
                 self._model = replace(previous, info=info, adapters=adapters)
             else:
                 tokenizer = await asyncio.to_thread(self._make_tokenizer, info)
-                self._model = make_model(self.settings, info, tokenizer, self._renderer, adapters)
+                self._model = make_model(
+                    self.settings,
+                    info,
+                    tokenizer,
+                    self._renderer,
+                    catalogue=self._catalogue,
+                    adapters=adapters,
+                )
                 _close_tokenizer(previous)
             self._metrics.set_limits(limits)
 

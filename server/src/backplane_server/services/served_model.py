@@ -1,6 +1,7 @@
 """The model as this server knows it: from a worker's `Ready` to everything a request needs."""
 
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,12 +10,16 @@ from backplane_core.capabilities import Limits
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import AdapterError
 from backplane_core.messages import RunnerInfo
+from backplane_core.tool_parsers import ToolParser
 
 from backplane_server.errors import ModelNotFoundError
 from backplane_server.templates.chat_prompt import ChatPrompter, choose_templates
 from backplane_server.templates.renderer import TemplateRenderer
 from backplane_server.text.detokenizer import TokenTable
+from backplane_server.text.reasoning import ReasoningFamily, choose_reasoning
 from backplane_server.tokenization.tokenizer import Tokenizer
+from backplane_server.tools.catalogue import ToolCatalogue
+from backplane_server.tools.generic_json import JsonParser
 
 # Names that clients send where there is but one model to ask: TGI's own, and what the Hub's
 # client library puts in when it is given an address instead of a name.
@@ -35,6 +40,9 @@ class ServedModel:
         adapters: names of those that some worker has.
         strict_name: whether a name that is nobody's is refused.
         compute_type: what the operator says it runs on, else the device.
+        tool_parser: reads the calls in its answers.
+        reasoning: how it marks what it thinks; None where thoughts are not told apart.
+        created: when this server got to know it, Unix seconds.
     """
 
     name: str
@@ -45,6 +53,9 @@ class ServedModel:
     adapters: frozenset[str] = frozenset()
     strict_name: bool = False
     compute_type: str = ""
+    tool_parser: type[ToolParser] = JsonParser
+    reasoning: ReasoningFamily | None = None
+    created: int = field(default_factory=lambda: int(time.time()))
     _aliases_seen: set[str] = field(default_factory=set[str])
 
     @property
@@ -129,12 +140,15 @@ def make_model(
     info: RunnerInfo,
     tokenizer: Tokenizer,
     renderer: TemplateRenderer,
-    adapters: frozenset[str] = frozenset(),
+    *,
+    catalogue: ToolCatalogue,
+    adapters: frozenset[str],
 ) -> ServedModel:
     """Put together what a worker's `Ready` and the settings say.
 
     Raises:
         ModelError: a file named in the settings cannot be read or used.
+        SetupError: no parser has the name that the settings give.
     """
     table = TokenTable(info.vocabulary)
     templates = choose_templates(
@@ -143,18 +157,21 @@ def make_model(
         tokenizer_config_path=settings.tokenizer_config_path,
     )
     eos_ids = info.vocabulary.eos_token_ids
+    prompter = ChatPrompter(
+        renderer,
+        templates,
+        bos_token=table.text_of(info.vocabulary.bos_token_id),
+        eos_token=table.text_of(eos_ids[0] if eos_ids else None),
+    )
     return ServedModel(
         name=settings.served_model_name or settings.model_id,
         info=info,
         table=table,
         tokenizer=tokenizer,
-        prompter=ChatPrompter(
-            renderer,
-            templates,
-            bos_token=table.text_of(info.vocabulary.bos_token_id),
-            eos_token=table.text_of(eos_ids[0] if eos_ids else None),
-        ),
+        prompter=prompter,
         adapters=adapters,
         strict_name=settings.strict_model_name,
         compute_type=settings.compute_type or info.model.device,
+        tool_parser=catalogue.choose(settings.tool_call_parser, prompter.template(with_tools=True)),
+        reasoning=choose_reasoning(settings.reasoning_parser, prompter.template()),
     )
