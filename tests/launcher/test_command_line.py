@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -7,18 +8,19 @@ from backplane_core.backend import BackendFacts, SettingField
 from backplane_launcher import cli
 from backplane_launcher.catalogue import Catalogue, interpreters
 from backplane_launcher.environment import EnvironmentFlags
-from backplane_launcher.not_yet import NOT_YET
+from backplane_launcher.parser import flags_of_settings
+from backplane_launcher.settings import LaunchSettings, flags_of
 from backplane_launcher.usage import UsageError
 
 FACTS = (
     BackendFacts(
         name="alpha",
         settings=(
-            SettingField(name="ctx_size", type="int", help="context", flags=("--ctx-size",)),
+            SettingField(name="ctx_size", type="int", help="context", flags=("--cells",)),
             SettingField(name="mmap", type="bool", help="map files", default=True),
             SettingField(name="mode", type="str", help="mode", choices=("fast", "small")),
             SettingField(name="numa", type="str", help="numa", flags=("--numa",)),
-            SettingField(name="graphs", type="str", help="graphs", flags=("--cuda-graphs",)),
+            SettingField(name="graphs", type="str", help="graphs", flags=("--graphs",)),
             SettingField(name="door", type="int", help="door", flags=("--port",)),
         ),
     ),
@@ -119,19 +121,21 @@ def test_environment(environ, name, value):
 
 
 def test_every_flag_reads_its_variable():
-    samples = {int: "7", float: "7.5", bool: "1", str: "x"}
-    choices = {
-        "dtype": "float16",
-        "quantize": "gptq",
-        "kv_cache_dtype": "fp8_e5m2",
-        "log_level": "debug",
-        "backend_python": "x=/p",
-        "max_total_tokens": "9",
-    }
-    for name, hint in cli.LaunchSettings.__annotations__.items():
-        kind = next((each for each in samples if repr(each)[8:-2] in str(hint.__origin__)), str)
-        text = choices.get(name, samples[kind])
-        value = getattr(settings_of("", {f"BACKPLANE_{name.upper()}": text}), name)
+    samples = {int: "7", float: "0.5", bool: "1", str: "x"}
+    chosen = {"lora_adapters": "a/b", "backend_python": "x=/p", "max_total_tokens": "9"}
+    refused = {"ngrok", "ngrok_authtoken", "ngrok_edge"}
+    for name, parameter in flags_of(LaunchSettings).items():
+        hint = str(LaunchSettings.__dataclass_fields__[name].type)
+        kind = next((each for each in samples if repr(each)[8:-2] in hint), str)
+        literal = re.search(r"Literal\['([^']+)'", hint)
+        text = chosen.get(name, literal[1] if literal else samples[kind])
+        if name in refused:
+            with pytest.raises(UsageError, match=parameter.name[0]):
+                settings_of("", {f"BACKPLANE_{name.upper()}": text})
+            continue
+        together = {"BACKPLANE_TLS_CERT_FILE": "x", "BACKPLANE_TLS_KEY_FILE": "x"}
+        pair = together if name.startswith("tls_") else {}
+        value = getattr(settings_of("", {f"BACKPLANE_{name.upper()}": text, **pair}), name)
         assert str(value if not isinstance(value, tuple) else value[0]) in (text, "True"), name
 
 
@@ -189,27 +193,13 @@ def test_environment_refusals(environ, sentence):
         cli.parse([], environ)
 
 
-@pytest.mark.parametrize("flag", sorted(NOT_YET - {"--cuda-graphs"}))
-def test_a_tgi_flag_that_is_not_here_yet_says_so(flag):
-    for argv in ([flag, "1"], [f"{flag}=1"]):
-        with pytest.raises(UsageError, match="known TGI flag that Backplane does not have yet"):
-            cli.parse(argv, {})
-
-
-def test_a_variable_of_such_a_flag_is_not_passed_over_in_silence():
-    command = cli.parse([], {"OTLP_ENDPOINT": "http://x", "PROMETHEUS_PORT": "tcp://1"})
-    assert command.warnings == (
-        "OTLP_ENDPOINT is set, but Backplane does not have --otlp-endpoint yet",
-    )
-
-
 def test_backend_settings_by_long_and_short_flag_and_variable():
-    argv = "--alpha.mode fast --ctx-size 5 --alpha.no-mmap --cuda-graphs 1,2"
+    argv = "--alpha.mode fast --cells 5 --alpha.no-mmap --graphs 1,2"
     command = cli.parse(argv.split(), {"BACKPLANE_ALPHA_NUMA": "isolate"})
     assert command.backend_settings == {
         "alpha": {"mode": "fast", "ctx_size": 5, "mmap": False, "numa": "isolate", "graphs": "1,2"}
     }
-    assert cli.parse([], {"CTX_SIZE": "6"}).backend_settings == {"alpha": {"ctx_size": 6}}
+    assert cli.parse([], {"CELLS": "6"}).backend_settings == {"alpha": {"ctx_size": 6}}
     assert cli.parse([], {"BACKPLANE_ALPHA_MMAP": "0"}).backend_settings == {
         "alpha": {"mmap": False}
     }
@@ -257,11 +247,11 @@ def test_the_backends_command():
 def test_help_names_every_flag(capsys):
     assert cli.parse(["--help"], {}) is None
     page = capsys.readouterr().out
-    for flag in cli._flags_of_settings() - {"--help", "-h", "--version", "-V"}:
+    for flag in flags_of_settings() - {"--help", "-h", "--version", "-V"}:
         assert flag in page
     for wanted in (
         "Backend alpha:",
-        "--alpha.ctx-size, --ctx-size N",
+        "--alpha.ctx-size, --cells N",
         "--alpha.no-mmap",
         "--alpha.mode fast|small",
         "--dtype float16|bfloat16|float32",
@@ -307,7 +297,7 @@ def test_version(capsys):
         (["--help"], 0, ""),
         (["--version"], 0, ""),
         (["--nope"], 2, "error: Unknown option"),
-        (["--sharded", "true"], 2, "does not have yet"),
+        (["--ngrok"], 2, "error: --ngrok is not here: Backplane opens no tunnels"),
         (["--backend", "no_such_backend"], 1, "no backend is called no_such_backend"),
         (
             ["--backend-python", "x=/no/python", "backends"],
@@ -346,4 +336,4 @@ def test_the_page_has_every_flag_in_its_table():
     page = (Path(__file__).parents[2] / "docs" / "launcher.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `-")]
     documented = {flag.strip(" `") for row in rows for flag in row.split(",")}
-    assert documented == cli._flags_of_settings() - {"--help", "-h", "--version", "-V"}
+    assert documented == flags_of_settings() - {"--help", "-h", "--version", "-V"}

@@ -81,5 +81,5 @@ def test_what_cannot_be_had_is_one_line_and_exit_1(hub, tmp_path):
     hub.repositories[REPO].files["config.json"] = b"{}"
     with launched_from(hub, tmp_path) as launched:
         assert launched.wait() == 1
-    assert launched.lines[-1].startswith("error: someone/demo is gated and the Hub refused access")
+    assert launched.lines[-1].startswith("Error: someone/demo is gated and the Hub refused access")
     assert "Traceback" not in launched.output

@@ -108,7 +108,7 @@ def test_a_model_that_cannot_be_loaded_ends_the_launcher_with_one_line(tmp_path)
         assert launched.wait() == 1
         gone(launched)
     (error,) = [line for line in launched.lines if "the weights are torn" in line]
-    assert error.startswith("error: ")
+    assert error.startswith("Error: ")
     assert "Traceback" not in launched.output
     down = launched.wait_for_event("WorkerDown")
     assert down["final"] is True
@@ -127,7 +127,7 @@ def test_a_worker_that_never_comes_up_is_given_up(tmp_path):
     with Launched(tmp_path, *argv, tuned=HASTY) as launched:
         assert launched.wait() == 1
         gone(launched)
-    assert "error: worker-0 could not start, 3 times: exited with status 9" in launched.output
+    assert "Error: worker-0 could not start, 3 times: exited with status 9" in launched.output
     assert "libgpu.so: cannot open" in launched.lines[-1]
 
 
@@ -178,7 +178,7 @@ def test_a_server_that_never_comes_up_is_given_up(tmp_path):
     with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_FAILS": "1"}, tuned=HASTY) as launched:
         assert launched.wait() == 1
         gone(launched)
-    assert "error: server-0 could not start, 3 times: exited with status 1" in launched.output
+    assert "Error: server-0 could not start, 3 times: exited with status 1" in launched.output
 
 
 def test_a_worker_that_the_server_cannot_use_ends_the_launcher(tmp_path):
@@ -187,7 +187,7 @@ def test_a_worker_that_the_server_cannot_use_ends_the_launcher(tmp_path):
         assert launched.wait() == 1
         gone(launched)
     assert "cannot use the worker: unhealthy: its tokenizer is torn" in launched.lines[-1]
-    assert launched.lines[-1].startswith("error: ")
+    assert launched.lines[-1].startswith("Error: ")
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
@@ -333,7 +333,7 @@ def test_a_taken_port(tmp_path):
         with Launched(tmp_path, "--model-id", "echo:x", "--port", str(port)) as launched:
             assert launched.wait() == 1
     assert launched.lines[-1] == (
-        f"error: port {port} is in use on 127.0.0.1 "
+        f"Error: port {port} is in use on 127.0.0.1 "
         "(stop what listens there, or choose another --port)"
     )
 
@@ -357,4 +357,4 @@ def test_an_unnamed_model_is_the_demo_and_says_so(tmp_path):
 def test_a_named_backend_that_cannot_serve_the_model_is_an_error(tmp_path):
     with Launched(tmp_path, "--port", "0", "--backend", "echo") as launched:
         assert launched.wait() == 1
-    assert "error: backend echo cannot serve this model" in launched.lines[-1]
+    assert "Error: backend echo cannot serve this model" in launched.lines[-1]

@@ -59,5 +59,5 @@ def test_the_launcher_refuses_before_anything_starts(tmp_path):
     with Launched(tmp_path, *argv) as launched:
         assert launched.wait() == 1
     (line,) = launched.lines
-    assert line.startswith("error: --chat-template no/such.jinja cannot be read: No such file")
+    assert line.startswith("Error: --chat-template no/such.jinja cannot be read: No such file")
     assert launched.events() == []

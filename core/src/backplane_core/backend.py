@@ -234,6 +234,7 @@ class BackendFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     summary: str = ""
     settings: tuple[SettingField, ...] = ()
     quantizations: tuple[str, ...] = ()
+    spans_devices: bool = False
     priority: int = 0
     error: str | None = None
 
@@ -250,6 +251,7 @@ class Backend(ABC):
         protocol: the contract version it is written for.
         settings: a frozen dataclass of `setting` fields, mounted as `--<name>.*`.
         quantizations: the types that `quantize` can make ("q4_k_m"), lower case; none by default.
+        spans_devices: one worker can be spread over `--num-shard` devices.
         priority: `--backend auto` prefers the higher among equally able backends.
     """
 
@@ -258,6 +260,7 @@ class Backend(ABC):
     protocol: ClassVar[tuple[int, int]] = PROTOCOL
     settings: ClassVar[type[Any]] = NoSettings
     quantizations: ClassVar[tuple[str, ...]] = ()
+    spans_devices: ClassVar[bool] = False
     priority: ClassVar[int] = 0
 
     @abstractmethod

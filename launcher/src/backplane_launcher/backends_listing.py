@@ -7,6 +7,7 @@ import msgspec
 from backplane_core.backend import Available, BackendFacts, Device, Unavailable
 from backplane_core.describe import BackendDescription
 
+from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.choice import is_for_tests
 from backplane_launcher.commands import BackendsCommand
 
@@ -32,17 +33,26 @@ class ListedBackend(msgspec.Struct, frozen=True, kw_only=True):
 
 def print_backends(command: BackendsCommand, output: TextIO) -> int:
     """Ask all backends and print the list; the exit code is 0 whatever they answer."""
-    catalogue = command.catalogue
-    rows = [
-        _row(facts, description, catalogue.python_of(facts.name))
-        for facts, description in zip(catalogue.facts, catalogue.ask(None), strict=True)
-    ]
-    rows.sort(key=lambda row: row.for_tests)  # those for tests last; else by name, as they came
+    rows = _rows(command.catalogue)
     if command.as_json:
         output.write(msgspec.json.format(msgspec.json.encode(rows), indent=2).decode() + "\n")
     else:
         output.write(_table(rows))
     return 0
+
+
+def backend_table(catalogue: Catalogue) -> str:
+    """Ask all backends; the list for people."""
+    return _table(_rows(catalogue))
+
+
+def _rows(catalogue: Catalogue) -> list[ListedBackend]:
+    rows = [
+        _row(facts, description, catalogue.python_of(facts.name))
+        for facts, description in zip(catalogue.facts, catalogue.ask(None), strict=True)
+    ]
+    rows.sort(key=lambda row: row.for_tests)  # those for tests last; else by name, as they came
+    return rows
 
 
 def _row(facts: BackendFacts, description: BackendDescription, python: str) -> ListedBackend:

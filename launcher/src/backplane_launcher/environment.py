@@ -1,28 +1,59 @@
 """Environment variables as a second source of flags: which there are and which are not meant.
 
-Every flag reads `BACKPLANE_<FLAG>` and, as in TGI, `<FLAG>`; the command line beats both.
+Every flag reads `BACKPLANE_<FLAG>` and, as in TGI, `<FLAG>`; some read SageMaker's name for it
+after these. The command line beats all.
 """
 
 import re
 import socket
 import types
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, Union, get_args, get_origin
 
 from cyclopts import Token
 
+from backplane_launcher import sagemaker
+from backplane_launcher.listener import resolves
+from backplane_launcher.log_filter import level_of
+from backplane_launcher.settings.flag import boolean_word
 from backplane_launcher.usage import UsageError
 
 # Names too common for a program to claim without its prefix.
-_PREFIX_ONLY: Final = frozenset({"BACKEND", "BACKEND_PYTHON", "WRITE_TIMEOUT"})
+_PREFIX_ONLY: Final = frozenset(
+    {
+        "BACKEND",
+        "BACKEND_PYTHON",
+        "ENV",
+        "REQUEST_TIMEOUT",
+        "SSL_CERTFILE",
+        "SSL_KEYFILE",
+        "TLS_CERT_FILE",
+        "TLS_KEY_FILE",
+        "WRITE_TIMEOUT",
+    }
+)
+
+# Flags of single commands, which no variable sets.
+_LINE_ONLY: Final = frozenset({"--gamma", "--json", "--tokens", "--type", "--url"})
 
 # Kubernetes gives every container variables such as PORT=tcp://10.0.0.7:80 for its services.
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_LISTS_BY_COMMA: Final = frozenset({"--cors-allow-origin", "--allowed-host", "--backend-python"})
+_LISTS_BY_COMMA: Final = frozenset(
+    {
+        "--allowed-host",
+        "--backend-python",
+        "--cors-allow-origin",
+        "--lora-adapters",
+        "--open-routes",
+    }
+)
 
-_TRUE: Final = frozenset({"1", "true"})
-_FALSE: Final = frozenset({"0", "false"})
+# Names of one flag that nobody sets together, though they be equal: TGI refuses it.
+_EXCLUSIVE: Final = frozenset({"--max-input-tokens", "--max-input-length"})
+
+# What ngrok's own program reads; by itself it asks TGI for nothing.
+_NOTHING_ALONE: Final = frozenset({"NGROK_AUTHTOKEN", "NGROK_EDGE"})
 
 
 def variables_of(names: Iterable[str]) -> tuple[str, ...]:
@@ -30,10 +61,11 @@ def variables_of(names: Iterable[str]) -> tuple[str, ...]:
     stems = [
         name.removeprefix("--").replace("-", "_").replace(".", "_").upper()
         for name in names
-        if name.startswith("--") and not name.removeprefix("--").startswith("no-")
+        if name.startswith("--") and not name.startswith("--no-") and name not in _LINE_ONLY
     ]
     bare = [stem for stem in stems if stem not in _PREFIX_ONLY]
-    return (*(f"BACKPLANE_{stem}" for stem in stems), *bare)
+    theirs = [variable for stem in bare for variable in sagemaker.variables_of(stem)]
+    return (*(f"BACKPLANE_{stem}" for stem in stems), *bare, *theirs)
 
 
 def optional_parts(hint: Any) -> tuple[Any, ...]:
@@ -45,7 +77,7 @@ class EnvironmentFlags:
     """A cyclopts configuration source over a mapping; `warnings` collects what it passed over."""
 
     def __init__(self, environ: Mapping[str, str], *, host_name: str | None = None) -> None:
-        self._environ = environ
+        self._environ = {**sagemaker.defaults(environ), **environ}
         self._host_name = socket.gethostname() if host_name is None else host_name
         self.warnings: list[str] = []
 
@@ -53,7 +85,10 @@ class EnvironmentFlags:
         """Give each argument that the command line left alone its variable's value."""
         del app, commands
         for argument in arguments:
-            if argument.tokens or argument.children or not argument.parse:
+            if argument.children or not argument.parse:
+                continue
+            if argument.tokens:
+                self._refuse_second_name(argument.names, argument.tokens)
                 continue
             if (found := self._find(argument.names, argument.hint)) is None:
                 continue
@@ -62,28 +97,55 @@ class EnvironmentFlags:
                 argument.append(Token(keyword=variable, value=value, source="env", index=index))
 
     def _find(self, names: tuple[str, ...], hint: Any) -> tuple[str, list[str]] | None:
+        given = self._given(names)
+        if not given:
+            return None
+        if len(set(given.values())) > 1 or (len(given) > 1 and _EXCLUSIVE.intersection(names)):
+            raise UsageError(f"{' and '.join(given)} contradict each other; set one of them")
+        variable, value = next(iter(given.items()))
+        if bool in optional_parts(hint):
+            return variable, [_boolean(variable, value)]
+        if "--log-level" in names:
+            return variable, [self._log_level(variable, value)]
+        if _LISTS_BY_COMMA.intersection(names):
+            return variable, [part.strip() for part in value.split(",") if part.strip()]
+        return variable, [value]
+
+    def _given(self, names: tuple[str, ...]) -> dict[str, str]:
+        """What is set and meant, of the variables with the highest precedence that are."""
         given = {
             variable: self._environ[variable].strip()
             for variable in variables_of(names)
             if self._environ.get(variable, "").strip()
         }
         given = {name: value for name, value in given.items() if self._meant(name, value)}
-        if not given:
-            return None
         ours = {name: value for name, value in given.items() if name.startswith("BACKPLANE_")}
-        candidates = ours or given
-        if len(set(candidates.values())) > 1:
-            raise UsageError(f"{' and '.join(candidates)} contradict each other; set one of them")
-        variable, value = next(iter(candidates.items()))
-        if bool in optional_parts(hint):
-            return variable, [_boolean(variable, value)]
-        if _LISTS_BY_COMMA.intersection(names):
-            return variable, [part.strip() for part in value.split(",") if part.strip()]
-        return variable, [value]
+        theirs = {name: value for name, value in given.items() if name in sagemaker.VARIABLES}
+        bare = {name: value for name, value in given.items() if name not in {*ours, *theirs}}
+        return ours or bare or theirs
+
+    def _refuse_second_name(self, names: tuple[str, ...], tokens: Sequence[Token]) -> None:
+        used = {token.keyword for token in tokens}
+        others = tuple(sorted(_EXCLUSIVE.intersection(names) - used))
+        if used & _EXCLUSIVE and (given := self._given(others)):
+            raise UsageError(
+                f"{' and '.join(sorted(filter(None, used)))} and {', '.join(given)} name one limit",
+                remedy="set one of them",
+            )
+
+    def _log_level(self, variable: str, value: str) -> str:
+        level = level_of(value)
+        if level is None:
+            self._warn(f"{variable}={value} names no level of a log and is ignored")
+            return "info"
+        return level
 
     def _meant(self, variable: str, value: str) -> bool:
         if _SERVICE_LINK.match(value) and not variable.startswith("BACKPLANE_"):
             self._warn(f"{variable}={value} looks like a Kubernetes service link and is ignored")
+            return False
+        if variable in _NOTHING_ALONE and boolean_word(self._environ.get("NGROK", "0")) == "false":
+            self._warn(f"{variable} is ignored: there is no --ngrok here")
             return False
         if variable != "HOSTNAME":
             return True
@@ -95,7 +157,7 @@ class EnvironmentFlags:
                 "--hostname or BACKPLANE_HOSTNAME says where to listen"
             )
             return False
-        if not _resolves(value):
+        if not resolves(value):
             self._warn(f"HOSTNAME={value} is no address of this machine and is ignored")
             return False
         return True
@@ -106,17 +168,7 @@ class EnvironmentFlags:
 
 
 def _boolean(variable: str, value: str) -> str:
-    lowered = value.lower()
-    if lowered in _TRUE:
-        return "true"
-    if lowered in _FALSE:
-        return "false"
-    raise UsageError(f"{variable}={value} is not a boolean; write 1, 0, true or false")
-
-
-def _resolves(name: str) -> bool:
-    try:
-        socket.getaddrinfo(name, 0, flags=socket.AI_PASSIVE)
-    except OSError:
-        return False
-    return True
+    word = boolean_word(value)
+    if word is None:
+        raise UsageError(f"{variable}={value} is not a boolean; write 1, 0, true or false")
+    return word

@@ -14,28 +14,57 @@ from cyclopts import App
 from backplane_launcher.environment import optional_parts
 
 _INTRODUCTION = """\
-Usage: backplane [OPTIONS]              serve a model over HTTP (TGI's and OpenAI's APIs)
-       backplane backends [--json]      list what can run here, and what is missing
+Usage: backplane [OPTIONS]                    serve a model over HTTP (TGI's and OpenAI's APIs)
+       backplane backends                     list what can run here, and what is missing
+       backplane download-weights MODEL       bring a model here, and serve nothing
+       backplane quantize MODEL OUT --type T  write a model with its weights as T
+       backplane print-schema                 print the API as an OpenAPI document
+       backplane detect-watermark FILE        say whether a text bears a watermark
 
-Without --model-id the bundled demo model is served."""
+`backplane COMMAND --help` lists a command's options. Without --model-id the bundled demo model is
+served."""
 
 _CLOSING = """\
 Every flag can be set by the environment too: --max-batch-size by BACKPLANE_MAX_BATCH_SIZE or,
 as in TGI, MAX_BATCH_SIZE. The command line beats the environment."""
 
 
-def render_help(app: App) -> str:
-    """The page, as wide as the terminal allows, 100 columns at most."""
+def render_help(app: App, command: str | None = None) -> str:
+    """The page of a command, or of serving; as wide as the terminal allows, 100 columns at most."""
     width = min(100, shutil.get_terminal_size().columns)
+    if command is None:
+        return "\n\n".join([_INTRODUCTION, *_sections(app, width), _CLOSING]) + "\n"
+    own: App = app[command]
+    return "\n\n".join([_usage(command, own), *_sections(own, width)]) + "\n"
+
+
+def _usage(command: str, app: App) -> str:
+    arguments: Any = app.assemble_argument_collection()
+    words = [_placeholder(argument) for argument in arguments if _is_positional(argument)]
+    usage = " ".join(["Usage: backplane", command, *words, "[OPTIONS]"])
+    text = app.help.strip()
+    return f"{usage}\n\n{text}" if text else usage
+
+
+def _placeholder(argument: Any) -> str:
+    word = argument.names[0].upper()
+    return word if argument.required else f"[{word}]"
+
+
+def _is_positional(argument: Any) -> bool:
+    return not argument.children and not argument.names[0].startswith("-")
+
+
+def _sections(app: App, width: int) -> list[str]:
     groups: dict[tuple[Any, str], list[str]] = {}
     arguments: Any = app.assemble_argument_collection()
     for argument in arguments:
         if argument.children or not argument.parse or not argument.show:
             continue
         group = argument.parameter.group[0]
-        groups.setdefault((group.sort_key, group.name), []).extend(_entry(argument, width))
-    sections = ["\n".join([f"{name}:", *lines]) for (_, name), lines in sorted(groups.items())]
-    return "\n\n".join([_INTRODUCTION, *sections, _CLOSING]) + "\n"
+        order = group.sort_key if isinstance(group.sort_key, int) else 0
+        groups.setdefault((order, group.name), []).extend(_entry(argument, width))
+    return ["\n".join([f"{name}:", *lines]) for (_, name), lines in sorted(groups.items())]
 
 
 def _entry(argument: Any, width: int) -> Iterator[str]:

@@ -5,7 +5,18 @@ import socket
 
 from backplane_core.errors import SetupError
 
+EVERY_INTERFACE = "0.0.0.0"  # noqa: S104 - TGI's default; the launcher warns
+
 _BACKLOG = 2048
+
+
+def resolves(hostname: str) -> bool:
+    """Whether the name, or the address, is one to listen on."""
+    try:
+        socket.getaddrinfo(hostname or None, 0, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError:
+        return False
+    return True
 
 
 def listen(hostname: str, port: int) -> socket.socket:
@@ -47,10 +58,11 @@ def address_of(listening: socket.socket) -> tuple[str, int]:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host), port  # noqa: S104 - compared, not bound
 
 
-def url_of(listening: socket.socket) -> str:
+def url_of(listening: socket.socket, *, tls: bool = False) -> str:
     """`address_of` as a URL."""
     host, port = address_of(listening)
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    scheme = "https" if tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def is_open_to_all(listening: socket.socket) -> bool:

@@ -63,6 +63,23 @@ def locate(
     )
 
 
+def from_folder(folder: str, model_id: str | None, *, gguf_file: str | None) -> ModelSource:
+    """The model that lies in `folder` whole, under the name `model_id`; nothing is downloaded.
+
+    Raises:
+        ModelError: there is no such folder, or it cannot be read.
+    """
+    path = Path(folder).expanduser()
+    if not path.is_dir():
+        raise ModelError(
+            f"--weights-cache-override {folder} is no folder",
+            remedy="name one that holds the model's files, or leave it out",
+        )
+    name = model_id or path.resolve().name
+    variant = None if Path(name).exists() else name.partition(":")[2] or None
+    return _folder(name, path, variant, gguf_file)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """The parsed `config.json` at `path`; empty where there is none.
 

@@ -4,11 +4,15 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from backplane_core.backend import ModelSource, ProgressSink
+from backplane_core.backend import Available, EngineSettings, ModelSource, ProgressSink
+from backplane_core.describe import BackendDescription
 
+from backplane_launcher.adapters import bring_adapters
 from backplane_launcher.choice import AUTO, choose
 from backplane_launcher.commands import ServeCommand
+from backplane_launcher.launch_documents import engine_settings
 from backplane_launcher.model_source import HubId
+from backplane_launcher.sharding import num_shard
 
 _log = logging.getLogger(__name__)
 
@@ -18,6 +22,7 @@ class PreparedModel:
     """Ready for workers: `model.path` is local."""
 
     model: ModelSource
+    engine: EngineSettings
     backend: str
     python: str
 
@@ -28,11 +33,12 @@ def prepare(
     environ: Mapping[str, str],
     progress: ProgressSink,
 ) -> PreparedModel:
-    """List, choose a backend, download what it selected.
+    """List, choose a backend, download what it selected, adapters too.
 
     Raises:
-        ModelError: the model is not to be had, or no backend serves it.
+        ModelError: the model or an adapter is not to be had, or no backend serves the model.
         BackendError: the named backend, or every one, is unavailable.
+        SetupError: there are fewer devices than asked for.
     """
     settings, catalogue = command.settings, command.catalogue
     hub = None
@@ -50,6 +56,25 @@ def prepare(
     backend = description.facts.name
     for other in sorted(set(command.backend_settings) - {backend}):
         _log.warning("settings of backend %s are not used: %s serves", other, backend)
+    shards = _num_shard(command, description, environ)
     if hub is not None:
         found = hub.download(found, description.files or (), progress)
-    return PreparedModel(model=found, backend=backend, python=catalogue.python_of(backend))
+    adapters = bring_adapters(settings, environ, progress)
+    return PreparedModel(
+        model=found,
+        engine=engine_settings(settings, num_shard=shards, adapters=adapters),
+        backend=backend,
+        python=catalogue.python_of(backend),
+    )
+
+
+def _num_shard(
+    command: ServeCommand, description: BackendDescription, environ: Mapping[str, str]
+) -> int | None:
+    availability = description.availability
+    return num_shard(
+        command.settings,
+        environ,
+        found=availability.devices if isinstance(availability, Available) else (),
+        spans_devices=description.facts.spans_devices,
+    )

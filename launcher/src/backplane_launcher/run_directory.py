@@ -35,6 +35,7 @@ class RunDirectory:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             # Only now may another launcher's sweep see it.
             self.path = unlocked.rename(parent / unlocked.name.replace(_UNLOCKED_PREFIX, _PREFIX))
+            self.metrics.mkdir(mode=_PRIVATE)
         except OSError as error:
             raise SetupError(
                 f"no folder can be made in {parent}: {error.strerror}",
@@ -52,6 +53,11 @@ class RunDirectory:
     ) -> None:
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._lock)
+
+    @property
+    def metrics(self) -> Path:
+        """The folder in which the servers keep their counts together."""
+        return self.path / "metrics"
 
     def write_document(self, name: str, document: msgspec.Struct) -> Path:
         """Write a launch document that only this user can read."""

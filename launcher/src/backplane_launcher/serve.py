@@ -1,6 +1,7 @@
 """`backplane`: bind the port, start servers, prepare the model, start workers, stop in order."""
 
 import asyncio
+import dataclasses
 import importlib.util
 import logging
 import os
@@ -19,11 +20,21 @@ from backplane_launcher import launch_documents
 from backplane_launcher.choice import check_name
 from backplane_launcher.commands import ServeCommand
 from backplane_launcher.console_progress import ConsoleProgress
-from backplane_launcher.listener import address_of, is_open_to_all, listen, url_of
-from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, locate
+from backplane_launcher.credentials import check_certificate, read_keys
+from backplane_launcher.listener import (
+    EVERY_INTERFACE,
+    address_of,
+    is_open_to_all,
+    listen,
+    resolves,
+    url_of,
+)
+from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, from_folder, locate
 from backplane_launcher.preparation import PreparedModel, prepare
 from backplane_launcher.readiness import wait_until_ready
 from backplane_launcher.run_directory import RunDirectory
+from backplane_launcher.runtime_environment import log_environment
+from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.supervisor import Supervisor
 from backplane_launcher.template_files import check_template_files
 
@@ -46,15 +57,19 @@ def serve(command: ServeCommand) -> int:
         logging.getLogger(chatty).setLevel(logging.WARNING)
     for sentence in command.warnings:
         _log.warning("%s", sentence)
+    for sentence in command.notices:
+        _log.info("%s", sentence)
     check_name(settings.backend, command.catalogue.facts)
     _check_server_is_installed()
-    check_template_files(settings)
-    found = locate(settings.model_id, revision=settings.revision, gguf_file=settings.gguf_file)
+    settings = _with_files_read(settings)
+    found = _locate(settings)
     if found.model_id == DEMO_MODEL_ID:
         _log.info(
             "serving the bundled demo model, which only shows that all works; "
             "--model-id owner/name serves one from the Hub, --model-id PATH one of yours"
         )
+    if settings.env:
+        log_environment(command.catalogue, os.environ)
     listening = listen(settings.hostname, settings.port)
     if is_open_to_all(listening) and not settings.api_key:
         _log.warning(
@@ -62,9 +77,33 @@ def serve(command: ServeCommand) -> int:
             "the model; --hostname 127.0.0.1 keeps it to this machine",
             listening.getsockname()[1],
         )
+    command = dataclasses.replace(command, settings=settings)
     with listening, RunDirectory(os.environ.get("XDG_RUNTIME_DIR")) as run:
         asyncio.run(_Service(command, run, listening, os.environ).run(found))
     return 0
+
+
+def _with_files_read(settings: LaunchSettings) -> LaunchSettings:
+    """The settings with the keys of `--api-key-file`; other files are looked at, and left."""
+    check_template_files(settings)
+    if settings.tls_cert_file is not None and settings.tls_key_file is not None:
+        check_certificate(settings.tls_cert_file, settings.tls_key_file)
+    keys = settings.api_key
+    if settings.api_key_file is not None:
+        keys = (*keys, *read_keys(settings.api_key_file))
+    hostname = settings.hostname
+    if settings.tgi_strict and not resolves(hostname):
+        _log.warning("--hostname %s does not resolve; listening on every interface", hostname)
+        hostname = EVERY_INTERFACE
+    return dataclasses.replace(settings, api_key=keys, hostname=hostname)
+
+
+def _locate(settings: LaunchSettings) -> ModelSource | HubId:
+    if settings.weights_cache_override is not None:
+        return from_folder(
+            settings.weights_cache_override, settings.model_id, gguf_file=settings.gguf_file
+        )
+    return locate(settings.model_id, revision=settings.revision, gguf_file=settings.gguf_file)
 
 
 class _Service:
@@ -133,17 +172,19 @@ class _Service:
         self._start_workers(supervisor, prepared)
         await supervisor.serving.wait()
         keys = self._command.settings.api_key
+        tls = self._command.settings.tls_cert_file is not None
         await wait_until_ready(
             *address_of(self._listening),
             api_key=keys[0] if keys else None,
+            tls=tls,
             is_up=lambda: supervisor.is_up,
         )
-        _log.info("Connected: %s serves %s", url_of(self._listening), found.model_id)
+        _log.info("Connected: %s serves %s", url_of(self._listening, tls=tls), found.model_id)
 
     def _start_workers(self, supervisor: Supervisor, prepared: PreparedModel) -> None:
         command = self._command
         chosen = command.backend_settings.get(prepared.backend, {})
-        spec = launch_documents.runner_spec(command.settings, prepared.model, chosen)
+        spec = launch_documents.runner_spec(prepared.model, prepared.engine, chosen)
         supervisor.start_workers(prepared.backend, prepared.python, spec)
 
     async def _stop(self, supervisor: Supervisor, grace_s: float) -> None:

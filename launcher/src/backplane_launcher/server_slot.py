@@ -45,6 +45,7 @@ class ServerSlot(Slot):
             control_path=str(self.house.control_path),
             port=self._port,
             listen_fd=self._listen_fd,
+            metrics_dir=str(self.house.run.metrics),
         )
 
     def command(self, document: Path) -> Sequence[str]:

@@ -1,0 +1,48 @@
+"""What `--lora-adapters` names: `ID`, `ID@REVISION`, `NAME=ID-OR-PATH`. Looks at no file."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from backplane_launcher.settings.flag import split_commas
+from backplane_launcher.usage import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterName:
+    """One adapter: the name that requests use, and the Hub id or local path it comes from."""
+
+    name: str
+    origin: str
+    revision: str | None = None
+
+
+def parse_adapters(values: Sequence[str]) -> tuple[AdapterName, ...]:
+    """The adapters that all values of the flag name.
+
+    Raises:
+        UsageError: one is none of the three forms, or two have one name.
+    """
+    adapters: list[AdapterName] = []
+    for text in split_commas(values):
+        adapter = _parse(text)
+        if any(adapter.name == other.name for other in adapters):
+            raise UsageError(
+                f"--lora-adapters names {adapter.name} twice",
+                remedy="give one of them another name: NAME=ID-OR-PATH",
+            )
+        adapters.append(adapter)
+    return tuple(adapters)
+
+
+def _parse(text: str) -> AdapterName:
+    name, equals, rest = text.partition("=")
+    origin, at, revision = (rest if equals else text).partition("@")
+    parts = (name if equals else origin, origin, *((revision,) if at else ()))
+    if not all(part.strip() for part in parts) or "=" in rest or "@" in revision:
+        raise UsageError(
+            f"--lora-adapters {text} is none of ID, ID@REVISION and NAME=ID-OR-PATH",
+            remedy="for example owner/adapter@main or mine=/path/to/adapter",
+        )
+    return AdapterName(
+        name=parts[0].strip(), origin=origin.strip(), revision=revision.strip() or None
+    )

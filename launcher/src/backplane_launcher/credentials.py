@@ -1,0 +1,60 @@
+"""The files that keys and certificates come from, read or tried before anything starts."""
+
+import ssl
+from pathlib import Path
+
+from backplane_core.errors import SetupError
+
+
+def read_keys(path: str) -> tuple[str, ...]:
+    """The keys in a file: one to a line, without lines that are empty or begin with `#`.
+
+    Raises:
+        SetupError: it cannot be read, or holds no key: a server that should be closed is not
+            opened by an empty file.
+    """
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
+        why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
+        raise SetupError(
+            f"--api-key-file {path} cannot be read: {why}",
+            remedy="check the path and its permissions",
+        ) from error
+    lines = (line.strip() for line in text.splitlines())
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys:
+        raise SetupError(
+            f"--api-key-file {path} holds no key", remedy="write one to a line, or leave it out"
+        )
+    return keys
+
+
+def check_certificate(cert_file: str, key_file: str) -> None:
+    """Refuse a certificate and a key that no server could use.
+
+    Raises:
+        SetupError: one cannot be read, is encrypted or is not PEM, or they do not belong together.
+    """
+    for flag, path in (("--tls-cert-file", cert_file), ("--tls-key-file", key_file)):
+        try:
+            Path(path).expanduser().read_bytes()
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else str(error)
+            raise SetupError(
+                f"{flag} {path} cannot be read: {why}", remedy="check the path and its permissions"
+            ) from error
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    try:
+        # The empty password is for keys that want one: without it the library would ask for it at
+        # the terminal, where at night nobody sits.
+        context.load_cert_chain(
+            Path(cert_file).expanduser(), Path(key_file).expanduser(), password=""
+        )
+    except (ssl.SSLError, ValueError) as error:
+        reason = getattr(error, "reason", None) or str(error) or "they are not PEM files"
+        raise SetupError(
+            f"--tls-cert-file {cert_file} and --tls-key-file {key_file} cannot be used together: "
+            f"{str(reason).replace('_', ' ').lower()}",
+            remedy="give a PEM certificate and the unencrypted PEM key that belongs to it",
+        ) from error

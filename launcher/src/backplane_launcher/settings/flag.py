@@ -1,0 +1,74 @@
+"""How a flag is declared: its groups in the help, its names, its checks, its conversions."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+from cyclopts import Group, Parameter, Token
+from cyclopts.validators import Number
+
+MODEL: Final = Group("Model", sort_key=1)
+BACKEND: Final = Group("Backend", sort_key=2)
+SERVER: Final = Group("Server", sort_key=3)
+LIMITS: Final = Group("Limits", sort_key=4)
+SUPERVISION: Final = Group("Supervision and logs", sort_key=5)
+REPLACED: Final = Group("TGI's, taken and replaced", sort_key=6)
+REFUSED: Final = Group("TGI's, refused", sort_key=7)
+
+POSITIVE: Final = Number(gte=1)
+NOT_NEGATIVE: Final = Number(gte=0)
+
+_TRUE: Final = frozenset({"1", "true"})
+_FALSE: Final = frozenset({"0", "false"})
+
+
+def flag(
+    group: Group,
+    *names: str,
+    help: str,  # noqa: A002 - cyclopts' word
+    validator: Number | None = None,
+    converter: Callable[[Any, Sequence[Token]], Any] | None = None,
+) -> Parameter:
+    """One flag. A `converter` gets the flag's one value, whatever the field's type."""
+    return Parameter(
+        name=names,
+        group=group,
+        help=help,
+        validator=validator,
+        converter=converter,
+        n_tokens=None if converter is None else 1,
+        negative=(),
+    )
+
+
+def boolean_word(text: str) -> str | None:
+    """`true` or `false` for the words that mean it, in any case; None for other words."""
+    lowered = text.strip().lower()
+    if lowered in _TRUE:
+        return "true"
+    return "false" if lowered in _FALSE else None
+
+
+def switch(hint: Any, tokens: Sequence[Token]) -> str:
+    """For a flag that must be given `true` or `false`."""
+    del hint
+    word = boolean_word(tokens[0].value)
+    if word is None:
+        raise ValueError(f"{tokens[0].value} is neither true nor false")
+    return word
+
+
+def counts(hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
+    """For whole numbers with commas between them."""
+    del hint
+    numbers: list[int] = []
+    for part in ",".join(token.value for token in tokens).split(","):
+        if not part.strip().isdecimal():
+            raise ValueError(f"{part.strip() or 'nothing'} is no whole number from 0 up")
+        numbers.append(int(part))
+    return tuple(numbers)
+
+
+def split_commas(values: Sequence[str]) -> tuple[str, ...]:
+    """The parts of values that may each be a list with commas, empty ones left out."""
+    parts = (part.strip() for value in values for part in value.split(","))
+    return tuple(part for part in parts if part)
