@@ -3,20 +3,25 @@
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
 from backplane_llamacpp.adapters import AdapterShelf
+from backplane_llamacpp.backend import LlamaCppBackend
 from backplane_llamacpp.executor import LlamaCppExecutor
 from backplane_llamacpp.loading import load_model
 from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.context import ContextOptions, NativeContext
 from backplane_llamacpp.native.model import NativeModel
+from backplane_llamacpp.runner import LlamaCppRunner
 from backplane_llamacpp.settings import LlamaCppSettings
 
 from tests.llamacpp import tiny_gguf
 
 MakeExecutor = Callable[..., LlamaCppExecutor]
+MakeRunner = Callable[..., LlamaCppRunner]
 
 
 def ignore_progress(stage: str, fraction: float | None = None, detail: str = "") -> None:
@@ -104,3 +109,23 @@ def make_executor(bpe_model: NativeModel) -> Iterator[MakeExecutor]:
     yield make
     for executor in made:
         executor.close()
+
+
+@pytest.fixture
+def make_runner(bpe_path: Path) -> Iterator[MakeRunner]:
+    made: list[LlamaCppRunner] = []
+
+    def make(engine: dict[str, Any] | None = None, **settings: Any) -> LlamaCppRunner:
+        spec = RunnerSpec(
+            model=ModelSource(model_id="o/tiny", path=str(bpe_path), revision="main"),
+            engine=EngineSettings(**engine or {}),
+            settings={"ctx_size": 2048, "max_sequences": 8} | settings,
+        )
+        runner = LlamaCppBackend().create_runner(spec, ignore_progress)
+        assert isinstance(runner, LlamaCppRunner)
+        made.append(runner)
+        return runner
+
+    yield make
+    for runner in made:
+        runner.close()

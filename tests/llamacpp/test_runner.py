@@ -3,12 +3,11 @@
 import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
+from backplane_core.backend import ModelSource, RunnerSpec
 from backplane_core.errors import BackendError
 from backplane_core.messages import SequenceDelta, StepOutput, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
@@ -16,32 +15,11 @@ from backplane_core.vocabulary import RemoteTokenizer
 from backplane_llamacpp.backend import LlamaCppBackend
 from backplane_llamacpp.runner import LlamaCppRunner
 
-from tests.llamacpp.conftest import ignore_progress
+from tests.llamacpp.conftest import MakeRunner
 
-MakeRunner = Callable[..., LlamaCppRunner]
 NEAR_TIE = 0.02
 GREEDY = SamplingParams(temperature=0.0)
 _numbers = itertools.count()
-
-
-@pytest.fixture
-def make_runner(bpe_path: Path) -> Iterator[MakeRunner]:
-    made: list[LlamaCppRunner] = []
-
-    def make(engine: dict[str, Any] | None = None, **settings: Any) -> LlamaCppRunner:
-        spec = RunnerSpec(
-            model=ModelSource(model_id="o/tiny", path=str(bpe_path), revision="main"),
-            engine=EngineSettings(**engine or {}),
-            settings={"ctx_size": 2048, "max_sequences": 8} | settings,
-        )
-        runner = LlamaCppBackend().create_runner(spec, ignore_progress)
-        assert isinstance(runner, LlamaCppRunner)
-        made.append(runner)
-        return runner
-
-    yield make
-    for runner in made:
-        runner.close()
 
 
 def submit(
