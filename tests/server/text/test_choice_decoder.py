@@ -8,11 +8,11 @@ from backplane_server.text.detokenizer import TokenTable
 from hypothesis import given
 from hypothesis import strategies as st
 
-EOS = 256
+EOS, MARK = 256, 257
 TABLE = TokenTable(
     Vocabulary(
-        tokens=[bytes([value]) for value in range(256)] + [b"</s>"],
-        special_token_ids=(EOS,),
+        tokens=[bytes([value]) for value in range(256)] + [b"</s>", b"<tool>"],
+        special_token_ids=(EOS, MARK),
         eos_token_ids=(EOS,),
     )
 )
@@ -22,6 +22,10 @@ def deltas(
     data: bytes, sizes: list[int], reason: str | None, end: list[int]
 ) -> list[SequenceDelta]:
     ids = [*data, *end]
+    return cut(ids, sizes, reason)
+
+
+def cut(ids: list[int], sizes: list[int], reason: str | None) -> list[SequenceDelta]:
     out = []
     while ids:
         size = sizes.pop() if sizes else len(ids)
@@ -35,8 +39,8 @@ def deltas(
     ]
 
 
-def run(parts: list[SequenceDelta], stops=(), *, keep_stop=False):
-    decoder = ChoiceDecoder(TABLE, 0, tuple(stops), keep_stop=keep_stop)
+def run(parts: list[SequenceDelta], stops=(), **options):
+    decoder = ChoiceDecoder(TABLE, 0, tuple(stops), **{"keep_stop": False, **options})
     events = [decoder.push(part) for part in parts]
     tokens = [token for event in events for token in event.tokens]
     tail = "".join(event.tail for event in events)
@@ -59,6 +63,39 @@ def test_step_sizes_change_nothing(text, sizes, stop, keep):
     assert decoder.finish is (Finish.STOP_STRING if found else Finish.EOS)
     if not found:
         assert tokens[-1].silent
+
+
+@given(
+    ids=st.lists(st.sampled_from([*b"a<t", MARK, *"é".encode()]), min_size=1, max_size=12),
+    sizes=st.lists(st.integers(1, 4)),
+    stop=st.sampled_from(["a<tool>", "l>a", "<tool><tool>", "<t", "é<", "zz"]),
+    keep=st.booleans(),
+    shown=st.booleans(),
+)
+def test_shown_specials_are_text_to_stop_strings_and_hidden_ones_are_nothing(
+    ids, sizes, stop, keep, shown
+):
+    text = b"".join(
+        TABLE.token_bytes(token_id) for token_id in ids if shown or token_id != MARK
+    ).decode("utf-8", "replace")
+    shown_ids = frozenset({MARK}) if shown else frozenset()
+    decoder, tokens = run(
+        cut(ids, sizes, "length"), [stop], keep_stop=keep, shown_special_ids=shown_ids
+    )
+    head, found, _ = text.partition(stop)
+    assert decoder.text == head + (stop if keep and found else "")
+    assert decoder.finish is (Finish.STOP_STRING if found else Finish.LENGTH)
+    assert all(token.silent is not shown for token in tokens if token.token_id == MARK)
+    if not found:
+        assert decoder.num_tokens == len(ids)
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_special_token_that_ends_the_text_is_never_shown(shown):
+    shown_ids = frozenset({EOS, MARK}) if shown else frozenset()
+    decoder, tokens = run(deltas(b"hi", [], "eos", [EOS]), shown_special_ids=shown_ids)
+    assert decoder.text == "hi"
+    assert tokens[-1].silent
 
 
 def test_the_token_that_ends_a_sequence_is_listed_and_silent():
