@@ -137,7 +137,8 @@ def narrow():
 def test_overload_is_a_429_with_a_time_to_try_again(narrow, route):
     body = {"inputs": "x" * 100, "parameters": {}}
     with httpx.stream("POST", narrow.url + "/generate_stream", json=body, timeout=30) as first:
-        next(first.iter_bytes())
+        running = first.iter_bytes()  # held, as the stream ends with it
+        next(running)
         response = post(narrow, route, {**BODIES[route], "stream": route == "/"})
         assert response.status_code == 429
         assert int(response.headers["retry-after"]) >= 1

@@ -87,7 +87,8 @@ def test_a_full_server_says_so_in_the_stream(route):
     ) as narrow:
         body = {"inputs": "x" * 100, "parameters": {}}
         with httpx.stream("POST", narrow.url + "/generate_stream", json=body, timeout=30) as first:
-            next(first.iter_bytes())
+            running = first.iter_bytes()  # held, as the stream ends with it
+            next(running)
             response = post(narrow, route, {**body, "messages": user("x"), "stream": True})
             assert response.status_code == 200
             error = events(response)[0]

@@ -165,7 +165,8 @@ async def test_a_failed_generation_is_a_generation_error(narrow):
 async def test_no_room_is_an_overloaded_error(narrow):
     body = {"inputs": "x" * 100, "parameters": {}}
     with httpx.stream("POST", narrow.url + "/generate_stream", json=body, timeout=30) as first:
-        next(first.iter_bytes())
+        running = first.iter_bytes()  # held, as the stream ends with it
+        next(running)
         client = Client(narrow.url, timeout=30)
         with pytest.raises(OverloadedError):
             client.generate(PROMPT)
