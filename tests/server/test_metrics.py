@@ -1,115 +1,438 @@
-"""Metrics against what was sent: exact names, and each request counted once."""
+"""The metrics' values against a client that counts for itself, over one server and over two."""
+
+import contextlib
+import signal
+from bisect import bisect_left
+from collections import Counter
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-CHAT = "/v1/chat/completions"
+CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HI = {"messages": [{"role": "user", "content": "hello"}]}
-TGI_NAMES = {
-    "tgi_request_count",
-    "tgi_request_success",
-    "tgi_request_failure",
+MAX_TOTAL = 4096
+SETTINGS = {"fail_on": "please fail", "max_sequences": 2, "max_waiting_requests": 1}
+# More than fits into buffers, so it lasts as long as nobody reads.
+LONG = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "stream": True}
+
+REQUEST_DURATIONS = [
     "tgi_request_duration",
     "tgi_request_validation_duration",
     "tgi_request_queue_duration",
     "tgi_request_inference_duration",
     "tgi_request_mean_time_per_token_duration",
+]
+LINEAR = [
     "tgi_request_generated_tokens",
     "tgi_request_input_length",
     "tgi_request_max_new_tokens",
-    "tgi_queue_size",
-    "tgi_batch_current_size",
-    "tgi_batch_current_max_tokens",
-    "tgi_batch_max_total_tokens",
+]
+BATCH_DURATIONS = [
+    f"tgi_batch_{part}_duration" for part in ("inference", "forward", "decode", "filter", "concat")
+]
+# TGI's metrics with the label values that each has.
+TGI = {
+    "tgi_request_count": {},
+    "tgi_request_success": {},
+    "tgi_request_failure": {
+        "err": {
+            "overloaded",
+            "validation",
+            "generation",
+            "incomplete",
+            "dropped",
+            "template",
+            "unavailable",
+        }
+    },
+    **{name: {} for name in [*REQUEST_DURATIONS, *LINEAR]},
+    "tgi_request_skipped_tokens": {},
+    "tgi_queue_size": {},
+    "tgi_batch_current_size": {},
+    "tgi_batch_current_max_tokens": {},
+    "tgi_batch_max_total_tokens": {},
+    "tgi_batch_next_size": {},
+    "tgi_batch_concat": {"reason": {"backpressure", "wait_exceeded", "chunking"}},
+    **{
+        f"tgi_batch_inference_{what}": {"method": {"prefill", "decode"}}
+        for what in ("count", "success", "failure")
+    },
+    **{name: {"method": {"prefill", "decode"}} for name in BATCH_DURATIONS},
+    "tgi_batch_concat_duration": {"method": {"decode"}},
+}
+OURS = {
+    "backplane_request_first_token_duration",
+    "backplane_inter_token_duration",
+    "backplane_requests_in_flight",
+    "backplane_worker_restarts",
+    "backplane_workers_ready",
+    "backplane_cached_tokens",
+    "backplane_prompt_tokens",
+    "backplane_generated_tokens",
+    "backplane_batch_tokens",
+    "backplane_batch_sequences",
 }
 
 
+class Tally:
+    """A client's own account of what it asked for and was given."""
+
+    def __init__(self, *stacks):
+        self.stacks = stacks
+        self.before = stacks[0].metrics()
+        self.requests = 0
+        self.answered = 0
+        self.failures = Counter()
+        self.prompts = []  # token counts, one for each prompt a worker took
+        self.limits = []  # the tokens each of them might make
+        self.generated = []  # tokens of each answered request
+        self.first_tokens = 0
+        self.gaps = 0
+        self.tokens = 0
+        self.seconds = 0.0
+
+    @property
+    def next(self):
+        """The servers take turns."""
+        return self.stacks[self.requests % len(self.stacks)]
+
+    def generate(self, path, body, *, prompts, new_tokens, sequences=1):
+        """A request that is answered: its prompts' lengths, and the tokens of each sequence."""
+        stack = self.next
+        self.requests += 1
+        response = stack.post(path, body)
+        assert response.status_code == 200, response.text
+        self.answered += 1
+        self.prompts += prompts
+        self.limits += [new_tokens] * len(prompts)
+        each = len(prompts) * sequences
+        self.generated.append(each * new_tokens)
+        self.first_tokens += len(prompts)
+        self.gaps += each * (new_tokens - 1)
+        self.tokens += each * new_tokens
+        self.seconds += response.elapsed.total_seconds()
+
+    def refuse(self, path, body, *, status, kind, raw=False):
+        """A request that is refused before a worker takes it."""
+        stack = self.next
+        self.requests += 1
+        response = stack.post_raw(path, body) if raw else stack.post(path, body)
+        assert response.status_code == status, response.text
+        self.failures[kind] += 1
+
+    def check(self, metrics):
+        grown = Counter({name: metrics[name] - self.before.get(name, 0) for name in metrics})
+        assert grown["tgi_request_count"] == self.requests
+        assert grown["tgi_request_success"] == self.answered
+        for kind in TGI["tgi_request_failure"]["err"]:
+            assert grown[f'tgi_request_failure{{err="{kind}"}}'] == self.failures[kind], kind
+        assert self.requests == self.answered + self.failures.total(), "each once"
+        for name in REQUEST_DURATIONS:
+            assert grown[f"{name}_count"] == len(self.generated)
+        assert 0 < grown["tgi_request_duration_sum"] <= self.seconds
+        parts = ("validation", "queue", "inference")
+        whole = sum(grown[f"tgi_request_{part}_duration_sum"] for part in parts)
+        assert whole == pytest.approx(grown["tgi_request_duration_sum"], rel=0.05)
+        for name, values, limit in (
+            (LINEAR[0], self.generated, MAX_TOTAL),
+            (LINEAR[1], self.prompts, MAX_TOTAL - 1),
+            (LINEAR[2], self.limits, MAX_TOTAL),
+        ):
+            assert grown[f"{name}_count"] == len(values)
+            assert grown[f"{name}_sum"] == sum(values)
+            edges = [limit / 100 * step for step in range(1, 101)]
+            for place, edge in enumerate(edges):
+                cumulated = sum(bisect_left(edges, value) <= place for value in values)
+                assert grown[f'{name}_bucket{{le="{edge!r}"}}'] == cumulated, (name, edge)
+        assert grown["backplane_request_first_token_duration_count"] == self.first_tokens
+        assert grown["backplane_inter_token_duration_count"] == self.gaps
+        assert grown["backplane_generated_tokens"] == self.tokens
+
+
+def work(tally):
+    """Some of everything. Echo answers with the prompt's own tokens, one more than characters."""
+    few = {"max_new_tokens": 4}
+    native = {"inputs": "hello", "parameters": few}
+    tally.generate("/generate", native, prompts=[6], new_tokens=4)
+    tally.generate("/generate_stream", native, prompts=[6], new_tokens=4)
+    tally.generate("/", {**native, "stream": True}, prompts=[6], new_tokens=4)
+    tally.generate("/", native, prompts=[6], new_tokens=4)
+    tally.generate(
+        "/generate", {"inputs": "x" * 200, "parameters": few}, prompts=[201], new_tokens=4
+    )
+    options = {"max_tokens": 3, "temperature": 0}
+    tally.generate(CHAT, {**HI, **options}, prompts=[24], new_tokens=3)
+    tally.generate(CHAT, {**HI, **options, "stream": True}, prompts=[24], new_tokens=3)
+    tally.generate(CHAT, {**HI, **options, "n": 2}, prompts=[24], new_tokens=3, sequences=2)
+    tally.generate(TEXT, {**options, "prompt": ["ab", "cd"]}, prompts=[3, 3], new_tokens=3)
+    tally.refuse("/generate", b"{", status=400, kind="validation", raw=True)
+    tally.refuse("/generate", b" " * 2_000_001, status=413, kind="validation", raw=True)
+    tally.refuse("/generate_stream", {"inputs": ""}, status=422, kind="validation")
+    tally.refuse(CHAT, {**HI, "temperature": -1}, status=422, kind="validation")
+    tally.refuse(TEXT, {"prompt": 5}, status=422, kind="validation")
+
+
 @pytest.fixture(scope="module")
-def counted(stack_module):
-    with stack_module.Stack() as running:
+def one(stack_module):
+    with stack_module.Stack(settings=SETTINGS) as running:
         yield running
 
 
-def test_values_against_requests_sent(counted):
-    before = counted.metrics()
-    parameters = {"max_new_tokens": 4}
-    assert counted.post("/generate", {"inputs": "hello", "parameters": parameters}).is_success
-    counted.events("/generate_stream", {"inputs": "hello", "parameters": parameters})
-    counted.events(CHAT, {**HI, "stream": True, "max_tokens": 4, "temperature": 0})
-    counted.post(CHAT, {**HI, "max_tokens": 4, "temperature": 0, "n": 3})
-    counted.post("/v1/completions", {"prompt": ["ab", "cd"], "max_tokens": 2, "temperature": 0})
-    counted.post("/tokenize", {"inputs": "x"})
-    counted.post_raw("/generate", b"{")
-    counted.post("/generate", {"inputs": ""})
-    counted.post(CHAT, {**HI, "tools": [{}]})
-    now = counted.metrics()
-    grown = {name: now[name] - before.get(name, 0) for name in now}
-    assert grown["tgi_request_count"] == 9
-    assert grown["tgi_request_success"] == 6
-    assert grown['tgi_request_failure{err="validation"}'] == 3
-    assert grown["tgi_request_duration_count"] == 5
-    assert grown["tgi_request_generated_tokens_count"] == 5
-    assert grown["tgi_request_generated_tokens_sum"] == 4 + 4 + 4 + 12 + 4
-    assert grown["tgi_request_input_length_count"] == 6
-    assert grown["tgi_request_input_length_sum"] == 6 + 6 + 24 + 24 + 3 + 3
-    assert grown["tgi_request_max_new_tokens_sum"] == 4 * 4 + 2 * 2
-    assert grown["backplane_request_first_token_duration_count"] == 6
-    assert grown["backplane_generated_tokens"] == 28
-    assert now["tgi_batch_current_size"] == now["tgi_queue_size"] == 0
-    assert now["backplane_workers_ready"] == 1
-    assert now["tgi_batch_max_total_tokens"] > 0
+@contextlib.contextmanager
+def two_servers(stack_module, folder):
+    """Two servers of one launch, and one worker."""
+    folder = str(folder / "metrics")
+    with (
+        stack_module.Stack(settings=SETTINGS, metrics_dir=folder) as first,
+        stack_module.Stack(worker=False, server_id="server-1", metrics_dir=folder) as second,
+    ):
+        second.share_worker(first)
+        yield first, second
 
 
-def test_names_are_exact_and_the_text_is_prometheus(counted):
-    response = counted.get("/metrics")
+@pytest.fixture(scope="module")
+def two(stack_module, tmp_path_factory):
+    with two_servers(stack_module, tmp_path_factory.mktemp("two")) as running:
+        yield running
+
+
+def test_values_of_one_server(one):
+    tally = Tally(one)
+    work(tally)
+    tally.check(one.metrics())
+
+
+def test_values_of_two_servers_are_sums_whichever_is_asked(two):
+    tally = Tally(*two)
+    work(tally)
+    work(tally)
+    for stack in two:
+        tally.check(stack.metrics())
+    first, second = (
+        {name: value for name, value in stack.metrics().items() if "duration" not in name}
+        for stack in two
+    )
+    assert first == second
+    assert first["backplane_workers_ready"] == 1
+    texts = [names_of(stack) for stack in two]
+    assert texts[0] == texts[1]
+
+
+def test_the_text_is_the_same_with_a_folder_and_without(one, two):
+    assert names_of(one) == names_of(two[0])
+
+
+def test_failures_by_kind(one, stack_module):
+    tally = Tally(one)
+    tally.refuse(CHAT, {"messages": []}, status=422, kind="validation")
+    body = {"inputs": "please fail", "parameters": {"max_new_tokens": 9}}
+    tally.refuse("/generate", body, status=424, kind="generation")
+    response, events = one.events("/generate_stream", body)
+    assert (response.status_code, events[-1]["error_type"]) == (200, "generation")
+    tally.requests += 1
+    tally.failures["generation"] += 1
+    with contextlib.ExitStack() as open_streams:
+        for _ in range(3):
+            raw = open_streams.enter_context(one.connect(receive_buffer=4096))
+            raw.sendall(stack_module.http_request(TEXT, LONG))
+            assert b"200" in raw.recv(100)
+        assert one.metrics()["backplane_requests_in_flight"] == 3
+    stack_module.wait_until(lambda: one.metrics()["backplane_requests_in_flight"] == 0)
+    tally.requests += 3
+    tally.failures["dropped"] += 3
+    metrics = one.metrics()
+    for kind in TGI["tgi_request_failure"]["err"]:
+        name = f'tgi_request_failure{{err="{kind}"}}'
+        assert metrics[name] - tally.before[name] == tally.failures[kind], kind
+    assert metrics["tgi_request_count"] - tally.before["tgi_request_count"] == tally.requests
+    assert metrics["tgi_request_success"] == tally.before["tgi_request_success"]
+
+
+def test_a_full_worker_is_told_as_overloaded(stack_module):
+    settings = {"max_sequences": 1, "max_waiting_requests": 0, "step_seconds": 0.02}
+    with stack_module.Stack(settings=settings) as stack, stack.connect() as raw:
+        raw.sendall(stack_module.http_request(TEXT, LONG))
+        assert b"200" in raw.recv(100)
+        assert stack.post("/generate", {"inputs": "b"}).status_code == 429
+        metrics = stack.metrics()
+        assert metrics['tgi_request_failure{err="overloaded"}'] == 1
+        assert metrics["tgi_batch_current_size"] == 1
+
+
+def test_before_there_is_a_worker_every_series_exists_and_is_zero(stack_module, tmp_path):
+    for folder in (None, str(tmp_path / "metrics")):
+        with stack_module.Stack(worker=False, metrics_dir=folder) as stack:
+            families = families_of(stack)
+            assert families.keys() >= TGI.keys() | OURS
+            for name, labels in TGI.items():
+                for label, values in labels.items():
+                    seen = {sample.labels[label] for sample in families[name].samples}
+                    assert seen == values, name
+            assert not any(stack.metrics().values())
+            assert stack.post("/generate", {"inputs": "x"}).status_code == 503
+            assert stack.metrics()['tgi_request_failure{err="unavailable"}'] == 1
+
+
+def test_names_types_and_edges_are_tgi_s(one):
+    response = one.get("/metrics")
     assert response.headers["content-type"].startswith("text/plain; version=0.0.4")
     assert "_created" not in response.text
     assert "count_total" not in response.text
-    families = {family.name: family for family in text_string_to_metric_families(response.text)}
-    assert families.keys() >= TGI_NAMES
-    durations = [name for name in families if name.endswith("duration")]
-    edges = [
-        float(sample.labels["le"])
-        for sample in families["tgi_request_duration"].samples
-        if sample.name.endswith("_bucket")
-    ]
-    assert len(durations) == 6
-    assert len(edges) == 36
-    assert edges[0] == pytest.approx(0.00015)
-    assert edges[34] == pytest.approx(0.00015 * 1.5**34)
-    lengths = [
-        float(sample.labels["le"])
-        for sample in families["tgi_request_input_length"].samples
-        if sample.name.endswith("_bucket")
-    ]
-    assert (len(lengths), lengths[0], lengths[99]) == (101, 40.95, pytest.approx(4095))
+    lines = response.text.splitlines()
+    assert len(lines) == len(set(lines)), "each series once"
+    families = families_of(one)
+    counters = {"tgi_request_count", "tgi_request_success", "tgi_request_failure"}
+    counters |= {name for name in TGI if name.startswith("tgi_batch_inference_")}
+    counters |= {"tgi_batch_concat"}
+    counters -= set(BATCH_DURATIONS)
+    assert {name for name in TGI if families[name].type == "counter"} == counters
+    gauges = {name for name in TGI if families[name].type == "gauge"}
+    assert gauges == {
+        "tgi_queue_size",
+        "tgi_batch_current_size",
+        "tgi_batch_current_max_tokens",
+        "tgi_batch_max_total_tokens",
+    }
+    for name, labels in TGI.items():
+        first = families[name].samples[0]
+        assert set(first.labels) - {"le"} == set(labels), name
+    geometric, value = [], 0.0001
+    for _ in range(35):
+        value *= 1.5
+        geometric.append(value)
+    for name in [*REQUEST_DURATIONS, *BATCH_DURATIONS]:
+        assert edges_of(families[name]) == [*geometric, float("inf")]
+    for name in LINEAR:
+        limit = MAX_TOTAL - 1 if name == "tgi_request_input_length" else MAX_TOTAL
+        assert edges_of(families[name])[:100] == [limit / 100 * step for step in range(1, 101)]
+    assert edges_of(families["tgi_batch_next_size"]) == [*map(float, range(1, 1025)), float("inf")]
+    assert edges_of(families["tgi_request_skipped_tokens"])[0] == 0
 
 
-def test_no_label_comes_from_a_client(counted):
-    before = len(counted.metrics())
+def test_the_engine_s_steps_add_up(one):
+    before = one.metrics()
+    for _ in range(3):
+        one.post("/generate", {"inputs": "hello", "parameters": {"max_new_tokens": 4}})
+    now = one.metrics()
+    metrics = {name: now[name] - before[name] for name in now}
+    counts = {
+        (what, method): metrics[f'tgi_batch_inference_{what}{{method="{method}"}}']
+        for what in ("count", "success", "failure")
+        for method in ("prefill", "decode")
+    }
+    assert counts["count", "prefill"] == counts["success", "prefill"] == 3
+    assert counts["count", "decode"] == counts["success", "decode"] == 9
+    assert counts["failure", "prefill"] == counts["failure", "decode"] == 0
+    assert metrics["backplane_engine_steps"] == 12
+    for part in ("inference", "forward", "decode"):
+        for method, count in (("prefill", 3), ("decode", 9)):
+            name = f'tgi_batch_{part}_duration_count{{method="{method}"}}'
+            assert metrics[name] == count, name
+    assert metrics["tgi_batch_next_size_sum"] == metrics["tgi_batch_next_size_count"] == 3
+    assert metrics["tgi_request_skipped_tokens_sum"] == 0
+    assert metrics['tgi_request_skipped_tokens_bucket{le="0.0"}'] == 12
+
+
+def test_no_label_comes_from_a_client(one):
+    before = set(one.metrics())
     for number in range(20):
-        counted.get(f"/nope/{number}")
-        counted.post("/generate", {"inputs": "x", f"field{number}": 1})
-    assert len(counted.metrics()) == before
+        one.get(f"/nope/{number}")
+        one.post("/generate", {"inputs": "x", f"field{number}": 1})
+        one.post(CHAT, {**HI, "model": f"model-{number}", "max_tokens": 1})
+        one.get("/metrics", headers={"x-request-id": f"id-{number}"})
+        one._client.request("PATCH", one.url + "/generate")
+    assert set(one.metrics()) == before
 
 
-def test_a_restarted_worker_lowers_no_counter(stack_module):
-    with stack_module.Stack() as stack:
-        body = {"inputs": "hello", "parameters": {"max_new_tokens": 4}}
-        stack.post("/generate", body)
-        before = stack.metrics()
-        assert before["backplane_generated_tokens"] == 4
-        stack.kill_worker()
-        stack_module.wait_until(lambda: stack.get("/health").status_code == 503)
+def test_a_worker_that_is_started_again_lowers_nothing_and_counts_nothing_twice(
+    stack_module, tmp_path
+):
+    with two_servers(stack_module, tmp_path) as two:
+        check_worker_restart(stack_module, two)
+
+
+def check_worker_restart(stack_module, two):
+    first, second = two
+    tally = Tally(*two)
+    work(tally)
+    before = first.metrics()
+    tally.check(before)
+    assert before["backplane_worker_restarts"] == 0
+    first.kill_worker()
+    second.say(stack_module.WorkerDown(worker_id="worker-0", reason="signal 9"))
+    for stack in two:
+        stack_module.wait_until(lambda stack=stack: stack.get("/health").status_code == 503)
         assert stack.metrics()["backplane_workers_ready"] == 0
-        assert stack.metrics()["backplane_generated_tokens"] == 4
-        stack.start_worker()
-        stack.post("/generate", body)
+        tally.check(stack.metrics())
+    first.start_worker(**SETTINGS)
+    second.share_worker(first)
+    work(tally)
+    for stack in two:
         after = stack.metrics()
-        assert after["backplane_generated_tokens"] == 8
-        falling = [
-            name
-            for name, value in after.items()
-            if value < before[name] and name.startswith(("tgi_request", "backplane_gen"))
-        ]
-        assert not falling
+        tally.check(after)
+        assert not fallen(before, after)
+        assert after["backplane_worker_restarts"] == 1
+
+
+def test_a_server_that_is_killed_lowers_nothing_and_counts_nothing_twice(stack_module, tmp_path):
+    with two_servers(stack_module, tmp_path) as two:
+        check_server_restart(stack_module, two)
+
+
+def check_server_restart(stack_module, two):
+    first, second = two
+    tally = Tally(*two)
+    work(tally)
+    with second.connect(receive_buffer=4096) as raw:
+        raw.sendall(stack_module.http_request(TEXT, LONG))
+        assert b"200" in raw.recv(100)
+        before = first.metrics()
+        assert before["backplane_requests_in_flight"] == 1
+        second.server.send_signal(signal.SIGKILL)
+        second.server.wait()
+    metrics = first.metrics()
+    assert not fallen(before, metrics)
+    assert metrics["backplane_requests_in_flight"] == 0
+    folder = second._server_fields["metrics_dir"]
+    with stack_module.Stack(worker=False, server_id="server-1.2", metrics_dir=folder) as third:
+        third.share_worker(first)
+        assert not fallen(metrics, third.metrics())
+        assert third.metrics()["tgi_request_count"] == tally.requests + 1
+        later = Tally(first, third)
+        work(later)
+        for stack in (first, third):
+            later.check(stack.metrics())
+            assert stack.metrics()["backplane_worker_restarts"] == 0
+
+
+def names_of(stack):
+    """The text of `/metrics` without the values."""
+    lines = stack.get("/metrics").text.splitlines()
+    return [line if line.startswith("#") else line.rpartition(" ")[0] for line in lines]
+
+
+def families_of(stack):
+    families = text_string_to_metric_families(stack.get("/metrics").text)
+    return {family.name: family for family in families}
+
+
+def edges_of(family):
+    edges = {}
+    for sample in family.samples:
+        if sample.name.endswith("_bucket"):
+            labels = tuple(sorted(set(sample.labels.items()) - {("le", sample.labels["le"])}))
+            edges.setdefault(labels, []).append(float(sample.labels["le"]))
+    found = list(edges.values())
+    assert all(each == found[0] for each in found)
+    return found[0]
+
+
+def fallen(before, after):
+    """Series that are lower than they were, gauges aside."""
+    gauges = ("tgi_queue", "tgi_batch_current", "tgi_batch_max", "backplane_cache", "backplane_b")
+    return [
+        name
+        for name, value in before.items()
+        if after[name] < value
+        and not name.startswith((*gauges, "backplane_workers_ready", "backplane_requests_in"))
+    ]

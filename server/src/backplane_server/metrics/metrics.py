@@ -18,6 +18,7 @@ from backplane_core.telemetry import DURATION_BOUNDS
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.samples import Sample
 
 from backplane_server.metrics.worker_records import Records, WorkerRecords
 
@@ -26,6 +27,7 @@ FailureLabel = Literal[
     "overloaded", "validation", "generation", "incomplete", "dropped", "template", "unavailable"
 ]
 
+_PARTS: Final = {"bucket": 1, "count": 2, "sum": 3}
 _NUM_LINEAR: Final = 100
 # Histograms whose buckets depend on the model: name and help.
 _GENERATED: Final = ("tgi_request_generated_tokens", "Tokens generated.")
@@ -166,6 +168,8 @@ class Metrics:
         for name, text in (_GENERATED, _INPUT, _MAX_NEW):
             if name not in families:  # there has been no model yet
                 families[name] = HistogramMetricFamily(name, text, [("+Inf", 0)], 0)
+        for family in families.values():
+            family.samples.sort(key=_place)
         return [families[name] for name in sorted(families)]
 
     def _collect(self) -> Iterable[Metric]:
@@ -186,6 +190,13 @@ class Metrics:
     def _tokens(self, name: str, text: str, limit: int) -> Histogram:
         buckets = [limit / _NUM_LINEAR * step for step in range(1, _NUM_LINEAR + 1)]
         return Histogram(name, text, buckets=buckets, registry=self._registry)
+
+
+def _place(sample: Sample) -> tuple[list[tuple[str, str]], int, float]:
+    """Where a sample stands in its family, however it was collected: buckets, count, sum."""
+    labels = sorted((name, value) for name, value in sample.labels.items() if name != "le")
+    part = sample.name.rpartition("_")[2]
+    return labels, _PARTS.get(part, 0), float(sample.labels.get("le", 0.0))
 
 
 def _forget_gauges_of_the_dead(folder: Path) -> None:

@@ -142,11 +142,12 @@ class Exchange:
             return
         for first_token in filter(None, (each.first_token for each in times)):
             metrics.first_token(first_token - self.arrived)
+        last = max(times, key=lambda each: each.total_s)  # of several prompts, so that parts add up
         metrics.succeeded(
-            total_s=max(each.total_s for each in times),
-            validation_s=max(each.validation_s for each in times),
-            queue_s=max(each.queue_s for each in times),
-            inference_s=max(each.inference_s for each in times),
+            total_s=last.total_s,
+            validation_s=last.validation_s,
+            queue_s=last.queue_s,
+            inference_s=last.inference_s,
             num_tokens=self.num_generated_tokens,
         )
 
@@ -154,7 +155,7 @@ class Exchange:
         """TGI's way with `--tgi-strict`: a stream that says nothing but why it is none."""
         self.streaming = True
 
-        async def frames() -> AsyncGenerator[bytes, None]:  # noqa: RUF029 -- a stream's frames are
+        async def frames() -> AsyncGenerator[bytes, None]:
             yield self._last_words(error, self._dialect)
 
         return EventStream(
