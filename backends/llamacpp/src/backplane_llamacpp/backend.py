@@ -22,6 +22,9 @@ from backplane_core.runner import ModelRunner
 from backplane_core.version import Protocol
 
 from backplane_llamacpp import installation, model_files
+from backplane_llamacpp.gguf_file import check_file
+from backplane_llamacpp.quantization import QUANTIZATIONS
+from backplane_llamacpp.quantization import quantize as write_quantized
 from backplane_llamacpp.settings import BACKEND, LlamaCppSettings
 
 
@@ -32,6 +35,7 @@ class LlamaCppBackend(Backend):
     summary: ClassVar[str] = "GGUF models through llama.cpp, on the CPU or a GPU; needs no torch"
     protocol: ClassVar[tuple[int, int]] = Protocol(1, 0)
     settings: ClassVar[type[LlamaCppSettings]] = LlamaCppSettings
+    quantizations: ClassVar[tuple[str, ...]] = QUANTIZATIONS
     priority: ClassVar[int] = 10
 
     def probe(self) -> Availability:
@@ -88,6 +92,21 @@ class LlamaCppBackend(Backend):
 
         settings = self.parse_settings(spec.settings)
         return create_runner(spec, local_path(spec.model), settings, progress)
+
+    def quantize(
+        self, source: ModelSource, target: Path, quantization: str, progress: ProgressSink
+    ) -> None:
+        """Write a GGUF model, split or not, as one file of another type.
+
+        Raises:
+            ModelError: the source is missing, broken or quantized already.
+            BackendError: the type is unknown, or the bindings or the disk stand in the way.
+        """
+        if objection := installation.objection(installation.bindings_version()):
+            raise BackendError(objection.reason, remedy=objection.remedy)
+        path = local_path(source)
+        check_file(path)
+        write_quantized(path, target, quantization, progress)
 
 
 def local_path(model: ModelSource) -> Path:

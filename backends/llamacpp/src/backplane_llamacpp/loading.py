@@ -10,6 +10,7 @@ from typing import NamedTuple
 from backplane_core.backend import ProgressSink
 from backplane_core.errors import BackendError, ModelError
 
+from backplane_llamacpp.gguf_file import check_file
 from backplane_llamacpp.limits import ModelShape, Plan, num_threads
 from backplane_llamacpp.memory import available_bytes
 from backplane_llamacpp.native import enums, log
@@ -26,7 +27,6 @@ from backplane_llamacpp.settings import LlamaCppSettings
 
 _log = logging.getLogger(__name__)
 
-_MAGIC = b"GGUF"
 _REPORT_STEP = 0.02
 _TIMED_TOKENS = 32
 
@@ -96,24 +96,6 @@ def load_model(path: Path, settings: LlamaCppSettings, progress: ProgressSink) -
         model.close()
         raise
     return model
-
-
-def check_file(path: Path) -> None:
-    """Look at a file before llama.cpp does, whose own complaint is harder to read.
-
-    Raises:
-        ModelError: it is not there, not readable, or no GGUF.
-    """
-    try:
-        with path.open("rb") as file:
-            magic = file.read(len(_MAGIC))
-    except OSError as error:
-        raise ModelError(f"cannot read {path}: {error.strerror}") from error
-    if magic != _MAGIC:
-        raise ModelError(
-            f"{path} is no GGUF file: it begins with {magic!r}",
-            remedy="download it again; a Git LFS pointer or an error page may have been saved",
-        )
 
 
 def _reporter(path: Path, progress: ProgressSink) -> Callable[[float], None]:

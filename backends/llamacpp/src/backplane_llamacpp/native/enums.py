@@ -31,6 +31,11 @@ _FILE_TYPES = {
     for name, number in vars(cpp).items()
     if name.startswith("LLAMA_FTYPE_")
 }
+#: File types by the names people give them: "q4_k_m", "f16".
+FILE_TYPES = {
+    name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): number
+    for number, name in _FILE_TYPES.items()
+}
 
 
 def load_mode(*, mmap: bool, mlock: bool) -> int:

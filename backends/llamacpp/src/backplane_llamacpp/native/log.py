@@ -3,9 +3,11 @@
 llama.cpp says why it failed only in its log, so errors raised here quote it.
 """
 
+import contextlib
 import ctypes
 import logging
 import threading
+from collections.abc import Callable, Iterator
 
 from llama_cpp import llama_cpp as cpp  # noqa: TID253 - imported by engine modules alone
 
@@ -20,6 +22,7 @@ _lock = threading.Lock()
 _complaints: list[tuple[int, str]] = []
 _last_level = 0
 _partial = ""
+_follower: Callable[[str], None] | None = None
 
 
 def _on_log(level: int, text: bytes, _user_data: object) -> None:
@@ -34,6 +37,8 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
             if level in {_WARNING, _ERROR} and len(_complaints) < _MOST_REMEMBERED:
                 _complaints.append((level, line))
             _logger.log(logging.ERROR if level == _ERROR else logging.DEBUG, "%s", line)
+            if _follower is not None:
+                _follower(line)
 
 
 # Held for the life of the process: llama.cpp keeps the bare pointer.
@@ -43,6 +48,27 @@ _callback = cpp.llama_log_callback(_on_log)
 def route() -> None:
     """Take over the log. Idempotent."""
     cpp.llama_log_set(_callback, ctypes.c_void_p(0))
+
+
+@contextlib.contextmanager
+def followed_by(follower: Callable[[str], None]) -> Iterator[None]:
+    """Give each line of the log to `follower`; what that raises is raised at the end."""
+    global _follower  # noqa: PLW0603 - llama.cpp has one log per process
+    raised: list[BaseException] = []
+
+    def follow(line: str) -> None:
+        try:
+            follower(line)
+        except BaseException as error:  # noqa: BLE001 - it must not pass through C; raised below
+            raised.append(error)
+
+    _follower = follow
+    try:
+        yield
+    finally:
+        _follower = None
+    if raised:
+        raise raised[0]
 
 
 def forget_complaints() -> None:
