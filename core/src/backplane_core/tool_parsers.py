@@ -53,10 +53,12 @@ class ToolParser(ABC):
         name: what `--tool-call-parser` takes; lower case.
         special_literals: pieces of the markup that are special tokens in some vocabularies; the
             server has them decoded into the text instead of left out.
+        instruction: how to call, as said to a model whose chat template says nothing of tools.
     """
 
     name: ClassVar[str]
     special_literals: ClassVar[tuple[str, ...]] = ()
+    instruction: ClassVar[str] = ""
 
     def __init__(self, functions: Sequence[ToolFunction]) -> None:
         self.functions = {function.name: function for function in functions}

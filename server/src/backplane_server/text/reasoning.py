@@ -111,6 +111,11 @@ class ReasoningSplitter:
         self._begun = False  # a word was thought
         self._trim = False  # leading space of the answer is the closing tag's
 
+    @property
+    def answering(self) -> bool:
+        """Whether the thinking is over, or there was none."""
+        return self._at == "answer"
+
     def push(self, text: str) -> ReasoningDelta:
         """Take the next piece of the answer."""
         text = self._unread + text

@@ -4,9 +4,12 @@ from backplane_core.hookspecs import RegisterToolParser, hookimpl
 
 from backplane_server.tools.generic_json import JsonParser
 from backplane_server.tools.hermes import HermesParser
+from backplane_server.tools.llama3_json import Llama3JsonParser
+from backplane_server.tools.mistral import MistralParser
+from backplane_server.tools.pythonic import PythonicParser
 
 # "auto" takes the first whose template matches, so the most particular marks come first.
-FAMILIES = (HermesParser, JsonParser)
+FAMILIES = (HermesParser, MistralParser, PythonicParser, Llama3JsonParser, JsonParser)
 
 
 @hookimpl

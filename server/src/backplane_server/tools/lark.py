@@ -15,6 +15,7 @@ _SPACING: Final = {
     "item_separator": ", ",
     "key_separator": ": ",
 }
+LINE_BREAK: Final = '"\\n"?'  # one may stand here
 _OPEN_ENDED: Final = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
 
 
@@ -61,7 +62,7 @@ class CallGrammar:
         """The grammar of one `item`, or several, between `before` and `after`."""
         more = f"({separator} {item}){{0,{MAX_CALLS - 1}}}" if parallel else ""
         start = " ".join(part for part in ("start:", before, item, more, after) if part)
-        lines = [start, *self._rules, 'BREAK: "\\n"']
+        lines = [start, *self._rules]
         return Grammar(kind="lark", source="\n".join(lines) + "\n")
 
 

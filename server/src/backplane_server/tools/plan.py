@@ -3,10 +3,12 @@
 Knows the request values of OpenAI and of TGI, older forms included; nothing of HTTP.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+import msgspec
 from backplane_core.errors import ToolError, ValidationError
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction, ToolParser
@@ -15,6 +17,8 @@ from backplane_server.tools.choice import Choice, read_choice, read_older_choice
 from backplane_server.tools.functions import read_functions, read_tools
 
 _CHOICE: Final = "tool_choice"
+# Inside of a statement or an expression of Jinja; words of the template's text do not count.
+_TOOLS_VARIABLE: Final = re.compile(r"\{[{%](?:(?!%\}|\}\}).)*\btools\b", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +53,18 @@ class ToolPlan:
     def parser(self) -> ToolParser:
         """A parser for one answer."""
         return self.parser_class(self.functions)
+
+    def prompt(self, tool_prompt: str | None = None) -> str:
+        """The tools in words, for the end of the last message, as TGI adds them.
+
+        For models whose chat template says nothing of tools (`mentions_tools`).
+
+        Args:
+            tool_prompt: the client's words on how to call; None or empty is the family's.
+        """
+        described = msgspec.json.encode([tool["function"] for tool in self.template_tools])
+        instruction = tool_prompt or self.parser_class.instruction
+        return f"\n---\n{described.decode()}\n{instruction}"
 
 
 def plan_tools(
@@ -96,7 +112,7 @@ def plan_tools(
     if choice.none:
         return None
     allowed = _allowed(offered, choice)
-    forced_name = allowed[0].name if choice.names and choice.named else None
+    forced_name = allowed[0].name if choice.named else None
     parallel = parallel_tool_calls is not False and forced_name is None and not older
     special = {
         literal: special_tokens[literal]
@@ -116,6 +132,11 @@ def plan_tools(
         forced_name=forced_name,
         older=older,
     )
+
+
+def mentions_tools(template: str) -> bool:
+    """Whether a chat template shows a model its tools."""
+    return _TOOLS_VARIABLE.search(template) is not None
 
 
 def _allowed(offered: list[ToolFunction], choice: Choice) -> tuple[ToolFunction, ...]:

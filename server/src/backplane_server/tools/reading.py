@@ -41,6 +41,11 @@ class AnswerReader:
         self._parser = parser
         self._parallel = parallel
 
+    @property
+    def answering(self) -> bool:
+        """Whether the thinking is over, or there was none: what follows is the answer."""
+        return self._reasoning is None or self._reasoning.answering
+
     def push(self, text: str) -> AnswerDelta:
         """Take the next piece of the answer's text."""
         if self._reasoning is None:
