@@ -6,6 +6,7 @@ import os
 import queue
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -63,7 +64,9 @@ class Stack:
         self.processes: list[subprocess.Popen[str]] = []
         self.workers: list[subprocess.Popen[str]] = []
         self.url = ""
-        self._client = httpx.Client(timeout=60, trust_env=False)
+        cert = server.get("tls_cert_file")
+        verify = ssl.create_default_context(cafile=cert) if cert else True
+        self._client = httpx.Client(timeout=60, trust_env=False, verify=verify)
 
     def __enter__(self) -> Self:
         try:
@@ -205,7 +208,7 @@ class Stack:
         return {name: float(value) for name, value in pairs}
 
     def connect(self, receive_buffer: int | None = None) -> socket.socket:
-        host, port = self.url.removeprefix("http://").split(":")
+        host, port = self.url.partition("://")[2].split(":")
         raw = socket.socket()
         if receive_buffer is not None:
             raw.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)

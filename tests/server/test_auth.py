@@ -4,10 +4,13 @@ import itertools
 
 import pytest
 from backplane_core.control import ServerLaunch
+from backplane_core.errors import SetupError
 from backplane_server.app import create_app
+from backplane_server.pages.docs import DOCS_PATHS
 from backplane_server.pages.home import HOME_PAGE
 from backplane_server.services.services import Services
 from backplane_server.web.auth import ALWAYS_OPEN
+from backplane_server.web.open_routes import NAMES, open_routes
 
 KEYS = ("first-key", "Second-Key")
 BAD = [
@@ -132,19 +135,72 @@ async def test_without_keys_everything_is_open():
         assert (await call(app, method, path))[0] != 401
 
 
-async def test_a_preflight_passes_only_with_cors():
-    preflight = [
-        (b"origin", b"https://chat.example"),
-        (b"access-control-request-method", b"POST"),
-        (b"access-control-request-headers", b"authorization"),
-    ]
-    path = "/v1/chat/completions"
-    closed = make_app(api_keys=KEYS)
-    assert (await call(closed, "OPTIONS", path, headers=preflight))[0] == 401
-    app = make_app(api_keys=KEYS, cors_allow_origin=("https://chat.example",))
-    status, headers, _ = await call(app, "OPTIONS", path, headers=preflight)
-    assert status == 204
-    assert b"authorization" in headers[b"access-control-allow-headers"].lower()
-    assert headers[b"access-control-allow-origin"] == b"https://chat.example"
-    assert (await call(app, "OPTIONS", path))[0] == 401
-    assert (await call(app, "POST", path, headers=preflight))[0] == 401
+async def test_routes_that_were_opened_by_name():
+    opened = ("metrics", "info", "/v1/models", "docs", "ping")
+    app = make_app(api_keys=KEYS, open_routes=opened)
+    expected = {("GET", path) for path in ("/metrics", "/info", "/v1/models", "/ping")}
+    expected |= {("GET", path) for path in ("/docs", "/docs/swagger-ui.css")}
+    expected |= {("GET", "/api-doc/openapi.json")}
+    assert await open_in(app) == expected & set(every_route(app))
+
+
+async def test_tgi_s_own_open_routes():
+    app = make_app(api_keys=KEYS, tgi_strict=True)
+    expected = {("GET", path) for path in ("/", "/health", "/ping", "/info", "/metrics")}
+    expected |= {("GET", path) for path in ("/v1/models", "/docs", "/docs/swagger-ui.css")}
+    expected |= {("GET", "/api-doc/openapi.json"), ("POST", "/chat_tokenize")}
+    assert await open_in(app) == expected & set(every_route(app))
+
+
+async def open_in(app):
+    """Routes that answer without a key, the probes aside."""
+    found = set()
+    for method, path in every_route(app):
+        if path not in ALWAYS_OPEN and (await call(app, method, path))[0] != 401:
+            found.add((method, path))
+    return found
+
+
+async def test_an_open_route_is_open_as_it_is_written_only():
+    app = make_app(api_keys=KEYS, open_routes=("metrics", "docs"))
+    paths = ("/metrics/", "//metrics", "/METRICS", "/metrics/x", "/docs/..", "/docs/../info")
+    for path in (*paths, "/docs/%2e%2e/info", "/docs//", "/docs/unknown"):
+        assert (await call(app, "GET", path))[0] == 401, path
+    assert (await call(app, "POST", "/metrics"))[0] == 401
+    assert (await call(app, "HEAD", "/metrics"))[0] == 200
+
+
+@pytest.mark.parametrize("name", ["generate", "/v1/chat/completions", "Metrics", "*", "info,"])
+def test_a_route_that_cannot_be_opened_is_an_error_of_the_start(name):
+    with pytest.raises(SetupError, match="--open-routes") as error:
+        make_app(api_keys=KEYS, open_routes=("info", name))
+    assert "v1/models" in error.value.remedy
+
+
+def test_every_name_means_a_route_there_is():
+    paths = {path for _, path in every_route(make_app())}
+    for name in NAMES:
+        for _, path in open_routes([name], DOCS_PATHS, tgi_strict=False):
+            assert path.rstrip("/") in paths or path in paths or path.startswith("/docs/"), name
+
+
+async def test_a_key_of_one_byte_more_or_less_opens_nothing():
+    app = make_app(api_keys=("k\u00e9y",))
+    assert (await call(app, "GET", "/info", "Bearer k\u00e9y"))[0] != 401
+    for wrong in ("Bearer key", "Bearer k\u00e9", "Bearer k\u00e9yy", "Bearer k\u00c9y"):
+        assert (await call(app, "GET", "/info", wrong))[0] == 401
+
+
+async def test_keys_are_compared_in_a_time_that_tells_nothing(monkeypatch):
+    compared = []
+
+    def compare(one, other):
+        compared.append((one, other))
+        return one == other
+
+    monkeypatch.setattr("backplane_server.web.auth.hmac.compare_digest", compare)
+    app = make_app(api_keys=KEYS)
+    await call(app, "GET", "/info", "Bearer first-key")
+    assert compared == [(b"first-key", key.encode()) for key in KEYS], (
+        "each key, also after a match"
+    )
