@@ -5,14 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from backplane_core.control import ServerLaunch
-from backplane_core.errors import UnsupportedError, ValidationError
+from backplane_core.errors import ValidationError
 
 from backplane_server.dialects.completions_types import (
     Completion,
     CompletionChoice,
     CompletionRequest,
 )
-from backplane_server.dialects.constraints import grammar_of
+from backplane_server.dialects.constraints import constraint_of
 from backplane_server.dialects.openai import (
     FINGERPRINT,
     FINISH,
@@ -24,6 +24,7 @@ from backplane_server.dialects.openai import (
 from backplane_server.dialects.openai_replies import ReplyHead, TokensByChoice
 from backplane_server.dialects.openai_types import TextLogprobs
 from backplane_server.dialects.text_logprobs import Echo, prompt_tokens, text_logprobs
+from backplane_server.errors import CompletionFormError
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.served_model import ServedModel
@@ -67,11 +68,11 @@ def plan(body: CompletionRequest, model: ServedModel, settings: ServerLaunch) ->
 
     Raises:
         ValidationError: too many prompts, texts and token ids mixed, values that contradict each
-            other; `UnsupportedError` for what is not available.
+            other.
     """
     refuse_template(body)
     if body.suffix is not None and body.suffix != "":
-        raise UnsupportedError(
+        raise CompletionFormError(
             "`suffix` is not supported: no model is asked to fill a gap here",
             parameter="suffix",
             remedy="put the model's own marks for filling in into `prompt`",
@@ -80,12 +81,13 @@ def plan(body: CompletionRequest, model: ServedModel, settings: ServerLaunch) ->
     num_choices, best_of = _choices(body, settings.max_best_of)
     prompts = _prompts(body.prompt)
     if len(prompts) > settings.max_client_batch_size:
-        raise ValidationError(
+        raise CompletionFormError(
             f"`prompt` may hold at most {settings.max_client_batch_size} prompts, not "
             f"{len(prompts)}",
             parameter="prompt",
             remedy="the flag --max-client-batch-size sets the limit",
         )
+    constraint, grammar = constraint_of(body) or ("grammar", None)
     scores_only = body.max_tokens == 0
     ranks = best_of > num_choices
     logprobs = body.num_logprobs
@@ -97,11 +99,12 @@ def plan(body: CompletionRequest, model: ServedModel, settings: ServerLaunch) ->
         max_new_tokens=1 if scores_only else body.max_tokens,
         # The best are known by their logprobs.
         top_logprobs=0 if ranks and logprobs is None else logprobs,
-        grammar=grammar_of(body),
+        grammar=grammar,
         keep_stop=settings.tgi_strict,
         names={
             "top_logprobs": "logprobs",
             "prompt_logprobs": "echo",
+            "grammar": constraint,
             "logprobs": "logprobs" if logprobs is not None else "best_of",
             "num_sequences": "best_of" if ranks else "n",
         },
