@@ -8,6 +8,7 @@ import pytest
 from backplane_core.backend import ModelSource
 from backplane_core.testing.conformance import BackendConformance
 
+from tests.llamacpp import tiny_lora
 from tests.llamacpp.reference_llama import ReferenceLlama
 
 # Of many tried, those whose greedy continuations are nowhere near a tie.
@@ -20,13 +21,12 @@ class TestLlamaCpp(BackendConformance):
     # Float32 all through: what is left of rounding is far below what decides a draw.
     settings: ClassVar[Mapping[str, Any]] = {"type_k": "f32", "type_v": "f32"}
     near_tie_gap = 0.02
-    allowed_skips = frozenset(
-        {
-            "test_adapters_do_not_mix",
-            "test_grammars_are_obeyed",
-            "test_prompt_logprobs_cover_the_prompt",
+
+    def adapters(self, folder: Path) -> dict[str, Path]:
+        return {
+            name: tiny_lora.write(folder / f"{name}.gguf", seed=seed)
+            for seed, name in enumerate(("one", "two"))
         }
-    )
 
     @pytest.fixture(scope="class", autouse=True)
     @classmethod

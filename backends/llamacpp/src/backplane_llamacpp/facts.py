@@ -5,7 +5,9 @@ from pathlib import Path
 from backplane_core.backend import ModelSource
 from backplane_core.capabilities import Capabilities
 from backplane_core.chat_templates import find_chat_templates
+from backplane_core.guidance.kinds import supported_kinds
 from backplane_core.messages import ModelInfo
+from backplane_core.vocabulary import Vocabulary
 
 from backplane_llamacpp import installation
 from backplane_llamacpp.native import enums
@@ -60,7 +62,7 @@ def model_info(
     )
 
 
-def capabilities(model: NativeModel) -> Capabilities:
+def capabilities(model: NativeModel, vocabulary: Vocabulary) -> Capabilities:
     """What the runner honours for this model."""
     return Capabilities(
         sampling=(
@@ -71,6 +73,7 @@ def capabilities(model: NativeModel) -> Capabilities:
         max_top_logprobs=min(_MAX_TOP_LOGPROBS, model.n_vocab),
         prompt_logprobs=True,
         multiple_sequences=True,
+        grammars=supported_kinds(vocabulary),
         adapters=True,
         quantizations=("gguf",),
         prefix_cache=True,

@@ -111,11 +111,12 @@ def create_runner(
         asked = (settings.batch_size, spec.engine.max_batch_prefill_tokens) != (None, None)
         plan = pace(plan, warm.tokens_per_s, batch_asked=asked)
         _logger.info("%s: %s", path.name, plan.why)
+        vocabulary = read_vocabulary(model, metadata)
         info = RunnerInfo(
             model=facts.model_info(model, metadata, settings, spec.model, path),
             limits=plan.limits,
-            capabilities=facts.capabilities(model),
-            vocabulary=read_vocabulary(model, metadata),
+            capabilities=facts.capabilities(model, vocabulary),
+            vocabulary=vocabulary,
             tokenizer=RemoteTokenizer(),
             chat_templates=facts.chat_templates(metadata, spec.model),
         )
