@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from backplane_core.errors import ProtocolError, TemplateError, UnavailableError
 from backplane_core.wire import FrameDecoder, encode
-from backplane_server.templates import child
-from backplane_server.templates.child import Render, Rendered
+from backplane_server.helper_process.child import encoded_answer
+from backplane_server.templates.child import Render, Rendered, out_of_memory
 from backplane_server.templates.renderer import RendererProcess
 
 
@@ -144,14 +144,12 @@ async def test_a_process_that_cannot_start_is_no_fault_of_the_template(renderer,
     await assert_next_answers_are_their_own(renderer)
 
 
-def test_an_answer_too_large_to_be_sent_is_told(monkeypatch):
+def test_an_answer_too_large_to_be_sent_is_told():
     def answer(request):
         raise MemoryError
 
-    monkeypatch.setattr(child, "answer", answer)
-    [told] = FrameDecoder(Rendered).feed(
-        child.encoded_answer(Render(id=3, source="", variables={}))
-    )
+    question = Render(id=3, source="", variables={})
+    [told] = FrameDecoder(Rendered).feed(encoded_answer(question, answer, out_of_memory))
     assert told.id == 3
     error = told.error.restore()
     assert isinstance(error, TemplateError)

@@ -1,35 +1,23 @@
-"""`python -m backplane_server.templates.child`: renders templates for one server, on two pipes.
+"""`python -m backplane_server.templates.child`: renders templates for one server, on two pipes."""
 
-Has no sockets and opens no files; ends when its standard input does.
-"""
+from typing import Any
 
-import os
-import resource
-import signal
-import sys
-from typing import Any, Final
-
-import msgspec
 from backplane_core.errors import ErrorInfo, TemplateError
-from backplane_core.process import die_with_parent
-from backplane_core.wire import FrameDecoder, encode
 
-_MEMORY_BYTES: Final = 1 << 30
-_READ_BYTES: Final = 1 << 16
+from backplane_server.helper_process.child import serve, settle_in
+from backplane_server.helper_process.messages import Answer, Question
 
 
-class Render(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """Render `source` with these variables. `id` comes back with the answer."""
+class Render(Question, frozen=True, kw_only=True, tag=True):
+    """Render `source` with these variables."""
 
-    id: int
     source: str
     variables: dict[str, Any]
 
 
-class Rendered(msgspec.Struct, frozen=True, kw_only=True, tag=True):
-    """The text, or why there is none, of the request with this id."""
+class Rendered(Answer, frozen=True, kw_only=True, tag=True):
+    """The text, or why there is none."""
 
-    id: int
     text: str = ""
     error: ErrorInfo | None = None
 
@@ -44,36 +32,17 @@ def answer(request: Render) -> Rendered:
         return Rendered(id=request.id, error=ErrorInfo.of(error))
 
 
-def encoded_answer(request: Render) -> bytes:
-    """The answer's frame. To be out of memory while it is made is an answer as well."""
-    try:
-        return encode(answer(request))
-    except MemoryError:
-        error = TemplateError("the template needs too much memory")
-        return encode(Rendered(id=request.id, error=ErrorInfo.of(error)))
-
-
-def limit_resources() -> None:
-    """Bound what a template can take from the machine."""
-    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+def out_of_memory(request_id: int) -> Rendered:
+    """What is said when there is no memory for more."""
+    error = TemplateError("the template needs too much memory")
+    return Rendered(id=request_id, error=ErrorInfo.of(error))
 
 
 def main() -> None:
     """Answer until standard input ends."""
-    die_with_parent()
-    # Ctrl-C reaches the whole terminal; this process ends with its server.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    limit_resources()
-    frames: FrameDecoder[Render] = FrameDecoder(Render)
+    settle_in()
     answer(Render(id=0, source="ready", variables={}))
-    while data := os.read(sys.stdin.fileno(), _READ_BYTES):
-        for request in frames.feed(data):
-            reply = encoded_answer(request)
-            while reply:
-                reply = reply[os.write(sys.stdout.fileno(), reply) :]
+    serve(Render, answer, out_of_memory)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,63 @@
+"""The child's end: answers one question after the other, in little memory, until its input ends.
+
+Has no sockets and opens no files.
+"""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from backplane_core.process import die_with_parent
+from backplane_core.wire import FrameDecoder, encode
+
+from backplane_server.helper_process.messages import Answer, Question
+
+_MEMORY_BYTES: Final = 1 << 30
+_READ_BYTES: Final = 1 << 16
+
+QuestionT = TypeVar("QuestionT", bound=Question)
+
+
+def encoded_answer(
+    question: QuestionT,
+    answer: Callable[[QuestionT], Answer],
+    out_of_memory: Callable[[int], Answer],
+) -> bytes:
+    """The answer's frame. To be out of memory while it is made is an answer as well."""
+    try:
+        return encode(answer(question))
+    except MemoryError:
+        return encode(out_of_memory(question.id))
+
+
+def limit_resources() -> None:
+    """Bound what a question can take from the machine."""
+    resource.setrlimit(resource.RLIMIT_AS, (_MEMORY_BYTES, _MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def serve(
+    question_type: type[QuestionT],
+    answer: Callable[[QuestionT], Answer],
+    out_of_memory: Callable[[int], Answer],
+) -> None:
+    """Answer until standard input ends."""
+    frames: FrameDecoder[QuestionT] = FrameDecoder(question_type)
+    while data := os.read(sys.stdin.fileno(), _READ_BYTES):
+        for question in frames.feed(data):
+            reply = encoded_answer(question, answer, out_of_memory)
+            while reply:
+                reply = reply[os.write(sys.stdout.fileno(), reply) :]
+
+
+def settle_in() -> None:
+    """Die with the server, let it decide when, and be limited from here on."""
+    die_with_parent()
+    # Ctrl-C reaches the whole terminal; this process ends with its server.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    limit_resources()
