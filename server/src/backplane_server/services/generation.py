@@ -141,6 +141,8 @@ class Generation:
         self.prompt_tokens: Final[list[PromptToken]] = []
         self._stream = stream
         self._told = self.choices
+        self._num_running = request.num_sequences
+        self._cancelled = False
         self._last_tokens = [0.0] * request.num_sequences
         self._timer: asyncio.TimerHandle | None = None
         if timeout_s is not None:
@@ -162,7 +164,7 @@ class Generation:
     @property
     def finished(self) -> bool:
         """Whether every sequence has come to its end."""
-        return all(choice.finish is not None for choice in self.choices)
+        return not self._num_running
 
     def tell_only(self, *indexes: int) -> None:
         """The answer is these sequences of several, or none, so what is counted is these."""
@@ -187,13 +189,13 @@ class Generation:
                     self._take_prompt(news)
                 elif event := self._decode(news, now):
                     events.append(event)
-            if any(event.finish is Finish.CANCELLED for event in events):
+            if self._cancelled:
                 break
             if events:
                 yield events
             if self.finished:
                 break
-        if any(choice.finish in {None, Finish.CANCELLED} for choice in self.choices):
+        if self._cancelled or self._num_running:
             raise IncompleteGenerationError("the worker ended the request before its end")
 
     def cancel(self) -> None:
@@ -217,11 +219,17 @@ class Generation:
             self.times.queue_s = delta.timing.queue_s
             self.times.prefill_s = delta.timing.prefill_s
             self.times.num_cached_tokens = delta.timing.num_cached_tokens
-        if event.finish is Finish.STOP_STRING and delta.finish_reason is None:
-            self._stream.cancel(delta.index)
-        if event.finish is not None and self.finished:
-            self.times.finished = now
+        if event.finish is not None:
+            self._end(event.finish, delta, now)
         return event if event.tokens or event.tail or event.finish else None
+
+    def _end(self, reason: Finish, delta: SequenceDelta, now: float) -> None:
+        self._num_running -= 1
+        self._cancelled |= reason is Finish.CANCELLED
+        if delta.finish_reason is None:  # a stop string, of which the worker knows nothing
+            self._stream.cancel(delta.index)
+        if not self._num_running:
+            self.times.finished = now
 
     def _take_time(self, index: int, num_tokens: int, now: float) -> None:
         times = self.times

@@ -94,6 +94,7 @@ class ChoiceDecoder:
         self._length_at = length_at
         self._detokenizer = IncrementalDetokenizer(table, shown_special_ids)
         self._matcher = StopMatcher(stops, keep=keep_stop)
+        self._has_stops = bool(stops)
         self._num_visible = 0
         self._held: deque[TokenOut] = deque()
         self._held_start = 0  # where the first held token's text begins in the whole text
@@ -141,6 +142,9 @@ class ChoiceDecoder:
 
     def _push_token(self, event: ChoiceEvent, token: TokenOut) -> None:
         self.num_tokens += 1
+        if not self._has_stops:  # nothing is held back
+            event.tokens.append(token)
+            return
         self._held.append(token)
         if token.text:
             step = self._matcher.push(token.text)

@@ -24,6 +24,7 @@ class TokenTable:
         self._special_ids = {
             self.literal(token_id): token_id for token_id in vocabulary.special_token_ids
         }
+        self._whole_texts: dict[int, str | None] = {}
 
     def __len__(self) -> int:
         return len(self._tokens)
@@ -35,6 +36,15 @@ class TokenTable:
     def literal(self, token_id: int) -> str:
         """A token's own text, with U+FFFD where its bytes are not whole characters."""
         return self.token_bytes(token_id).decode("utf-8", "replace")
+
+    def whole_text(self, token_id: int) -> str | None:
+        """A token's text; None where its bytes are not whole characters."""
+        try:
+            return self._whole_texts[token_id]
+        except KeyError:
+            text = self.literal(token_id)
+            is_whole = text.encode() == self.token_bytes(token_id)
+            return self._whole_texts.setdefault(token_id, text if is_whole else None)
 
     def is_special(self, token_id: int) -> bool:
         """Whether the token is a control token, which generated text leaves out."""
@@ -85,12 +95,17 @@ class IncrementalDetokenizer:
         self._table = table
         self._shown = shown_special_ids
         self._decoder = _utf8_decoder("replace")
+        self._between = True  # between two characters
 
     def push(self, token_id: int) -> str:
         """The characters that this token completes; none for a special token not to be shown."""
         if self._table.is_special(token_id) and token_id not in self._shown:
             return ""
-        return self._decoder.decode(self._table.token_bytes(token_id))
+        if self._between and (text := self._table.whole_text(token_id)) is not None:
+            return text
+        text = self._decoder.decode(self._table.token_bytes(token_id))
+        self._between = not self._decoder.getstate()[0]
+        return text
 
     def finish(self) -> str:
         """U+FFFD if the sequence ended inside a character, else nothing."""
