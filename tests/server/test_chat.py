@@ -5,7 +5,7 @@ import re
 
 import msgspec
 import pytest
-from backplane_server.dialects.chat import template_messages
+from backplane_server.dialects.chat_messages import template_messages
 from backplane_server.dialects.chat_types import Message
 
 HI = [{"role": "user", "content": "Hi there"}]

@@ -266,10 +266,8 @@ async def test_a_template_made_for_tools_is_taken_for_tools():
     both = prompter("plain", tool_use="made for {{ tools|length }}")
     assert await both.prompt(HI) == "plain"
     assert await both.prompt(HI, TemplateOptions(tools=[{}])) == "made for 1"
-    assert both.shows_tools
-    alone = prompter("plain with toolsets")
-    assert await alone.prompt(HI, TemplateOptions(tools=[{}])) == "plain with toolsets"
-    assert not alone.shows_tools
+    alone = prompter("plain")
+    assert await alone.prompt(HI, TemplateOptions(tools=[{}])) == "plain"
 
 
 def test_which_template_goes_first(tmp_path):

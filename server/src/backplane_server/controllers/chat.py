@@ -7,16 +7,20 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import chat
+from backplane_server.dialects.chat_prompting import read_conversation
+from backplane_server.dialects.chat_stream import ChatStream
 from backplane_server.dialects.chat_types import ChatRequest
 from backplane_server.dialects.not_yet import CHAT, DefinedFields
 from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
-from backplane_server.dialects.openai_types import StreamOptions
+from backplane_server.dialects.openai_types import StreamOptions, StructuredOutputs
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
 
 _body: Final = BodyReader(
-    ChatRequest, {"stream_options": StreamOptions}, unknown=DefinedFields(CHAT)
+    ChatRequest,
+    {"stream_options": StreamOptions, "structured_outputs": StructuredOutputs},
+    unknown=DefinedFields(CHAT),
 )
 
 
@@ -28,25 +32,18 @@ class ChatController(Controller):
         """The assistant's next turn, whole or as a stream."""
 
         async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
-            chat.check(body)
             model = services.generation.model
-            prompt = await model.prompter.prompt(chat.template_messages(body.messages))
-            generation = await current.start(chat.plan(body, prompt, model, services.settings))
+            settings = services.settings
+            conversation = read_conversation(body, model)
+            prompt = await conversation.prompt(model)
+            asked = chat.plan(body, conversation, prompt, model, settings)
+            generation = await current.start(asked.generation)
             head = ReplyHead.make(
-                "chatcmpl",
-                generation.request.adapter or model.name,
-                strict=services.settings.tgi_strict,
+                "chatcmpl", asked.generation.adapter or model.name, strict=settings.tgi_strict
             )
             if body.stream:
-                return current.stream(
-                    chat.ChatStream(
-                        head,
-                        generation,
-                        logprobs=bool(body.logprobs),
-                        options=body.stream_options,
-                    )
-                )
-            tokens = await run_to_end([generation], keep_tokens=bool(body.logprobs))
-            return current.answer(chat.completion(head, generation, tokens))
+                return current.stream(ChatStream(head, asked, generation, body.stream_options))
+            tokens = await run_to_end([generation], keep_tokens=asked.needs_tokens)
+            return current.answer(chat.completion(head, asked, generation, tokens))
 
         return await exchange(request, services, _body, handle)

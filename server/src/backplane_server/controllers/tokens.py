@@ -9,7 +9,7 @@ from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.controllers.native import NESTED
-from backplane_server.dialects import chat
+from backplane_server.dialects.chat_prompting import read_conversation
 from backplane_server.dialects.chat_types import ChatRequest
 from backplane_server.dialects.native_types import (
     ChatTokenizeResponse,
@@ -67,7 +67,7 @@ class TokensController(Controller):
 
         async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
             model = services.generation.model
-            text = await model.prompter.prompt(chat.template_messages(body.messages))
+            text = await read_conversation(body, model).prompt(model)
             tokens = await _tokens_of(model, text, "messages", add_special=False)
             return current.answer(
                 ChatTokenizeResponse(tokenize_response=tokens, templated_text=text)

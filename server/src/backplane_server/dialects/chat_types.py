@@ -3,7 +3,7 @@
 from typing import Annotated, Any, Final, Literal
 
 import msgspec
-from msgspec import Meta
+from msgspec import UNSET, Meta, UnsetType
 
 from backplane_server.dialects.openai import FinishReason
 from backplane_server.dialects.openai_types import ChatLogprobs, Count, Reply, SamplingFields, Usage
@@ -35,19 +35,22 @@ class ToolCall(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Message(msgspec.Struct, kw_only=True, frozen=True):
-    """One turn."""
+    """One turn. `function_call` is the older form of `tool_calls`."""
 
     role: Role
     content: str | list[ContentPart] | None = None
     name: str | None = None
     tool_calls: list[ToolCall] | None = None
     tool_call_id: str | None = None
+    function_call: FunctionCall | None = None
+    reasoning_content: str | None = None
 
 
 class ChatRequest(SamplingFields, kw_only=True, frozen=True):
     """Body of `/v1/chat/completions`. `max_completion_tokens` goes before `max_tokens`.
 
-    `parallel_tool_calls` says how tools are called, so without tools it asks for nothing.
+    `functions` and `function_call` are the older forms of `tools` and `tool_choice`. From
+    `add_generation_prompt` on they concern the chat template.
     """
 
     messages: Annotated[list[Message], Meta(min_length=1)]
@@ -63,14 +66,36 @@ class ChatRequest(SamplingFields, kw_only=True, frozen=True):
     function_call: Any = None
     modalities: list[str] | None = None
     audio: Any = None
-    chat_template_kwargs: Any = None
+    add_generation_prompt: bool | None = None
+    continue_final_message: bool | None = None
+    documents: list[dict[str, Any]] | None = None
+    reasoning_effort: Annotated[str, Meta(max_length=64)] | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+
+
+class AnsweredFunction(msgspec.Struct, frozen=True, kw_only=True):
+    """The function that is called; `arguments` is JSON in a string."""
+
+    name: str
+    arguments: str
+
+
+class AnsweredCall(msgspec.Struct, frozen=True, kw_only=True):
+    """A call of the answer."""
+
+    id: str
+    type: Literal["function"] = "function"
+    function: AnsweredFunction
 
 
 class AssistantMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer's turn."""
+    """The answer's turn; `content` is null where it is nothing but calls."""
 
     role: Literal["assistant"] = "assistant"
-    content: str
+    content: str | None
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[AnsweredCall] | UnsetType = UNSET
+    function_call: AnsweredFunction | UnsetType = UNSET
 
 
 class ChatChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +115,30 @@ class ChatCompletion(
     usage: Usage
 
 
-class ChatDelta(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class FunctionDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """The function's name with the call's first piece, and the next piece of its arguments."""
+
+    name: str | UnsetType = UNSET
+    arguments: str
+
+
+class CallDelta(msgspec.Struct, frozen=True, kw_only=True):
+    """News of call number `index`; its `id` and `type` come with its first piece."""
+
+    index: int
+    id: str | UnsetType = UNSET
+    type: Literal["function"] | UnsetType = UNSET
+    function: FunctionDelta
+
+
+class ChatDelta(msgspec.Struct, frozen=True, kw_only=True):
     """What a chunk adds: `role` in a choice's first, nothing in its last."""
 
-    role: str | None = None
-    content: str | None = None
+    role: Literal["assistant"] | UnsetType = UNSET
+    content: str | UnsetType | None = UNSET
+    reasoning_content: str | UnsetType = UNSET
+    tool_calls: list[CallDelta] | UnsetType = UNSET
+    function_call: FunctionDelta | UnsetType = UNSET
 
 
 class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -107,6 +151,6 @@ class ChatChunkChoice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ChatChunk(Reply[ChatChunkChoice], frozen=True, kw_only=True, tag_field="object", tag=CHUNK):
-    """One event of a chat stream; `usage` only in the last, where it was asked for."""
+    """One event of a chat stream; `usage` in the last, or in all, where it was asked for."""
 
     usage: Usage | None

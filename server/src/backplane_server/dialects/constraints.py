@@ -6,42 +6,16 @@ Whether a model can follow the grammar, and at what cost, is checked where reque
 from collections.abc import Callable, Iterator
 from typing import Any, Final, cast
 
-import msgspec
 from backplane_core.errors import ValidationError
 from backplane_core.messages import Grammar
 
 from backplane_server.dialects.openai_types import SamplingFields, StructuredOutputs
+from backplane_server.grammars import sources
 
 _FORMATS: Final = "text, json_object, json_schema, json and regex"
+# Parameters that hold a grammar in the client's own notation.
+CLIENT_GRAMMARS: Final = frozenset({"guided_grammar", "structured_outputs.grammar"})
 _ANY_OBJECT: Final[dict[str, Any]] = {"type": "object"}
-
-
-class sources:  # noqa: N801 -- until `grammars.sources` is there
-    """Grammars from what clients write."""
-
-    @staticmethod
-    def json_schema(schema: dict[str, Any], name: str) -> Grammar:
-        """An object that a schema describes."""
-        del name
-        return Grammar(kind="json_schema", source=msgspec.json.encode(schema).decode())
-
-    @staticmethod
-    def regex(source: str, name: str) -> Grammar:
-        """A text that an expression matches."""
-        del name
-        return Grammar(kind="regex", source=source)
-
-    @staticmethod
-    def choice(words: list[str], name: str) -> Grammar:
-        """One of some texts."""
-        del name
-        return Grammar(kind="regex", source="(" + "|".join(words) + ")")
-
-    @staticmethod
-    def grammar(source: str, name: str) -> Grammar:
-        """What a grammar makes."""
-        del name
-        return Grammar(kind="lark", source=source)
 
 
 def constraint_of(fields: SamplingFields) -> tuple[str, Grammar] | None:
@@ -60,12 +34,6 @@ def constraint_of(fields: SamplingFields) -> tuple[str, Grammar] | None:
     return found[0] if found else None
 
 
-def grammar_of(fields: SamplingFields) -> Grammar | None:
-    """What the text must obey, if anything. Raises as `constraint_of`."""
-    found = constraint_of(fields)
-    return None if found is None else found[1]
-
-
 def _constraints(fields: SamplingFields) -> Iterator[tuple[str, Grammar]]:
     if fields.response_format is not None:
         grammar = _of_response_format(fields.response_format)
@@ -73,12 +41,15 @@ def _constraints(fields: SamplingFields) -> Iterator[tuple[str, Grammar]]:
             yield "response_format", grammar
     asked = fields.structured_outputs or StructuredOutputs()
     values: dict[str, tuple[Any, Callable[[Any, str], Grammar]]] = {
-        "guided_json": (fields.guided_json, _of_schema),
+        "guided_json": (fields.guided_json, sources.json_schema),
         "guided_regex": (fields.guided_regex, sources.regex),
         "guided_choice": (fields.guided_choice, sources.choice),
         "guided_grammar": (fields.guided_grammar, sources.grammar),
-        "structured_outputs.json": (asked.json, _of_schema),
-        "structured_outputs.json_object": (_ANY_OBJECT if asked.json_object else None, _of_schema),
+        "structured_outputs.json": (asked.json, sources.json_schema),
+        "structured_outputs.json_object": (
+            _ANY_OBJECT if asked.json_object else None,
+            sources.json_schema,
+        ),
         "structured_outputs.regex": (asked.regex, sources.regex),
         "structured_outputs.choice": (asked.choice, sources.choice),
         "structured_outputs.grammar": (asked.grammar, sources.grammar),
@@ -95,35 +66,19 @@ def _of_response_format(asked: Any) -> Grammar | None:
     if kind == "text":
         return None
     if kind == "json_object" and value is None:
-        return sources.json_schema(_ANY_OBJECT, "response_format")
+        return sources.json_object()
     if kind in {"json", "json_object"}:
-        return _of_schema(value, "response_format.value")
+        return sources.json_schema(value, "response_format.value")
     if kind == "json_schema":
         name = "json_schema" if asked.get("json_schema") is not None or value is None else "value"
         path = f"response_format.{name}"
         holder = _object(asked.get(name), path)
-        return _of_schema(holder.get("schema"), f"{path}.schema")
+        return sources.json_schema(holder.get("schema"), f"{path}.schema")
     if kind == "regex":
-        if not isinstance(value, str):
-            raise ValidationError(
-                "`response_format.value` must be a regular expression as a string",
-                parameter="response_format.value",
-            )
         return sources.regex(value, "response_format.value")
     raise ValidationError(
         f"`response_format.type` must be one of {_FORMATS}", parameter="response_format.type"
     )
-
-
-def _of_schema(schema: Any, name: str) -> Grammar:
-    if isinstance(schema, str):
-        try:
-            schema = msgspec.json.decode(schema)
-        except (msgspec.DecodeError, RecursionError):
-            raise ValidationError(
-                f"`{name}` is a string that holds no JSON", parameter=name
-            ) from None
-    return sources.json_schema(_object(schema, name), name)
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:

@@ -9,37 +9,36 @@ from typing import Any, Final
 import msgspec
 from backplane_core.errors import UnsupportedError
 
-_GUIDANCE: Final = frozenset(
-    {
-        "grammar",
-    }
-)
-_OPENAI: Final = _GUIDANCE | {
+_OPENAI: Final = {
     "adapter_id",
     "allowed_token_ids",
     "bad_words",
+    "grammar",
+    "include_reasoning",
     "length_penalty",
     "prediction",
     "prompt_logprobs",
-    "reasoning_effort",
+    "return_token_ids",
+    "return_tokens_as_token_ids",
     "use_beam_search",
     "verbosity",
     "web_search_options",
 }
 _CHAT: Final = _OPENAI | {
-    "add_generation_prompt",
     "best_of",
-    "continue_final_message",
-    "documents",
     "echo",
     "suffix",
 }
 _COMPLETIONS: Final = _OPENAI | {
+    "add_generation_prompt",
     "audio",
     "chat_template_kwargs",
+    "continue_final_message",
+    "documents",
     "function_call",
     "functions",
     "modalities",
+    "reasoning_effort",
     "tool_choice",
     "tool_prompt",
     "tools",
@@ -47,17 +46,14 @@ _COMPLETIONS: Final = _OPENAI | {
 _NOTHING: Final[tuple[Any, ...]] = (None, False, "", [], {})
 # What asks for nothing where it is not the same as leaving the parameter out.
 _NEUTRAL: Final[dict[str, tuple[Any, ...]]] = {
-    "add_generation_prompt": (None, True),
-    "add_special_tokens": (None, True),
     "best_of": (None, 0, 1),
+    "add_generation_prompt": (None, True),
     "function_call": (None, "none", "auto"),
+    "include_reasoning": (None, True),
     "length_penalty": (None, 1),
     "modalities": (None, [], ["text"]),
     "reasoning_effort": (None, "none"),
-    "response_format": (None, {"type": "text"}),
-    "skip_special_tokens": (None, True),
     "tool_choice": (None, "none", "auto"),
-    "typical_p": (None, 1),
     "verbosity": (None, "medium"),
 }
 
@@ -69,11 +65,9 @@ def _neutral(names: Iterable[str]) -> dict[str, tuple[Any, ...]]:
     return {name: _NEUTRAL.get(name, _NOTHING) for name in names}
 
 
-# Names that a route's struct lacks → what asks for nothing there. In a chat the special tokens
-# are the template's, elsewhere the tokenizer adds them.
-CHAT: Final[Neutral] = _neutral(_CHAT) | {"add_special_tokens": (None, False)}
+# Names that a route's struct lacks → what asks for nothing there.
+CHAT: Final[Neutral] = _neutral(_CHAT)
 COMPLETIONS: Final[Neutral] = _neutral(_COMPLETIONS)
-NATIVE: Final[Neutral] = _neutral(["add_special_tokens"])
 
 
 def refuse_not_yet(parameters: Mapping[str, Any], neutral: Neutral = _NEUTRAL) -> None:

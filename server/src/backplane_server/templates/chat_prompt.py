@@ -18,7 +18,8 @@ from backplane_server.templates.renderer import TemplateRenderer
 TOOL_USE: Final = "tool_use"
 _NO_TEMPLATE: Final = "the model has no chat template"
 _REMEDY: Final = "use a plain-text route, or start with --chat-template FILE"
-_TOOLS: Final = re.compile(r"\btools\b")
+_NO_CONTENT: Final = re.compile(r"content\b['\"]?\]?\s+is\s+(?:not\s+)?none\b", re.IGNORECASE)
+_SHORT_IDS: Final = re.compile(r"\bid\b['\"]?\]?\s*\|\s*length\s*!=\s*9\b")
 # What a template's variables may not be given from outside: they say what the server knows.
 RESERVED: Final = frozenset(
     {
@@ -107,6 +108,28 @@ class TemplateOptions:
 _PLAIN: Final = TemplateOptions()
 
 
+@dataclass(frozen=True, kw_only=True)
+class TemplateTraits:
+    """What a template expects of messages that others would stumble over, judged by its source.
+
+    Attributes:
+        knows_no_content: it asks whether a message's content is none, so a message that was
+            nothing but calls has none there; elsewhere that is empty text.
+        wants_short_ids: it refuses ids of calls that have not nine characters (Mistral's).
+    """
+
+    knows_no_content: bool = False
+    wants_short_ids: bool = False
+
+    @classmethod
+    def of(cls, template: str) -> "TemplateTraits":
+        """Look at a source."""
+        return cls(
+            knows_no_content=_NO_CONTENT.search(template) is not None,
+            wants_short_ids=_SHORT_IDS.search(template) is not None,
+        )
+
+
 class ChatPrompter:
     """Renders conversations with one model's templates."""
 
@@ -120,6 +143,7 @@ class ChatPrompter:
     ) -> None:
         self._renderer = renderer
         self._templates = templates
+        self._traits = {source: TemplateTraits.of(source) for source in templates.values()}
         self._bos_token = bos_token
         self._eos_token = eos_token
 
@@ -128,11 +152,9 @@ class ChatPrompter:
         default = self._templates.get(DEFAULT)
         return self._templates.get(TOOL_USE, default) if with_tools else default
 
-    @property
-    def shows_tools(self) -> bool:
-        """Whether the template in force for tools looks at them; if not, no model sees them."""
-        template = self.template(with_tools=True)
-        return template is not None and _TOOLS.search(template) is not None
+    def traits(self, *, with_tools: bool) -> TemplateTraits:
+        """Those of the template in force."""
+        return self._traits.get(self.template(with_tools=with_tools) or "", TemplateTraits())
 
     async def prompt(self, messages: Sequence[Message], options: TemplateOptions = _PLAIN) -> str:
         """The prompt that asks for the next turn, or leaves the last one open.
