@@ -83,6 +83,8 @@ class ServerProcess:
         gc.freeze()
         try:
             await renderer.start()
+            if not settings.disable_grammar_support:
+                await services.generation.grammars.start()
             await server.run_until_stopped()
         finally:
             for task in list(self._tasks):

@@ -19,6 +19,7 @@ from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import TokenizerFile
 
 from backplane_server.errors import NotReadyError
+from backplane_server.grammars.checker import GrammarChecker
 from backplane_server.metrics.metrics import Metrics
 from backplane_server.services.generation import Generation, GenerationTimes, overdue
 from backplane_server.services.generation_request import GenerationRequest
@@ -50,6 +51,7 @@ class GenerationService:
     Attributes:
         pool: the workers.
         readiness: what they are doing.
+        grammars: what tells whether a worker could follow a grammar.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class GenerationService:
         self.settings: Final = settings
         self.readiness: Final = Readiness()
         self.pool: Final = WorkerPool(settings.server_id, self.readiness, self._connected)
+        self.grammars: Final = GrammarChecker()
         self._renderer = renderer
         self._catalogue = ToolCatalogue.discovered()
         # Named wrong, they are told at once, not when a worker is there.
@@ -149,6 +152,10 @@ class GenerationService:
     ) -> Generation:
         token_ids = await self._encode(request, model)
         max_new_tokens = fit_to_context(request, len(token_ids), model.info)
+        if request.grammar is not None:
+            name = request.name_of("grammar")
+            grammar = await self.grammars.check(request.grammar, name, model.info.vocabulary)
+            request = replace(request, grammar=grammar)
         seed = self._seed(request, model.info)
         connection = self.pool.choose(token_ids, request.adapter)
         left_s = self._left_s(arrived)
@@ -179,6 +186,7 @@ class GenerationService:
     async def close(self) -> None:
         """Drop the workers."""
         await self.pool.close()
+        await self.grammars.close()
         _close_tokenizer(self._model)
 
     async def _encode(self, request: GenerationRequest, model: ServedModel) -> list[int]:

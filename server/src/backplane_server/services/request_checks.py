@@ -28,6 +28,13 @@ def check_request(request: GenerationRequest, settings: ServerLaunch, info: Runn
         UnsupportedError: a parameter that this backend cannot honour.
     """
     _check_limits(request, settings, info)
+    if request.grammar is not None and settings.disable_grammar_support:
+        name = request.name_of("grammar")
+        raise UnsupportedError(
+            f"`{name}`: grammar is not supported",
+            parameter=name,
+            remedy="the server was started with --disable-grammar-support",
+        )
     missing = unsupported(
         info.capabilities,
         sampling=request.sampling,
