@@ -3,14 +3,16 @@
 A test holds the list of routes against the application's.
 """
 
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, cast
 
 import msgspec
 from backplane_core.version import __version__
 
-from backplane_server.controllers.health import Unhealthy
+from backplane_server.controllers.health import NotReady, Unhealthy
 from backplane_server.controllers.model_facts import ModelsInfo
 from backplane_server.dialects.chat_types import ChatChunk, ChatCompletion, ChatRequest
 from backplane_server.dialects.completions_types import Completion, CompletionRequest
@@ -25,14 +27,24 @@ from backplane_server.dialects.native_types import (
     SimpleToken,
     StreamResponse,
 )
-from backplane_server.web.errors import NativeErrorBody, OpenAIErrorBody
+from backplane_server.pages.docs import SPEC_PATH
+from backplane_server.web.errors import NativeErrorBody, OpenAIErrorBody, dialect_of
 
 _REF: Final = "#/components/schemas/{name}"
 
 
 @dataclass(frozen=True)
 class Route:
-    """A route as the document tells it. `event` is what its stream's events hold."""
+    """A route as the document tells it.
+
+    Attributes:
+        body: of a request; what has one counts, and may fail, as a generation.
+        answer: of a 200; None has an empty body.
+        event: what the events of its stream hold.
+        media_type: of the answer.
+        failures: its own statuses beside those of its kind, with the type of their body.
+        is_open: whether it never wants a key.
+    """
 
     method: str
     path: str
@@ -41,6 +53,8 @@ class Route:
     answer: Any = None
     event: Any = None
     media_type: str = "application/json"
+    failures: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    is_open: bool = False
 
 
 ROUTES: Final = (
@@ -69,24 +83,60 @@ ROUTES: Final = (
     ),
     Route("post", "/v1/completions", "Continue text", CompletionRequest, Completion, Completion),
     Route("get", "/v1/models", "The served model", answer=ModelsInfo),
-    Route("get", "/info", "Model and limits", answer=Info),
-    Route("get", "/health", "Whether requests can be answered"),
-    Route("get", "/ping", "The same, by SageMaker's name"),
-    Route("get", "/health/live", "Whether the process lives"),
-    Route("get", "/health/ready", "Whether requests can be answered, without a key"),
+    Route("get", "/info", "Model and limits", answer=Info, failures={"503": NativeErrorBody}),
+    Route("get", "/health", "Whether requests can be answered", failures={"503": Unhealthy}),
+    Route("get", "/ping", "The same, by SageMaker's name", failures={"503": Unhealthy}),
+    Route("get", "/health/live", "Whether the process lives", is_open=True),
+    Route(
+        "get",
+        "/health/ready",
+        "Whether requests can be answered",
+        failures={"503": NotReady},
+        is_open=True,
+    ),
     Route("get", "/metrics", "Prometheus metrics", answer=str, media_type="text/plain"),
-    Route("get", "/", "A page for browsers, else as /health", answer=str, media_type="text/html"),
+    Route(
+        "get",
+        "/",
+        "A page for browsers, else as /health",
+        answer=str,
+        media_type="text/html",
+        failures={"503": Unhealthy},
+    ),
+    Route(
+        "get", "/docs", "This description, to read and to try", answer=str, media_type="text/html"
+    ),
+    Route(
+        "get",
+        "/docs/{name}",
+        "A file of that page",
+        answer=str,
+        media_type="*/*",
+        failures={"404": NativeErrorBody},
+    ),
+    Route("get", SPEC_PATH, "This description", answer=dict[str, Any]),
 )
-# What a generating route can answer beside 200: status, meaning.
+# What every route can answer beside 200: status, meaning.
 _ERRORS: Final = {
-    "400": "The body is not JSON",
+    "400": "There is not one well-formed `Host`",
+    "401": "There is no key, or a wrong one",
+    "403": "`Host` is not a name of this server",
+}
+# What a route with a body can answer besides.
+_BODY_ERRORS: Final = {
+    "400": "The body is not JSON, or there is not one well-formed `Host`",
+    "408": "The body stopped arriving",
     "413": "The body is too large",
     "415": "The body is not declared to be JSON",
     "422": "A parameter is wrong or not available; the sentence names it",
     "424": "The engine failed the request",
     "429": "No room now; `Retry-After` says when to try again",
+    "500": "A fault of the server, or the worker stopped short of an end",
     "503": "No worker is ready; `progress` says how far loading is",
+    "504": "The request was not finished within --request-timeout",
 }
+_OWN_MEANINGS: Final = {"404": "There is no such name", "503": _BODY_ERRORS["503"]}
+_REQUEST_ID: Final = "RequestId"
 
 
 @lru_cache(maxsize=1)
@@ -95,10 +145,10 @@ def openapi_document() -> bytes:
     types = [
         one
         for route in ROUTES
-        for one in (route.body, route.answer, route.event)
+        for one in (route.body, route.answer, route.event, *route.failures.values())
         if one is not None
     ]
-    types += [NativeErrorBody, OpenAIErrorBody, Unhealthy]
+    types += [NativeErrorBody, OpenAIErrorBody]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REF)
     by_type = {str(one): schema for one, schema in zip(types, schemas, strict=True)}
     paths: dict[str, dict[str, Any]] = {}
@@ -115,6 +165,12 @@ def openapi_document() -> bytes:
         "paths": paths,
         "components": {
             "schemas": components,
+            "headers": {
+                _REQUEST_ID: {
+                    "description": "The client's own `x-request-id`, or a new one; the log has it",
+                    "schema": {"type": "string"},
+                }
+            },
             "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
         },
         "security": [{}, {"key": []}],
@@ -131,20 +187,38 @@ def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "OK"}}
     if content:
         responses["200"]["content"] = content
-    operation: dict[str, Any] = {"summary": route.summary, "responses": responses}
+    operation: dict[str, Any] = {
+        "summary": route.summary,
+        "operationId": f"{route.method}{route.path.replace('/', '_')}".replace(".", "_"),
+        "responses": responses,
+    }
+    if names := re.findall(r"\{(\w+)\}", route.path):
+        operation["parameters"] = [
+            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            for name in names
+        ]
+    if route.is_open:
+        operation["security"] = []
     if route.body is not None:
         operation["requestBody"] = {
             "required": True,
             "content": {"application/json": {"schema": by_type[str(route.body)]}},
         }
-        shape = OpenAIErrorBody if route.path.startswith("/v1/") else NativeErrorBody
-        error = {"application/json": {"schema": by_type[str(shape)]}}
-        for status, meaning in _ERRORS.items():
-            responses[status] = {"description": meaning, "content": error}
-    elif route.path in {"/health", "/health/ready"}:
-        schema = {"application/json": {"schema": by_type[str(Unhealthy)]}}
-        responses["503"] = {"description": _ERRORS["503"], "content": schema}
+    for status, (meaning, shape) in _failures(route).items():
+        schema = {"application/json": {"schema": by_type[str(shape)]}}
+        responses[status] = {"description": meaning, "content": schema}
+    for response in responses.values():
+        response["headers"] = {"x-request-id": {"$ref": f"#/components/headers/{_REQUEST_ID}"}}
     return operation
+
+
+def _failures(route: Route) -> dict[str, tuple[str, Any]]:
+    """Statuses beside 200, with their meaning and the type of their body."""
+    shape = OpenAIErrorBody if dialect_of(route.path) == "openai" else NativeErrorBody
+    shared = _ERRORS | (_BODY_ERRORS if route.body is not None else {})
+    found = {} if route.is_open else {each: (shared[each], shape) for each in shared}
+    found |= {each: (_OWN_MEANINGS[each], own) for each, own in route.failures.items()}
+    return dict(sorted(found.items()))
 
 
 def to_openapi_30(node: Any) -> Any:
