@@ -12,6 +12,7 @@ from backplane_launcher.parser import flags_of_settings
 from backplane_launcher.settings import LaunchSettings, flags_of
 from backplane_launcher.usage import UsageError
 
+ROOT = Path(__file__).parents[2]
 FACTS = (
     BackendFacts(
         name="alpha",
@@ -332,8 +333,23 @@ def test_help_loads_nothing_heavy():
     assert "HEAVY []" in done.stdout
 
 
-def test_the_page_has_every_flag_in_its_table():
-    page = (Path(__file__).parents[2] / "docs" / "launcher.md").read_text()
+def test_the_page_of_the_command_line_is_the_parsers():
+    done = subprocess.run(
+        [sys.executable, "scripts/command_line_page.py", "--check"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    page = (ROOT / "docs" / "command-line.md").read_text()
     rows = [line.split("|")[1] for line in page.splitlines() if line.startswith("| `-")]
-    documented = {flag.strip(" `") for row in rows for flag in row.split(",")}
-    assert documented == flags_of_settings() - {"--help", "-h", "--version", "-V"}
+    documented = {flag for row in rows for flag in re.findall(r"`(-[^`]*)`", row)}
+    assert flags_of_settings() - {"--help", "-h", "--version", "-V"} <= documented
+
+
+def test_the_guide_names_only_flags_that_there_are():
+    guide = (ROOT / "docs" / "launcher.md").read_text()
+    named = set(re.findall(r"(?<![\w.-])(--[a-z][a-z-]+)(?![\w.-]*\.)", guide))
+    of_commands = {"--json", "--type", "--url", "--tokens", "--gamma", "--check"}
+    assert named - flags_of_settings() <= of_commands

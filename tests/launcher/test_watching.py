@@ -5,8 +5,10 @@ import io
 import os
 import socket
 import stat
+from pathlib import Path
 
 import pytest
+from backplane_core.backend import AdapterSource
 from backplane_core.control import WorkerUp
 from backplane_core.errors import SetupError
 from backplane_launcher.backoff import Backoff
@@ -170,7 +172,7 @@ def test_lines_now_and_then_elsewhere(caplog):
     assert shown == ["download 0%", "download 10%", "download 20%", "download 100% done"]
 
 
-def test_every_limit_reaches_the_engine_and_the_server():
+def test_every_setting_reaches_the_engine_or_the_server():
     settings = LaunchSettings(
         max_concurrent_requests=1,
         max_input_tokens=2,
@@ -178,15 +180,23 @@ def test_every_limit_reaches_the_engine_and_the_server():
         max_batch_prefill_tokens=4,
         max_batch_total_tokens=5,
         max_batch_size=6,
-        num_shard=7,
         dtype="float16",
         quantize="gptq",
         kv_cache_dtype="fp8_e5m2",
         trust_remote_code=True,
+        rope_scaling="dynamic",
+        rope_factor=8.0,
+        speculate=9,
+        cuda_graphs=(10,),
     )
-    engine = engine_settings(settings)
+    adapters = (AdapterSource(name="a", path="p"),)
+    engine = engine_settings(settings, num_shard=7, adapters=adapters)
     for name in engine.__struct_fields__:
-        assert getattr(engine, name) == getattr(settings, name), name
+        if name not in ("num_shard", "adapters", "memory_fraction"):
+            assert getattr(engine, name) == getattr(settings, name), name
+    assert (engine.num_shard, engine.adapters) == (7, adapters)
+    fraction = engine_settings(LaunchSettings(cuda_memory_fraction=0.5))
+    assert fraction.memory_fraction == 0.5
     changed = LaunchSettings(
         served_model_name="n", api_key=("k",), max_concurrent_requests=11,
         max_best_of=12, max_stop_sequences=13, max_top_n_tokens=14, max_client_batch_size=15,
@@ -194,11 +204,22 @@ def test_every_limit_reaches_the_engine_and_the_server():
         allowed_host=("h",),
         tokenizer_config_path="t", chat_template="c", write_timeout=18.0,
         graceful_termination_timeout=19.0, log_level="debug", json_output=True,
-        hostname="127.0.0.1",
+        hostname="127.0.0.1", request_timeout=20.0, tls_cert_file="cert", tls_key_file="key",
+        open_routes=("info",), tgi_strict=True, strict_model_name=True, tool_call_parser="hermes",
+        reasoning_parser="think", disable_grammar_support=True, enable_prefill_logprobs=True,
+        watermark_gamma=0.25, watermark_delta=21.0, compute_type="gpu", docker_label="l",
     )  # fmt: skip
-    arguments = {"server_id": "s", "model_id": "m", "control_path": "c", "port": 1, "listen_fd": 2}
+    arguments = {
+        "server_id": "s",
+        "model_id": "m",
+        "control_path": "c",
+        "port": 1,
+        "listen_fd": 2,
+        "metrics_dir": "d",
+    }
     told = server_document(changed, **arguments)
     plain = server_document(LaunchSettings(), **arguments)
     same = [name for name in told.__struct_fields__ if getattr(told, name) == getattr(plain, name)]
     # What is left over comes from the arguments, or no flag sets it.
     assert set(same) == {*arguments}
+    assert told.tls_cert_file == str(Path("cert").absolute())

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from backplane_launcher.settings.flag import split_commas
 from backplane_launcher.usage import UsageError
 
 
@@ -16,14 +15,14 @@ class AdapterName:
     revision: str | None = None
 
 
-def parse_adapters(values: Sequence[str]) -> tuple[AdapterName, ...]:
-    """The adapters that all values of the flag name.
+def parse_adapters(texts: Sequence[str]) -> tuple[AdapterName, ...]:
+    """The adapters that the flag names, one a text.
 
     Raises:
         UsageError: one is none of the three forms, or two have one name.
     """
     adapters: list[AdapterName] = []
-    for text in split_commas(values):
+    for text in texts:
         adapter = _parse(text)
         if any(adapter.name == other.name for other in adapters):
             raise UsageError(

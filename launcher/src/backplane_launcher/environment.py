@@ -39,15 +39,7 @@ _LINE_ONLY: Final = frozenset({"--gamma", "--json", "--tokens", "--type", "--url
 # Kubernetes gives every container variables such as PORT=tcp://10.0.0.7:80 for its services.
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")
 
-_LISTS_BY_COMMA: Final = frozenset(
-    {
-        "--allowed-host",
-        "--backend-python",
-        "--cors-allow-origin",
-        "--lora-adapters",
-        "--open-routes",
-    }
-)
+_LISTS_BY_COMMA: Final = frozenset({"--allowed-host", "--backend-python"})
 
 # Names of one flag that nobody sets together, though they be equal: TGI refuses it.
 _EXCLUSIVE: Final = frozenset({"--max-input-tokens", "--max-input-length"})

@@ -70,7 +70,7 @@ def _sections(app: App, width: int) -> list[str]:
 def _entry(argument: Any, width: int) -> Iterator[str]:
     # Unique: of an optional boolean, cyclopts names the negatives once for each of its types.
     names = dict.fromkeys([*argument.names, *argument.negatives])
-    yield f"  {', '.join(names)}{_value(argument.hint)}"
+    yield f"  {', '.join(names)}{value_of(argument.hint)}"
     yield from textwrap.wrap(
         f"{argument.parameter.help}{_default(argument)}",
         width,
@@ -80,7 +80,8 @@ def _entry(argument: Any, width: int) -> Iterator[str]:
     )
 
 
-def _value(hint: Any) -> str:
+def value_of(hint: Any) -> str:
+    """What stands behind a flag of this type, with a space before it; nothing for a boolean."""
     hint = next((part for part in optional_parts(hint) if part is not type(None)), hint)
     if hint is bool:
         return ""  # its negative, where it has one, is among the names

@@ -8,7 +8,6 @@ from backplane_core.backend import AdapterSource, EngineSettings, ModelSource, R
 from backplane_core.control import ServerLaunch, WorkerLaunch
 
 from backplane_launcher.settings import LaunchSettings
-from backplane_launcher.settings.flag import split_commas
 
 # Children need none of these: keys travel in the document, downloads are the launcher's.
 _SECRET_VARIABLES: Final = frozenset(
@@ -136,7 +135,7 @@ def server_document(
         request_timeout_s=settings.request_timeout,
         tls_cert_file=_absolute(settings.tls_cert_file),
         tls_key_file=_absolute(settings.tls_key_file),
-        open_routes=split_commas(settings.open_routes),
+        open_routes=settings.open_routes,
         tgi_strict=settings.tgi_strict,
         strict_model_name=settings.strict_model_name,
         tool_call_parser=settings.tool_call_parser,

@@ -68,7 +68,8 @@ def counts(hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def split_commas(values: Sequence[str]) -> tuple[str, ...]:
-    """The parts of values that may each be a list with commas, empty ones left out."""
-    parts = (part.strip() for value in values for part in value.split(","))
+def words(hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
+    """For words with commas between them, in one value or several; empty ones are left out."""
+    del hint
+    parts = (part.strip() for token in tokens for part in token.value.split(","))
     return tuple(part for part in parts if part)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated
 
-from backplane_launcher.settings.flag import MODEL, flag
+from backplane_launcher.settings.flag import MODEL, flag, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +46,7 @@ class ModelSettings:
             "--lora-adapters",
             help="LoRA adapters to load: ID, ID@REVISION or NAME=ID-OR-PATH, with commas between; "
             "repeatable. Requests select one by its name.",
+            converter=words,
         ),
     ] = ()
     trust_remote_code: Annotated[

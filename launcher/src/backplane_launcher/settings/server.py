@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts.validators import Number
 
-from backplane_launcher.settings.flag import POSITIVE, SERVER, flag
+from backplane_launcher.settings.flag import POSITIVE, SERVER, flag, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +58,17 @@ class ServerSettings:
             "--open-routes",
             help="Routes that need no key (metrics,info,/v1/models), with commas between; "
             "repeatable.",
+            converter=words,
         ),
     ] = ()
     cors_allow_origin: Annotated[
         tuple[str, ...],
-        flag(SERVER, "--cors-allow-origin", help="Origin that browsers may call from; repeatable."),
+        flag(
+            SERVER,
+            "--cors-allow-origin",
+            help="Origins that browsers may call from, with commas between; repeatable.",
+            converter=words,
+        ),
     ] = ()
     allowed_host: Annotated[
         tuple[str, ...],
