@@ -11,12 +11,12 @@ from backplane_server.dialects.native_checks import (
     num_sequences,
     stop_strings,
 )
+from backplane_server.dialects.native_grammar import grammar_of
 from backplane_server.dialects.native_types import (
     CompatGenerateRequest,
     GenerateParameters,
     GenerateRequest,
 )
-from backplane_server.dialects.not_yet import refuse_not_yet
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.served_model import ServedModel
 
@@ -73,7 +73,6 @@ def plan(
     asked = body.parameters or _LEFT_OUT
     rules = NativeRules(settings=settings, max_input_tokens=model.info.limits.max_input_tokens)
     rules.check(body.inputs, asked, stream=stream)
-    refuse_not_yet({"grammar": asked.grammar})
     count = num_sequences(asked)
     details = bool(asked.details or asked.decoder_input_details)
     is_shown = stream or details
@@ -91,6 +90,7 @@ def plan(
             prompt_logprobs=0 if _tells_prefill(asked, settings) else None,
             num_sequences=count,
             truncate=asked.truncate,
+            grammar=grammar_of(asked.grammar),
             adapter=asked.adapter_id or None,
             names=_NAMES if count == 1 else _BEST_OF_NAMES,
         ),

@@ -14,6 +14,13 @@ TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
 
 
+class GrammarForm(msgspec.Struct, kw_only=True, frozen=True):
+    """What the text must obey: a JSON schema (an object, or one in a string), or a regex."""
+
+    type: Literal["json", "json_object", "json_schema", "regex"]
+    value: Any
+
+
 class GenerateParameters(msgspec.Struct, kw_only=True, frozen=True):
     """How to generate. Everything may be left out or null."""
 
@@ -34,7 +41,7 @@ class GenerateParameters(msgspec.Struct, kw_only=True, frozen=True):
     decoder_input_details: bool | None = None
     seed: U64 | None = None
     top_n_tokens: U32 | None = None
-    grammar: Any = None
+    grammar: GrammarForm | None = None
     adapter_id: str | None = None
 
 

@@ -24,7 +24,11 @@ from backplane_server.metrics.metrics import Metrics
 from backplane_server.services.generation import Generation, GenerationTimes, overdue
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
-from backplane_server.services.request_checks import check_request, fit_to_context
+from backplane_server.services.request_checks import (
+    check_grammar,
+    check_request,
+    fit_to_context,
+)
 from backplane_server.services.served_model import (
     ServedModel,
     is_same_model,
@@ -152,6 +156,7 @@ class GenerationService:
     ) -> Generation:
         token_ids = await self._encode(request, model)
         max_new_tokens = fit_to_context(request, len(token_ids), model.info)
+        check_grammar(request, self.settings, model.info)
         if request.grammar is not None:
             name = request.name_of("grammar")
             grammar = await self.grammars.check(request.grammar, name, model.info.vocabulary)

@@ -28,13 +28,6 @@ def check_request(request: GenerationRequest, settings: ServerLaunch, info: Runn
         UnsupportedError: a parameter that this backend cannot honour.
     """
     _check_limits(request, settings, info)
-    if request.grammar is not None and settings.disable_grammar_support:
-        name = request.name_of("grammar")
-        raise UnsupportedError(
-            f"`{name}`: grammar is not supported",
-            parameter=name,
-            remedy="the server was started with --disable-grammar-support",
-        )
     missing = unsupported(
         info.capabilities,
         sampling=request.sampling,
@@ -48,15 +41,41 @@ def check_request(request: GenerationRequest, settings: ServerLaunch, info: Runn
         num_sequences=request.num_sequences,
         prompt_logprobs=request.prompt_logprobs,
         seed_asked=request.seed is not None,
-        grammar=request.grammar,
         adapter=request.adapter,
     )
     for parameter, reason in missing:
-        name = request.name_of(parameter)
+        raise _unsupported(request, parameter, info, reason)
+
+
+def check_grammar(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
+    """Refuse a grammar where there are none: the last of all checks, as in TGI.
+
+    Raises:
+        UnsupportedError: the operator wants none, or the backend has not this kind.
+    """
+    grammar = request.grammar
+    if grammar is None:
+        return
+    if settings.disable_grammar_support:
+        name = request.name_of("grammar")
         raise UnsupportedError(
-            f"`{name}` is not supported by the backend {info.model.backend}, which {reason}",
+            f"`{name}`: grammar is not supported",
             parameter=name,
+            remedy="the server was started with --disable-grammar-support",
         )
+    if grammar.kind not in info.capabilities.grammars:
+        reason = f"obeys no grammars of kind {grammar.kind}"
+        raise _unsupported(request, "grammar", info, reason)
+
+
+def _unsupported(
+    request: GenerationRequest, parameter: str, info: RunnerInfo, reason: str
+) -> UnsupportedError:
+    name = request.name_of(parameter)
+    return UnsupportedError(
+        f"`{name}` is not supported by the backend {info.model.backend}, which {reason}",
+        parameter=name,
+    )
 
 
 def _check_limits(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
