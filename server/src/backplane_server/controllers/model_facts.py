@@ -1,25 +1,35 @@
-"""`GET /info` and `GET /v1/models`: what is served and within which limits."""
+"""`GET /info`, `/v1/models` and `/v1/models/{id}`: what is served and within which limits."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 from backplane_core.version import __version__
 from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
+from msgspec import UNSET, UnsetType
 
 from backplane_server.dialects.native_types import Info
+from backplane_server.errors import ModelNotFoundError
 from backplane_server.services.services import Services
+from backplane_server.web.exchange import AnyRequest
 from backplane_server.web.responses import Answer
+
+_MAX_NAME_CHARS: Final = 200
 
 
 class ModelEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One model of the list."""
+    """One model of the list. Adapters name the model that they change.
+
+    `created` is when this server got to know the model, Unix seconds; 0 before.
+    """
 
     id: str
     object: Literal["model"] = "model"
-    created: int = 0
+    created: int
     owned_by: str
+    root: str | UnsetType = UNSET
+    parent: str | UnsetType = UNSET
 
 
 class ModelsInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +70,34 @@ class ModelFactsController(Controller):
 
     @get("/v1/models")
     async def models(self, services: NamedDependency[Services]) -> ASGIApp:
-        """The one model that is served."""
-        name = services.settings.served_model_name or services.settings.model_id
-        entry = ModelEntry(id=name, owned_by=services.settings.model_id)
-        return Answer(msgspec.json.encode(ModelsInfo(data=[entry])))
+        """The model that is served, and its adapters."""
+        return Answer(msgspec.json.encode(ModelsInfo(data=_entries(services))))
+
+    @get("/v1/models/{model:path}")
+    async def model(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
+        """One of them. Its name may hold slashes, written as they are or escaped."""
+        name = request.scope["path"].removeprefix("/v1/models/").removesuffix("/")
+        for entry in _entries(services):
+            if name == entry.id or (name == entry.owned_by and entry.parent is UNSET):
+                return Answer(msgspec.json.encode(entry))
+        raise ModelNotFoundError(
+            f"there is no model {name[:_MAX_NAME_CHARS]!r}",
+            parameter="model",
+            remedy="GET /v1/models lists those that are served",
+        )
+
+
+def _entries(services: Services) -> list[ModelEntry]:
+    settings = services.settings
+    known = services.generation.known_model
+    name = settings.served_model_name or settings.model_id
+    created = 0 if known is None else known.created
+    adapters = () if known is None else sorted(known.adapters)
+    owner = settings.model_id
+    return [
+        ModelEntry(id=name, created=created, owned_by=owner),
+        *(
+            ModelEntry(id=adapter, created=created, owned_by=owner, root=owner, parent=name)
+            for adapter in adapters
+        ),
+    ]
