@@ -13,7 +13,7 @@ import msgspec
 from backplane_core.version import __version__
 
 from backplane_server.controllers.health import NotReady, Unhealthy
-from backplane_server.controllers.model_facts import ModelsInfo
+from backplane_server.controllers.model_facts import ModelEntry, ModelsInfo
 from backplane_server.dialects.chat_types import ChatChunk, ChatCompletion, ChatRequest
 from backplane_server.dialects.completions_types import Completion, CompletionRequest
 from backplane_server.dialects.native_types import (
@@ -82,7 +82,14 @@ ROUTES: Final = (
         ChatChunk,
     ),
     Route("post", "/v1/completions", "Continue text", CompletionRequest, Completion, Completion),
-    Route("get", "/v1/models", "The served model", answer=ModelsInfo),
+    Route("get", "/v1/models", "The served model and its adapters", answer=ModelsInfo),
+    Route(
+        "get",
+        "/v1/models/{model}",
+        "One of them",
+        answer=ModelEntry,
+        failures={"404": OpenAIErrorBody},
+    ),
     Route("get", "/info", "Model and limits", answer=Info, failures={"503": NativeErrorBody}),
     Route("get", "/health", "Whether requests can be answered", failures={"503": Unhealthy}),
     Route("get", "/ping", "The same, by SageMaker's name", failures={"503": Unhealthy}),
