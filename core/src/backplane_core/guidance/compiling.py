@@ -16,9 +16,9 @@ from backplane_core.messages import Grammar
 # Which tokens spell a text is the model's to say, also where the grammar knows the text. It
 # stands last, since the last of several is in force.
 _OPTIONS: Final = '\n%llguidance {"no_forcing": true}\n'
-# Between JSON's tokens a small model may else write blanks until its room is used up. Enough for
-# an indentation by 4 in ten levels.
-_JSON_DEFAULTS: Final[Any] = {"whitespace_pattern": r"[ \n\r\t]{1,41}"}
+# Between JSON's tokens a small model may else write blanks until its room is used up: one blank
+# may stand there, or a line break and an indentation.
+_JSON_DEFAULTS: Final[Any] = {"whitespace_pattern": r"[ ]|\r?\n[ \t]{0,20}"}
 
 _MAX_REASON_CHARS: Final = 300
 _NAMES: Final = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar"}
