@@ -131,7 +131,8 @@ class ReasoningSplitter:
         """The answer is over: what was held back is what it looks like."""
         rest, self._unread = self._unread, ""
         if self._at == "inside":
-            return ReasoningDelta(reasoning=self._thought(self._filter.push(rest)))
+            rest = self._filter.push(rest) + self._filter.finish()
+            return ReasoningDelta(reasoning=self._thought(rest))
         if self._at == "start":
             rest = self._begin_answer(rest)
         return ReasoningDelta(content=self._answer(rest) + self._filter.finish())
