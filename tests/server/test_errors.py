@@ -185,18 +185,6 @@ def test_neutral_values_of_missing_parameters_are_taken(stack):
     assert stack.post("/generate", {"inputs": "x", "parameters": parameters}).status_code == 200
 
 
-@pytest.mark.parametrize("path", [*NATIVE, "/tokenize"])
-def test_what_is_defined_beside_native_parameters(stack, path):
-    body = {"inputs": "hello", "add_special_tokens": False}
-    response = stack.post(path, body)
-    assert response.status_code == 422
-    assert "`add_special_tokens`" in problem(response)[0]
-    assert stack.post(path, {**body, "add_special_tokens": True}).status_code == 200
-    if path != "/tokenize":
-        parameters = {"inputs": "hello", "parameters": {"best_of": 2}}
-        assert "`best_of`" in problem(stack.post(path, parameters))[0]
-
-
 def test_empty_inputs(stack):
     response = stack.post("/generate", {"inputs": ""})
     assert response.json() == {

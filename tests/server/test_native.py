@@ -190,6 +190,15 @@ def test_headers_tell_cost(stack):
     assert headers["x-compute-type"]
 
 
+@pytest.mark.parametrize("path", ["/generate", "/"])
+@pytest.mark.parametrize(("adds", "count"), [(None, 3), (True, 3), (False, 2)])
+def test_the_tokenizers_special_tokens_can_be_left_out(stack, path, adds, count):
+    body = {"inputs": "hi", "add_special_tokens": adds, "parameters": {"max_new_tokens": 1}}
+    response = stack.post(path, body)
+    assert response.headers["x-prompt-tokens"] == str(count)
+    assert "x-ignored-parameters" not in response.headers
+
+
 def test_info_and_models(stack):
     info = stack.get("/info").json()
     assert list(info) == [
