@@ -5,6 +5,7 @@ Knows the request values of OpenAI and of TGI, older forms included; nothing of 
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -13,6 +14,7 @@ from backplane_core.errors import ToolError, ValidationError
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction, ToolParser
 
+from backplane_server.grammars.json_schemas import prepared
 from backplane_server.tools.choice import Choice, read_choice, read_older_choice
 from backplane_server.tools.functions import read_functions, read_tools
 
@@ -121,7 +123,9 @@ def plan_tools(
     }
     grammar = None
     if choice.required:
-        grammar = parser.grammar(allowed, parallel=parallel, special_tokens=special)
+        grammar = parser.grammar(
+            _enforceable(offered, allowed, older=older), parallel=parallel, special_tokens=special
+        )
     return ToolPlan(
         functions=allowed,
         parser_class=parser,
@@ -147,6 +151,27 @@ def _allowed(offered: list[ToolFunction], choice: Choice) -> tuple[ToolFunction,
         if name not in by_name:
             raise ToolError(f"no function is called {name[:64]!r}", parameter=_CHOICE)
     return tuple(by_name[name] for name in choice.names)
+
+
+def _enforceable(
+    offered: list[ToolFunction], allowed: tuple[ToolFunction, ...], *, older: bool
+) -> list[ToolFunction]:
+    """The functions with schemas that a grammar can be made of.
+
+    Raises:
+        ValidationError: one is no such schema; names its place.
+    """
+    names = [function.name for function in offered]
+    fields = "functions[{}].parameters" if older else "tools[{}].function.parameters"
+    return [
+        msgspec.structs.replace(
+            function,
+            parameters=prepared(
+                deepcopy(function.parameters), fields.format(names.index(function.name))
+            ),
+        )
+        for function in allowed
+    ]
 
 
 def _template_tool(function: ToolFunction) -> dict[str, Any]:
