@@ -182,7 +182,7 @@ def _message(
     calls = reader.calls()
     older = asked.tells_older_call
     return AssistantMessage(
-        content=reader.content or (None if calls else ""),
+        content=reader.content or (None if calls or reader.reasoning else ""),
         reasoning_content=reader.reasoning or UNSET,
         tool_calls=calls if calls and not older else UNSET,
         function_call=calls[0].function if calls and older else UNSET,

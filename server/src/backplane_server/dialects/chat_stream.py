@@ -89,7 +89,7 @@ class ChatStream(ReplyStream):
 
     def _delta(self, frames: bytearray, choice: "_Choice", delta: AnswerDelta) -> None:
         if delta.reasoning:
-            self._begin(frames, choice, b'""')
+            self._begin(frames, choice, b"null")
             self._frame(frames, choice, b'"reasoning_content":' + json_text(delta.reasoning))
         if delta.content:
             self._content(frames, choice, delta.content)

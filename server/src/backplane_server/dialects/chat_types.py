@@ -89,7 +89,7 @@ class AnsweredCall(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AssistantMessage(msgspec.Struct, frozen=True, kw_only=True):
-    """The answer's turn; `content` is null where it is nothing but calls."""
+    """The answer's turn; `content` is null where it is nothing but calls and thoughts."""
 
     role: Literal["assistant"] = "assistant"
     content: str | None
