@@ -21,6 +21,7 @@ class Launched:
     """Runs `python -m backplane_launcher ARGV` until the end of the `with`.
 
     `tuned` sets constants of the launcher for this run: "slot.MAX_START_FAILURES" to a value.
+    `hostname` None leaves it to `argv` and `environ` where to listen.
     """
 
     def __init__(
@@ -29,6 +30,7 @@ class Launched:
         *argv: str,
         environ: dict[str, str] | None = None,
         tuned: dict[str, float] | None = None,
+        hostname: str | None = "127.0.0.1",
     ) -> None:
         self.log = folder / "server.jsonl"
         self.runtime = folder / "run"
@@ -39,8 +41,9 @@ class Launched:
             for name, value in os.environ.items()
             if not name.startswith(("BACKPLANE_", "HF_"))
         }
+        listen = [] if hostname is None else ["--hostname", hostname]
         self._process = subprocess.Popen(
-            [sys.executable, *_program(tuned or {}), "--hostname", "127.0.0.1", *argv],
+            [sys.executable, *_program(tuned or {}), *listen, *argv],
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
