@@ -80,7 +80,7 @@ class ServedModel:
                 f"there is no model {name[:_MAX_NAME_CHARS]!r}; {self._served_names()}",
                 parameter="model",
             )
-        self.note_name(name)
+        self._note_alias(name)
         return None
 
     def check_adapter(self, name: str | None) -> None:
@@ -100,15 +100,9 @@ class ServedModel:
         names = [self.name, *sorted(self.adapters)][:_MAX_NAMES_TOLD]
         return f"served are: {', '.join(names)}"
 
-    def note_name(self, name: str | None) -> None:
-        """Take any name for the one model there is; an unexpected one is logged, once.
-
-        Clients of TGI send what they like, for a server has one model.
-        """
-        expected = _ALIASES | {self.name, self.info.model.model_id}
-        if name is None or name in expected or name in self._aliases_seen:
-            return
-        if len(self._aliases_seen) < _MAX_ALIASES_LOGGED:
+    def _note_alias(self, name: str) -> None:
+        """Log, once, a name that nobody has. Clients of TGI send what they like."""
+        if name not in self._aliases_seen and len(self._aliases_seen) < _MAX_ALIASES_LOGGED:
             self._aliases_seen.add(name)
             _log.info("asked for the model %.200r; %s answers to it", name, self.name)
 
