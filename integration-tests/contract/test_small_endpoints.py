@@ -2,7 +2,9 @@
 
 import httpx
 import pytest
+from contract.conftest import ECHO
 from contract.wire import CHAT, answered, get, is_compact, post, user
+from deployment import deployed
 
 INFO = [
     "model_id",
@@ -41,10 +43,15 @@ def test_the_demo_models_info_tells_what_serves_it(demo):
 
 
 def test_models_lists_one_and_retrieves_it(echo):
-    entry = {"id": "echo:contract", "object": "model", "created": 0, "owned_by": "echo:contract"}
-    response = get(echo, "/v1/models")
-    assert response.json() == {"object": "list", "data": [entry]}
-    assert list(response.json()["data"][0]) == list(entry)
+    listed = get(echo, "/v1/models").json()
+    (entry,) = listed["data"]
+    assert list(listed) == ["object", "data"]
+    assert list(entry) == ["id", "object", "created", "owned_by"]
+    assert (entry["id"], entry["object"], entry["owned_by"]) == (
+        "echo:contract",
+        "model",
+        "echo:contract",
+    )
     assert get(echo, "/v1/models/echo:contract").json() == entry
     missing = get(echo, "/v1/models/nobody")
     assert missing.status_code == 404
@@ -95,6 +102,19 @@ def test_chat_tokenize_counts_what_a_chat_has(demo):
     num_tokens = len(answered(demo, "/chat_tokenize", body)["tokenize_response"])
     usage = answered(demo, CHAT, {**body, "max_tokens": 1})["usage"]
     assert usage["prompt_tokens"] == num_tokens
+
+
+def test_the_images_label_is_told():
+    with deployed(
+        *ECHO, "--docker-label", "sha-1234567", "--served-model-name", "mine"
+    ) as labelled:
+        facts = get(labelled, "/info").json()
+        assert facts["docker_label"] == "sha-1234567"
+        answer = answered(labelled, CHAT, {"messages": user("hi"), "temperature": 0})
+        assert answer["system_fingerprint"] == f"{facts['version']}-sha-1234567"
+        assert answer["model"] == "mine"
+        (model,) = get(labelled, "/v1/models").json()["data"]
+        assert model["id"] == "mine"
 
 
 def test_what_counts_no_tokens_counts_as_a_request_all_the_same(echo):
