@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import msgspec
-from backplane_core.errors import ToolError, ValidationError
+from backplane_core.errors import ToolError
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction, ToolParser
 
 from backplane_server.grammars.json_schemas import prepared
 from backplane_server.tools.choice import Choice, read_choice, read_older_choice
 from backplane_server.tools.functions import read_functions, read_tools
+from backplane_server.tools.json_values import refuse
 
 _CHOICE: Final = "tool_choice"
 # Inside of a statement or an expression of Jinja; words of the template's text do not count.
@@ -99,17 +100,18 @@ def plan_tools(
         ToolError: a function that is not among the tools is chosen.
     """
     older = not tools and bool(functions)
+    newer_choice, older_choice = read_choice(tool_choice), read_older_choice(function_call)
     if tools and functions:
-        raise ValidationError("give `tools` or `functions`, not both", parameter="functions")
-    if older:
-        offered, choice = read_functions(functions), read_older_choice(function_call)
-    else:
-        offered, choice = read_tools(tools), read_choice(tool_choice)
+        refuse("functions", "and `tools` exclude each other")
+    if older and newer_choice.required:
+        refuse(_CHOICE, "goes with `tools`; with `functions` it is `function_call`")
+    if not older and older_choice.required:
+        refuse("function_call", "goes with `functions`; with `tools` it is `tool_choice`")
+    choice = older_choice if older else newer_choice
+    offered = read_functions(functions) if older else read_tools(tools)
     if not offered:
         if choice.names or choice.required:
-            raise ValidationError(
-                f"`{_CHOICE}` asks for a call, but there are no `tools`", parameter=_CHOICE
-            )
+            refuse(_CHOICE, "asks for a call, but there are no `tools`")
         return None
     if choice.none:
         return None
