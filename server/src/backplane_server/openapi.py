@@ -27,7 +27,7 @@ from backplane_server.dialects.native_types import (
     SimpleToken,
     StreamResponse,
 )
-from backplane_server.pages.docs import SPEC_PATH
+from backplane_server.pages.docs import ASSETS, SPEC_PATH
 from backplane_server.web.errors import NativeErrorBody, OpenAIErrorBody, dialect_of
 
 _REF: Final = "#/components/schemas/{name}"
@@ -44,6 +44,7 @@ class Route:
         media_type: of the answer.
         failures: its own statuses beside those of its kind, with the type of their body.
         is_open: whether it never wants a key.
+        names: which values its path's parameter has, as JSON Schema.
     """
 
     method: str
@@ -55,6 +56,7 @@ class Route:
     media_type: str = "application/json"
     failures: Mapping[str, Any] = field(default_factory=dict[str, Any])
     is_open: bool = False
+    names: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 ROUTES: Final = (
@@ -102,14 +104,7 @@ ROUTES: Final = (
         is_open=True,
     ),
     Route("get", "/metrics", "Prometheus metrics", answer=str, media_type="text/plain"),
-    Route(
-        "get",
-        "/",
-        "A page for browsers, else as /health",
-        answer=str,
-        media_type="text/html",
-        failures={"503": Unhealthy},
-    ),
+    Route("get", "/", "A page for browsers, else as /health", failures={"503": Unhealthy}),
     Route(
         "get", "/docs", "This description, to read and to try", answer=str, media_type="text/html"
     ),
@@ -120,6 +115,7 @@ ROUTES: Final = (
         answer=str,
         media_type="*/*",
         failures={"404": NativeErrorBody},
+        names={"enum": list(ASSETS)},
     ),
     Route("get", SPEC_PATH, "This description", answer=dict[str, Any]),
 )
@@ -143,6 +139,10 @@ _BODY_ERRORS: Final = {
     "504": "The request was not finished within --request-timeout",
 }
 _OWN_MEANINGS: Final = {"404": "There is no such name", "503": _BODY_ERRORS["503"]}
+_STREAM: Final = (
+    "OK. Each event of a stream has this as its `data`; what goes wrong after the first is an event "
+    "of the shape of the other statuses, and ends it"
+)
 _REQUEST_ID: Final = "RequestId"
 
 
@@ -194,6 +194,8 @@ def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     responses: dict[str, Any] = {"200": {"description": "OK"}}
     if content:
         responses["200"]["content"] = content
+    if route.event is not None:
+        responses["200"]["description"] = _STREAM
     operation: dict[str, Any] = {
         "summary": route.summary,
         "operationId": f"{route.method}{route.path.replace('/', '_')}".replace(".", "_"),
@@ -201,7 +203,12 @@ def _operation(route: Route, by_type: dict[str, Any]) -> dict[str, Any]:
     }
     if names := re.findall(r"\{(\w+)\}", route.path):
         operation["parameters"] = [
-            {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            {
+                "name": name,
+                "in": "path",
+                "required": True,
+                "schema": {"type": "string", **route.names},
+            }
             for name in names
         ]
     if route.is_open:
