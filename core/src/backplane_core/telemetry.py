@@ -62,10 +62,10 @@ class BatchTelemetry:
         self._sums = dict.fromkeys(BOUNDS, 0.0)
         self._events: Counter[str] = Counter()
 
-    def observe(self, name: str, value: float) -> None:
-        """One observation of the histogram `name`, one of `BOUNDS`."""
-        self._counts[name][bisect_left(BOUNDS[name], value)] += 1
-        self._sums[name] += value
+    def observe(self, name: str, value: float, *, times: int = 1) -> None:
+        """An observation of the histogram `name`, one of `BOUNDS`, or several equal ones."""
+        self._counts[name][bisect_left(BOUNDS[name], value)] += times
+        self._sums[name] += value * times
 
     def succeeded(
         self,
@@ -102,9 +102,9 @@ class BatchTelemetry:
         self._events["concat_chunking" if mixed else "concat_backpressure"] += num_sequences
         self.observe(f"{CONCAT}/decode", concat_s)
 
-    def produced(self, num_tokens: int) -> None:
-        """A sequence got so many tokens, at least one, in one step."""
-        self.observe(SKIPPED_TOKENS, num_tokens - 1)
+    def produced(self, num_tokens: int, *, times: int = 1) -> None:
+        """In one step a sequence, or several, got so many tokens each, at least one."""
+        self.observe(SKIPPED_TOKENS, num_tokens - 1, times=times)
 
     @property
     def events(self) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """The echo backend's own promises: what it says, its pace, its faults. The rest is the suite's."""
 
+import json
 import threading
 import time
 
@@ -7,11 +8,12 @@ import pytest
 from backplane_core.backend import EngineSettings, ModelSource, Native, RunnerSpec, Unsupported
 from backplane_core.errors import BackendError, ModelError, OutOfMemoryError, UnsupportedError
 from backplane_core.messages import Grammar, SequenceDelta, Submit, TokenSegment
-from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
 from backplane_core.testing import echo_model
 from backplane_core.testing.echo import EchoBackend
 from backplane_core.testing.echo_model import BOS, EOS, IM_END, IM_START
 from backplane_core.testing.worker_process import WorkerProcess, WorkerStartError
+from backplane_core.watermark import detect
 
 MODEL = ModelSource(model_id="echo:test")
 GREEDY = SamplingParams(temperature=0.0)
@@ -160,11 +162,91 @@ def test_more_than_the_whole_cache_is_out_of_memory():
         submit(runner, 1, b"a" * 30, count=30, num_sequences=2)
 
 
-@pytest.mark.parametrize("source", ["(yes|n.)", "[ab]", ""])
-def test_other_grammars_are_refused(source):
+@pytest.mark.parametrize(
+    ("source", "prompt", "said"),
+    [
+        ("(yes|no|maybe)", b"no", b"no"),
+        ("(yes|no|maybe)", b"zebra", b"maybe"),  # the lowest letter that may come
+        ("[a-z]+!", b"ab!c", b"ab!"),
+        (r"\d{3}", b"7x", b"700"),  # it keeps its place at x, which may never come
+    ],
+)
+def test_under_a_grammar_it_says_what_it_may_of_what_it_meant_to(source, prompt, said):
+    runner = load()
+    submit(runner, 1, prompt, grammar=Grammar(kind="regex", source=source))
+    assert bytes(finish(runner)["t-1", 0][:-1]) == said
+
+
+@pytest.mark.parametrize("prompt", [b"hello world", b'{"a": [1, "x"]}', b"#"])
+def test_every_json_text_comes_to_its_end(prompt):
+    schema = {
+        "type": "object",
+        "properties": {
+            "name": {"type": "string"},
+            "count": {"type": "integer"},
+            "tags": {"type": "array", "items": {"type": "string"}},
+            "any": {},
+            "nothing": {"type": "null"},
+        },
+        "required": ["name", "count", "tags", "any", "nothing"],
+        "additionalProperties": False,
+    }
+    runner = load()
+    source = json.dumps(schema)
+    submit(runner, 1, prompt, count=200, grammar=Grammar(kind="json_schema", source=source))
+    output = finish(runner)["t-1", 0]
+    assert output[-1] == EOS
+    assert set(json.loads(bytes(output[:-1]))) == set(schema["required"])
+
+
+def test_requests_wait_for_their_own_grammar_alone():
+    runner = load()
+    submit(runner, 1, b"yes", grammar=Grammar(kind="regex", source="(yes|no)"))
+    submit(runner, 2, b"ab")
+    stats = runner.stats()
+    assert (stats.running, stats.waiting) == (0, 2)
+    assert finish(runner) == {("t-1", 0): [*b"yes", EOS], ("t-2", 0): [*b"ab", EOS]}
+    submit(runner, 3, b"no", grammar=Grammar(kind="regex", source="(yes|no)"))
+    runner.cancel("t-3")
+    stats = runner.stats()
+    assert (stats.running, stats.waiting, stats.used_tokens) == (0, 0, 0)
+
+
+def test_without_llguidance_it_declares_and_takes_no_grammar(monkeypatch):
+    monkeypatch.setattr("backplane_core.guidance.kinds.find_spec", lambda _: None)
+    runner = load()
+    assert runner.info.capabilities.grammars == ()
     with pytest.raises(UnsupportedError) as caught:
-        submit(load(), 1, b"a", grammar=Grammar(kind="regex", source=source))
+        submit(runner, 1, b"a", grammar=Grammar(kind="regex", source="a"))
     assert caught.value.parameter == "grammar"
+    assert runner.stats().waiting == 0
+
+
+def test_a_watermark_reaches_tokens_beyond_the_likeliest():
+    runner = load()
+    marked = SamplingParams(temperature=0.0, watermark=Watermark(delta=100.0))
+    submit(
+        runner, 1, b"x", sampling=marked, stopping=StoppingParams(max_new_tokens=9, ignore_eos=True)
+    )
+    output = finish(runner)["t-1", 0]
+    verdict = detect([*b"x", *output], 0.5)
+    assert verdict.num_green == verdict.num_scored > 0
+
+
+def test_its_steps_are_counted_as_tgi_counts_batches():
+    runner = load()
+    submit(runner, 1, b"abcd", count=3)
+    runner.poll(0.0)
+    submit(runner, 2, b"ab", count=2)
+    finish(runner)
+    stats = runner.stats()
+    assert stats.batches == {"prefill": 2, "decode": 1, "concat_chunking": 1}
+    sizes = stats.histograms["batch_next_size"]
+    assert (sizes.counts[0], sizes.sum) == (2, 2.0)
+    assert sum(stats.histograms["batch_inference/prefill"].counts) == 2
+    assert sum(stats.histograms["batch_inference/decode"].counts) == 1
+    assert sum(stats.histograms["request_skipped_tokens"].counts) == stats.num_generated_tokens
+    assert stats.histograms["request_skipped_tokens"].sum == 0
 
 
 def test_one_request_can_be_made_to_fail():
@@ -237,6 +319,11 @@ def test_loading_can_be_made_to_fail():
     [
         (EngineSettings(dtype="float16"), {}, "dtype"),
         (EngineSettings(num_shard=2), {}, "num_shard"),
+        (EngineSettings(memory_fraction=0.5), {}, "memory_fraction"),
+        (EngineSettings(rope_scaling="linear"), {}, "rope_scaling"),
+        (EngineSettings(rope_factor=2.0), {}, "rope_factor"),
+        (EngineSettings(speculate=2), {}, "speculate"),
+        (EngineSettings(cuda_graphs=(1, 2)), {}, "cuda_graphs"),
         (EngineSettings(max_input_tokens=64, max_total_tokens=64), {}, "max_input_tokens"),
         (EngineSettings(max_total_tokens=64, max_batch_total_tokens=32), {}, "cache"),
         (EngineSettings(), {"vocabulary_size": 100}, "vocabulary_size"),
@@ -245,6 +332,10 @@ def test_loading_can_be_made_to_fail():
 def test_settings_it_cannot_honour_are_refused(engine, settings, named):
     with pytest.raises(BackendError, match=named):
         load(engine, **settings)
+
+
+def test_what_asks_for_nothing_is_taken():
+    load(EngineSettings(speculate=0, cuda_graphs=(0,)))
 
 
 def test_it_serves_only_echo_models():

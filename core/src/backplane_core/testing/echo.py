@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import ClassVar
 
+import msgspec
+
 from backplane_core.backend import (
     Availability,
     Available,
@@ -22,6 +24,7 @@ from backplane_core.backend import (
 )
 from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.errors import BackendError, ModelError
+from backplane_core.guidance.kinds import supported_kinds
 from backplane_core.hookspecs import RegisterBackend, hookimpl
 from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.runner import ModelRunner
@@ -35,6 +38,7 @@ MODEL_PREFIX = "echo:"
 
 CAPABILITIES = Capabilities(
     sampling=(
+        "watermark",
         "logit_bias",
         "repetition_penalty",
         "frequency_penalty",
@@ -50,10 +54,14 @@ CAPABILITIES = Capabilities(
     max_top_logprobs=len(echo_model.WINDOW_LOGITS),
     prompt_logprobs=True,
     multiple_sequences=True,
-    grammars=("regex",),
     adapters=True,
     prefix_cache=True,
     deterministic_seeds=True,
+)
+
+_NOT_OURS = (
+    *("num_shard", "dtype", "quantize", "kv_cache_dtype", "memory_fraction"),
+    *("rope_scaling", "rope_factor", "speculate", "cuda_graphs"),
 )
 
 
@@ -89,6 +97,7 @@ class EchoBackend(Backend):
             raise ModelError(f"there is no model at {spec.model.path}")
         limits = _limits(spec, settings)
         _pretend_to_load(settings, progress)
+        vocabulary = echo_model.vocabulary(settings.vocabulary_size)
         info = RunnerInfo(
             model=ModelInfo(
                 model_id=spec.model.model_id,
@@ -101,8 +110,10 @@ class EchoBackend(Backend):
                 num_parameters=0,
             ),
             limits=limits,
-            capabilities=CAPABILITIES,
-            vocabulary=echo_model.vocabulary(settings.vocabulary_size),
+            capabilities=msgspec.structs.replace(
+                CAPABILITIES, grammars=supported_kinds(vocabulary)
+            ),
+            vocabulary=vocabulary,
             tokenizer=RemoteTokenizer(),
             chat_templates={"default": echo_model.CHAT_TEMPLATE},
         )
@@ -115,10 +126,15 @@ def backplane_register_backends(register: RegisterBackend) -> None:
     register(EchoBackend)
 
 
+def _asks(value: object) -> bool:
+    """Whether a flag asks for anything: 0 draft tokens and graphs of size 0 do not."""
+    return value not in {None, 0, (), (0,)}
+
+
 def _limits(spec: RunnerSpec, settings: EchoSettings) -> Limits:
     engine = spec.engine
-    for name in ("num_shard", "dtype", "quantize", "kv_cache_dtype"):
-        if getattr(engine, name) is not None:
+    for name in _NOT_OURS:
+        if _asks(getattr(engine, name)):
             raise BackendError(
                 f"backend echo has no {name}", remedy=f"leave out --{name.replace('_', '-')}"
             )

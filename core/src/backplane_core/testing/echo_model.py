@@ -4,10 +4,8 @@ Pure functions of token ids; knows nothing of batching, time or requests' queues
 """
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 
-from backplane_core.errors import UnsupportedError
-from backplane_core.messages import Grammar
 from backplane_core.vocabulary import Vocabulary
 
 NUM_BYTES = 256
@@ -36,6 +34,7 @@ _FIRST_PRINTABLE = 32
 _NUM_PRINTABLE = 95
 _STRIDE = 13
 _NEWLINE = ord("\n")
+_CLOSING = b'"}]'
 _SPECIAL_IDS = {mark: token_id for token_id, mark in SPECIAL_TEXTS.items()}
 _SPECIAL_PATTERN = re.compile(b"(" + b"|".join(map(re.escape, SPECIAL_TEXTS.values())) + b")")
 
@@ -91,41 +90,43 @@ def rotate(token_id: int, by: int) -> int:
     return _FIRST_PRINTABLE + (token_id - _FIRST_PRINTABLE + by) % _NUM_PRINTABLE
 
 
-def logits_around(
-    token_id: int, bias: Mapping[int, float], allowed: Collection[int] | None
-) -> dict[int, float]:
+def logits_around(token_id: int, lifted: Iterable[int]) -> dict[int, float]:
     """The made-up model's logits: `token_id` highest, seven printable characters below it.
 
-    Tokens at the floor appear only where `bias` or a grammar's `allowed` names them.
+    Tokens at the floor appear only where they are among `lifted`: those that a bias, a watermark
+    or a grammar may bring up.
     """
     base = (token_id - _FIRST_PRINTABLE) % _NUM_PRINTABLE
     logits = {token_id: WINDOW_LOGITS[0]}
     for rank, logit in enumerate(WINDOW_LOGITS[1:], start=1):
         logits[_FIRST_PRINTABLE + (base + _STRIDE * rank) % _NUM_PRINTABLE] = logit
-    for lifted in (*bias, *(allowed or ())):
-        logits.setdefault(lifted, FLOOR_LOGIT)
+    for one in lifted:
+        logits.setdefault(one, FLOOR_LOGIT)
     return logits
 
 
-class Alternatives:
-    """The one kind of grammar echo obeys: a regex of literal words, "(yes|no|maybe)".
+def likeliest_of(allowed: Collection[int], expected: int) -> int:
+    """What echo says under a grammar: what it meant to, if it may; else what ends things soonest.
 
-    Raises:
-        UnsupportedError: the grammar is anything else.
+    The end itself, a quote or bracket that closes, the first digit or letter there is, or what
+    is left: so that every text comes to an end, whatever the grammar.
     """
+    if expected in allowed:
+        return expected
+    closing = next((one for one in (EOS, *_CLOSING) if one in allowed), None)
+    if closing is not None:
+        return closing
+    return min(allowed, key=lambda one: (_dullness(one), one))
 
-    def __init__(self, grammar: Grammar) -> None:
-        words = grammar.source.removeprefix("(").removesuffix(")").split("|")
-        if grammar.kind != "regex" or not all(word.isalnum() for word in words):
-            raise UnsupportedError(
-                "the echo backend obeys regexes of alternative words alone, like (yes|no)",
-                parameter="grammar",
-            )
-        self._words = [list(word.encode()) for word in words]
 
-    def allowed(self, output: list[int]) -> set[int]:
-        """The ids that may follow `output`; the end token where a word is complete."""
-        size = len(output)
-        return {
-            word[size] if len(word) > size else EOS for word in self._words if word[:size] == output
-        } or {EOS}
+def _dullness(token_id: int) -> int:
+    """Digits and letters first, other characters that are seen next, then all else."""
+    if token_id < NUM_BYTES and chr(token_id).isascii() and chr(token_id).isalnum():
+        return 0
+    return 1 if _FIRST_PRINTABLE < token_id < _FIRST_PRINTABLE + _NUM_PRINTABLE else 2
+
+
+def ids_in(mask: memoryview) -> set[int]:
+    """The ids whose bits are set: bit `id % 8` of byte `id // 8`."""
+    bits = int.from_bytes(mask, "little")
+    return {one for one in range(bits.bit_length()) if bits >> one & 1}

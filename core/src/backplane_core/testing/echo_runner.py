@@ -10,6 +10,7 @@ from pathlib import Path
 
 from backplane_core.errors import (
     AdapterError,
+    BackplaneError,
     DeadlineExceededError,
     ErrorInfo,
     GenerationError,
@@ -26,8 +27,10 @@ from backplane_core.messages import (
     Submit,
 )
 from backplane_core.runner import ModelRunner
+from backplane_core.telemetry import BatchTelemetry
 from backplane_core.testing import echo_model
 from backplane_core.testing.echo_faults import strike
+from backplane_core.testing.echo_guidance import EchoGuides
 from backplane_core.testing.echo_memory import EchoMemory
 from backplane_core.testing.echo_settings import EchoSettings
 from backplane_core.testing.echo_stream import EchoRequest, EchoSequence
@@ -58,6 +61,8 @@ class EchoRunner(ModelRunner):
         self._prefilling: list[EchoRequest] = []
         self._decoding: list[EchoSequence] = []
         self._wake = threading.Event()
+        self._guides = EchoGuides(info.vocabulary, self._wake.set)
+        self._telemetry = BatchTelemetry()
         self._next_step = 0.0
         self._counters = dict.fromkeys(_COUNTERS, 0)
         self._batch = (0, 0)
@@ -82,15 +87,18 @@ class EchoRunner(ModelRunner):
                 "that run at a time",
                 parameter="num_sequences",
             )
-        queued = EchoRequest(request, self._adapters.get(request.adapter or "", 0))
+        rotation = self._adapters.get(request.adapter or "", 0)
+        queued = EchoRequest(request, rotation, len(self._info.vocabulary.tokens))
         if queued.num_reserved > limits.cache_tokens:
             raise OutOfMemoryError(
                 f"{queued.num_reserved} tokens are more than the cache's {limits.cache_tokens}",
                 remedy="ask for fewer new tokens or sequences",
             )
+        if request.grammar is not None:
+            self._guides.hold(queued)
         self._requests[request.request_id] = queued
-        self._num_submitted += 1
-        heapq.heappush(self._waiting, (request.priority, self._num_submitted, queued))
+        if request.grammar is None:
+            self._queue(queued)
 
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """See `ModelRunner`."""
@@ -104,7 +112,10 @@ class EchoRunner(ModelRunner):
 
     def poll(self, timeout: float) -> StepOutput:
         """See `ModelRunner`. Steps lie `step_seconds` apart."""
-        if not self._requests:
+        failures = self._settle_guides()
+        if failures:
+            return StepOutput(failures=failures)
+        if len(self._requests) == self._guides.num_held:
             self._wait(timeout)
             return StepOutput()
         delay = self._next_step - time.monotonic()
@@ -127,8 +138,8 @@ class EchoRunner(ModelRunner):
         """See `ModelRunner`."""
         memory = self._memory
         return RunnerStats(
-            running=len(self._decoding) + sum(len(one.sequences) for one in self._prefilling),
-            waiting=len(self._waiting),
+            running=self._num_running,
+            waiting=len(self._waiting) + self._guides.num_held,
             used_tokens=memory.used,
             cached_tokens=memory.retained,
             free_tokens=memory.capacity - memory.used - memory.retained,
@@ -136,11 +147,14 @@ class EchoRunner(ModelRunner):
             batch_sequences=self._batch[1],
             prefill_seconds=self._prefill_seconds,
             decode_seconds=self._decode_seconds,
+            batches=self._telemetry.events,
+            histograms=self._telemetry.histograms,
             **self._counters,
         )
 
     def close(self) -> None:
-        """See `ModelRunner`. There is nothing to free."""
+        """See `ModelRunner`."""
+        self._guides.close()
 
     def tokenize(
         self, texts: list[str], *, add_special: bool, parse_special: bool
@@ -165,42 +179,96 @@ class EchoRunner(ModelRunner):
 
     # ── one step ─────────────────────────────────────────────────────────────────────────
 
+    def _queue(self, request: EchoRequest) -> None:
+        self._num_submitted += 1
+        entry = request.request.priority, self._num_submitted, request
+        heapq.heappush(self._waiting, entry)
+
+    def _settle_guides(self) -> list[Failed]:
+        """Queue the requests whose grammars are ready; fail those whose cannot be followed."""
+        failures: list[Failed] = []
+        for request, error in self._guides.settled():
+            if error is None:
+                self._queue(request)
+            else:
+                failures.append(self._fail((request, error)))
+        return failures
+
     def _step(self, started: float) -> StepOutput:
         failures = [self._fail(one) for one in self._expired()]
         self._admit()
         failures += [self._fail(one) for one in strike(self._settings, self._decoding)]
         num_decodes = len(self._decoding)
+        computing = time.monotonic()
         prompt_logprobs, num_prefilled = self._prefill(
             max(self._info.limits.max_batch_tokens - num_decodes, 1)
         )
-        between = time.monotonic()
-        deltas = [sequence.advance() for sequence in self._decoding]
-        self._commit(deltas)
+        sampling = time.monotonic()
+        deltas, unguided = self._sample()
+        finishing = time.monotonic()
+        failures += [self._fail(one) for one in unguided]
+        num_ended = self._commit(deltas)
+        ended = time.monotonic()
         counters = self._counters
         counters["num_steps"] += 1
         counters["num_generated_tokens"] += len(deltas)
         counters["num_prefilled_tokens"] += num_prefilled
         self._batch = (num_decodes + num_prefilled, max(len(deltas), num_decodes))
-        self._prefill_seconds += between - started
-        self._decode_seconds += time.monotonic() - between
+        self._prefill_seconds += sampling - started
+        self._decode_seconds += ended - sampling
+        self._telemetry.succeeded(
+            "prefill" if num_prefilled else "decode",
+            inference_s=ended - started,
+            forward_s=sampling - computing,
+            decode_s=finishing - sampling,
+            filter_s=ended - finishing if num_ended else None,
+        )
+        self._telemetry.produced(1, times=len(deltas))
         return StepOutput(deltas=deltas, failures=failures, prompt_logprobs=prompt_logprobs)
+
+    def _sample(self) -> tuple[list[SequenceDelta], list[tuple[EchoRequest, GenerationError]]]:
+        """The next token of each sequence; requests whose grammar fails come to nothing."""
+        deltas: list[SequenceDelta] = []
+        failed: dict[EchoRequest, GenerationError] = {}
+        for sequence in self._decoding:
+            try:
+                deltas.append(sequence.advance())
+            except GenerationError as error:
+                failed[sequence.owner] = error
+        if failed:
+            gone = {request.request.request_id for request in failed}
+            deltas = [delta for delta in deltas if delta.request_id not in gone]
+        return deltas, list(failed.items())
 
     def _admit(self) -> None:
         limits = self._info.limits
-        num_running = len(self._decoding) + sum(len(one.sequences) for one in self._prefilling)
+        before = num_running = self._num_running
+        began = time.monotonic()
         while self._waiting:
             request = self._waiting[0][2]
-            num_running += len(request.sequences)
+            size = len(request.sequences)
             # Looked up before room is made, since making room forgets prefixes.
             cached = self._known_prefix(request)
-            if num_running > limits.max_sequences or not self._memory.take(request.num_reserved):
-                return
+            if num_running + size > limits.max_sequences:
+                break
+            if not self._memory.take(request.num_reserved):
+                break
+            num_running += size
             heapq.heappop(self._waiting)
             request.num_cached = cached
             request.start_s = time.monotonic()
             self._prefilling.append(request)
             self._counters["num_prompt_tokens"] += len(request.prompt)
             self._counters["num_cached_tokens"] += cached
+        if num_admitted := num_running - before:
+            self._telemetry.admitted(num_admitted)
+            if before:
+                concat_s = time.monotonic() - began
+                self._telemetry.joined(num_admitted, mixed=True, concat_s=concat_s)
+
+    @property
+    def _num_running(self) -> int:
+        return len(self._decoding) + sum(len(one.sequences) for one in self._prefilling)
 
     def _known_prefix(self, request: EchoRequest) -> int:
         if request.request.prompt_logprobs is not None:
@@ -225,7 +293,8 @@ class EchoRunner(ModelRunner):
             self._decoding.extend(request.sequences)
         return reports, num_prefilled
 
-    def _commit(self, deltas: list[SequenceDelta]) -> None:
+    def _commit(self, deltas: list[SequenceDelta]) -> int:
+        """Take out the sequences that ended; how many."""
         ended = [
             sequence
             for sequence, delta in zip(self._decoding, deltas, strict=True)
@@ -234,6 +303,7 @@ class EchoRunner(ModelRunner):
         self._counters["num_finished"] += len(ended)
         for sequence in ended:
             self._remove(sequence)
+        return len(ended)
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────
 
@@ -244,11 +314,14 @@ class EchoRunner(ModelRunner):
         waiting = request.start_s == 0.0
         if sequence in self._decoding:
             self._decoding.remove(sequence)
+        if sequence.guide is not None:
+            sequence.guide.close()
         if request.sequences:
             freed = before - request.num_reserved
         else:
             freed = before
             del self._requests[request.request.request_id]
+            self._guides.forget(request)
             if waiting:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not request]
                 heapq.heapify(self._waiting)
@@ -259,7 +332,7 @@ class EchoRunner(ModelRunner):
             if not request.sequences and not request.num_uncomputed:
                 self._memory.retain(request.request, request.prompt)
 
-    def _fail(self, failure: tuple[EchoRequest, GenerationError]) -> Failed:
+    def _fail(self, failure: tuple[EchoRequest, BackplaneError]) -> Failed:
         request, error = failure
         for sequence in list(request.sequences):
             self._remove(sequence)

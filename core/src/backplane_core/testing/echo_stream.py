@@ -1,7 +1,9 @@
 """One request inside the echo runner: its sequences, their tokens, and how each goes on."""
 
 import time
+from collections.abc import Iterable
 
+from backplane_core.guidance.guide import SequenceGuide
 from backplane_core.messages import (
     FinishReason,
     PromptLogprobs,
@@ -11,16 +13,16 @@ from backplane_core.messages import (
 )
 from backplane_core.sampling import sequence_seed
 from backplane_core.testing import echo_model, sampling_reference
-from backplane_core.testing.echo_model import EOS, Alternatives
+from backplane_core.testing.echo_model import EOS
 
 
 class EchoRequest:
     """A request from `submit` to its last sequence's end."""
 
-    def __init__(self, request: Submit, rotation: int) -> None:
+    def __init__(self, request: Submit, rotation: int, num_vocabulary: int) -> None:
         self.request = request
         self.prompt = request.prompt_token_ids
-        self.alternatives = Alternatives(request.grammar) if request.grammar else None
+        self.num_vocabulary = num_vocabulary
         self.cycle = echo_model.expected_cycle(
             self.prompt, ignore_eos=request.stopping.ignore_eos, rotation=rotation
         )
@@ -56,7 +58,7 @@ class EchoRequest:
         top: list[list[tuple[int, float]]] = []
         for position in range(start, stop):
             token_id = self.prompt[position]
-            logits = echo_model.logits_around(token_id, {}, None)
+            logits = echo_model.logits_around(token_id, ())
             values = sampling_reference.log_softmax(logits)
             logprobs.append(values[token_id] if position else None)
             top.append(_top_pairs(values, count) if position else [])
@@ -70,9 +72,12 @@ class EchoRequest:
 
 
 class EchoSequence:
-    """One continuation. `advance` is the decode step."""
+    """One continuation. `advance` is the decode step; `guide` says what its grammar allows."""
 
-    __slots__ = ("cycle", "index", "num_output", "output", "owner", "plain", "request_id", "seed")
+    __slots__ = (
+        *("cycle", "guide", "index", "num_output", "output", "owner", "place", "plain"),
+        *("request_id", "seed"),
+    )
 
     def __init__(self, owner: EchoRequest, index: int) -> None:
         request = owner.request
@@ -82,23 +87,31 @@ class EchoSequence:
         self.cycle = owner.cycle
         self.request_id = request.request_id
         self.num_output = 0
+        self.place = 0
         self.output: list[int] = []
+        self.guide: SequenceGuide | None = None
         self.seed = sequence_seed(sampling.seed, index)
         # Nothing but the cycle decides: the road for thousands of streams in a benchmark.
         self.plain = (
             sampling.greedy
+            and sampling.watermark is None
             and not sampling.logit_bias
             and sampling.repetition_penalty == 1.0
             and sampling.frequency_penalty == sampling.presence_penalty == 0.0
             and request.top_logprobs is None
-            and owner.alternatives is None
+            and request.grammar is None
             and request.stopping.min_new_tokens == 0
         )
 
     def advance(self) -> SequenceDelta:
-        """The next token; the delta's `finish_reason` says whether it was the last."""
+        """The next token; the delta's `finish_reason` says whether it was the last.
+
+        Raises:
+            GenerationError: its grammar cannot be followed.
+        """
         timing = None if self.num_output else self.owner.timing()
-        expected = self.cycle[self.num_output % len(self.cycle)]
+        expected = self.cycle[self.place % len(self.cycle)]
+        self.place += 1
         self.num_output += 1
         if self.plain:
             reason = self._finish_reason(expected)
@@ -122,12 +135,15 @@ class EchoSequence:
         self, expected: int
     ) -> tuple[int, list[float] | None, list[list[tuple[int, float]]] | None]:
         request = self.owner.request
-        alternatives = self.owner.alternatives
-        allowed = alternatives.allowed(self.output) if alternatives else None
+        allowed: set[int] | None = None
         masked: set[int] = set()
-        if len(self.output) < request.stopping.min_new_tokens:
+        likeliest = expected
+        if self.guide is not None:
+            allowed = echo_model.ids_in(self.guide.allowed())
+            likeliest = echo_model.likeliest_of(allowed, expected)
+        elif len(self.output) < request.stopping.min_new_tokens:
             masked = {EOS, *request.stopping.stop_token_ids}
-        logits = echo_model.logits_around(expected, request.sampling.logit_bias, allowed)
+        logits = echo_model.logits_around(likeliest, self._lifted(allowed or ()))
         token_id = sampling_reference.sample(
             logits,
             request.sampling,
@@ -137,11 +153,21 @@ class EchoSequence:
             masked=masked,
             allowed=allowed,
         )
+        if self.guide is not None:
+            # Under a grammar echo keeps its place until it may say what it means to.
+            self.place -= token_id != expected
+            self.guide.advance((token_id,))
         if request.top_logprobs is None:
             return token_id, None, None
         logprobs = sampling_reference.log_softmax(logits)
         top = _top_pairs(logprobs, request.top_logprobs)
         return token_id, [logprobs[token_id]], [top] if request.top_logprobs else None
+
+    def _lifted(self, allowed: Iterable[int]) -> Iterable[int]:
+        sampling = self.owner.request.sampling
+        if sampling.watermark is not None:
+            return range(self.owner.num_vocabulary)
+        return (*sampling.logit_bias, *allowed)
 
 
 def _top_pairs(logprobs: dict[int, float], count: int) -> list[tuple[int, float]]:

@@ -1,6 +1,6 @@
 """Broken in tokenizing, seeds, choices, grammars and adapters."""
 
-from backplane_core.messages import StepOutput, Submit
+from backplane_core.messages import Failed, StepOutput, Submit
 from backplane_core.testing.echo_runner import EchoRunner
 
 from broken_backends.breaking import breaks
@@ -56,7 +56,30 @@ class ConstrainsEverySecondRequest(EchoRunner):
     def submit(self, request: Submit) -> None:
         super().submit(request)
         if request.sampling.seed % 2:
-            self._requests[request.request_id].alternatives = None
+            for sequence in self._requests[request.request_id].sequences:
+                sequence.guide = None
+
+
+@breaks("test_grammars_leave_their_neighbours_alone")
+class MasksTheRowsBesideToo(EchoRunner):
+    """Many guided sequences at once push the others off their place."""
+
+    def _step(self, started: float) -> StepOutput:
+        if sum(sequence.guide is not None for sequence in self._decoding) > 4:
+            for sequence in self._decoding:
+                sequence.place += sequence.guide is None
+        return super()._step(started)
+
+
+@breaks("test_a_broken_grammar_fails_alone")
+class GoesOnWithoutTheGrammar(EchoRunner):
+    def _settle_guides(self) -> list[Failed]:
+        for request, error in self._guides.settled():
+            if error is not None:
+                for sequence in request.sequences:
+                    sequence.guide = None
+            self._queue(request)
+        return []
 
 
 @breaks("test_adapters_do_not_mix")

@@ -1,5 +1,6 @@
 """Broken in what comes out: tokens, reasons, timing, logprobs."""
 
+import math
 from collections import Counter
 from typing import Any
 
@@ -135,6 +136,22 @@ class LosesTheLastPromptLogprob(EchoRunner):
         output = super().poll(timeout)
         chunks = [
             changed(chunk, token_ids=chunk.token_ids[:-1], logprobs=chunk.logprobs[:-1])
+            for chunk in output.prompt_logprobs
+        ]
+        return changed(output, prompt_logprobs=chunks)
+
+
+@breaks("test_prompt_logprobs_are_those_of_the_output")
+class ScoresPromptsInBits(EchoRunner):
+    """The output's logprobs are natural ones, the prompt's are to the base 2."""
+
+    def poll(self, timeout: float) -> StepOutput:
+        output = super().poll(timeout)
+        chunks = [
+            changed(
+                chunk,
+                logprobs=[None if one is None else one / math.log(2.0) for one in chunk.logprobs],
+            )
             for chunk in output.prompt_logprobs
         ]
         return changed(output, prompt_logprobs=chunks)

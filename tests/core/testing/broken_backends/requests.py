@@ -58,13 +58,24 @@ class IgnoresNegativeBias(ChangingSampling):
         return changed(sampling, logit_bias=lifted)
 
 
-@breaks("test_penalties_see_prompt_and_output")
-class TakesFrequencyForPresence(ChangingSampling):
+@breaks("test_penalties_count_what_they_should")
+class CountsThePromptToo(EchoRunner):
+    """As TGI does: words of the prompt are driven out of the answer."""
+
+    def submit(self, request: Submit) -> None:
+        super().submit(request)
+        if request.sampling.presence_penalty or request.sampling.frequency_penalty:
+            for sequence in self._requests[request.request_id].sequences:
+                sequence.output = list(sequence.owner.prompt)
+
+
+@breaks("test_watermark_prefers_green_tokens")
+class PrefersRedTokens(ChangingSampling):
     def change_sampling(self, sampling: Any) -> Any:
+        if sampling.watermark is None:
+            return sampling
         return changed(
-            sampling,
-            presence_penalty=sampling.presence_penalty + sampling.frequency_penalty,
-            frequency_penalty=0.0,
+            sampling, watermark=changed(sampling.watermark, delta=-sampling.watermark.delta)
         )
 
 

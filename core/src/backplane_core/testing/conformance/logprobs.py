@@ -72,6 +72,36 @@ class LogprobTests(ConformanceBase):
         assert logprobs[0] is None
         assert all(one is not None and one <= _ROUNDING for one in logprobs[1:])
 
+    def test_prompt_logprobs_are_those_of_the_output(self, backplane_client: WorkerClient) -> None:
+        """What was generated, asked for as a prompt, has the logprobs that it was generated with.
+
+        One by one and in sum, alternatives included, though its beginning may be cached.
+        """
+        client = backplane_client
+        self.require(client.info.capabilities.prompt_logprobs, "prompt logprobs")
+        most = client.info.capabilities.max_top_logprobs
+        self.require(most is not None, "logprobs")
+        num_top = min(2, most or 0)
+        prompt = self.prompt(client, seed=22)
+        output = client.run(
+            prompt, sampling=GREEDY, stopping=lasting(client, 12), top_logprobs=num_top
+        )[0]
+        again = client.run(
+            [*prompt, *output.token_ids],
+            sampling=GREEDY,
+            stopping=lasting(client, 1),
+            prompt_logprobs=num_top,
+        )
+        scored = [one or 0.0 for chunk in again.prompt_logprobs for one in chunk.logprobs]
+        tops = [top for chunk in again.prompt_logprobs for top in chunk.top_logprobs]
+        tolerance = max(_ROUNDING, self.near_tie_gap)
+        assert scored[len(prompt) :] == pytest.approx(output.logprobs, abs=tolerance)
+        assert sum(scored[len(prompt) :]) == pytest.approx(sum(output.logprobs), abs=4 * tolerance)
+        assert len(tops) == (len(scored) if num_top else 0)
+        for top, expected in zip(tops[len(prompt) :], output.top_logprobs, strict=True):
+            values = [logprob for _, logprob in top]
+            assert values == pytest.approx([one for _, one in expected], abs=tolerance)
+
 
 def _check_top(top: list[tuple[int, float]], count: int) -> None:
     values = [logprob for _, logprob in top]

@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 
-from backplane_core.sampling import SamplingParams
+from backplane_core.sampling import SamplingParams, Watermark
 from backplane_core.testing.conformance.base import (
     GREEDY,
     ConformanceBase,
@@ -12,11 +12,13 @@ from backplane_core.testing.conformance.base import (
     parting,
 )
 from backplane_core.testing.worker_client import WorkerClient
+from backplane_core.watermark import detect
 
 _NUM_DRAWS = 240
 _WAVE = 24
 _NUM_TOP = 5
 _MIN_EXPECTED = 5.0
+_MARKED_TOKENS = 64
 # Chi-square's upper 1e-6 points by degrees of freedom; seeds are fixed, so no test is unlucky.
 _CRITICAL = {1: 23.93, 2: 27.63, 3: 30.66, 4: 33.38}
 
@@ -127,17 +129,21 @@ class SamplingTests(ConformanceBase):
         sampling = SamplingParams(temperature=0.0, logit_bias={greedy[0]: -100.0})
         assert greedy[0] not in client.run(prompt, sampling=sampling, stopping=stopping).token_ids
 
-    def test_penalties_see_prompt_and_output(self, backplane_client: WorkerClient) -> None:
-        """Biases make two tokens the only ones in question; penalties then turn the scale.
+    def test_penalties_count_what_they_should(self, backplane_client: WorkerClient) -> None:
+        """Repetition looks at prompt and output, presence and frequency at the output alone.
 
-        The first, at 300, stands in the prompt; the second, at 250, does not. Whatever the
-        model's logits are, they are small against the distances.
+        Biases make two tokens the only ones in question; penalties then turn the scale. The
+        first, at 300, stands in the prompt; the second, at 250, does not. Whatever the model's
+        logits are, they are small against the distances.
         """
         client = backplane_client
         expected = {
-            "repetition_penalty": ("second", "first", "first"),  # 150:250, 150:125, 150:125
-            "presence_penalty": ("second", "first", "first"),  # 200:250, 200:150, 200:150
-            "frequency_penalty": ("second", "first", "second"),  # 200:250, 200:150, 100:150
+            # 150:250, 150:125, 150:125, 150:125
+            "repetition_penalty": ("second", "first", "first", "first"),
+            # 300:250, 200:250, 200:150, 200:150
+            "presence_penalty": ("first", "second", "first", "first"),
+            # 300:250, 200:250, 200:150, 100:150
+            "frequency_penalty": ("first", "second", "first", "second"),
         }
         honoured = [name for name in expected if name in client.info.capabilities.sampling]
         self.require(bool(honoured), "penalties")
@@ -159,9 +165,35 @@ class SamplingTests(ConformanceBase):
         names = {first: "first", second: "second"}
         for name in honoured:
             stream = client.run(
-                [*others, first], sampling=penalized[name], stopping=lasting(client, 3)
+                [*others, first], sampling=penalized[name], stopping=lasting(client, 4)
             )
             assert tuple(names.get(one) for one in stream.token_ids) == expected[name], name
+
+    def test_watermark_prefers_green_tokens(self, backplane_client: WorkerClient) -> None:
+        """A detector finds it in what was drawn and not in plain text; enough of it decides alone.
+
+        Greedy under a high delta, every token is green after the one before it.
+        """
+        client = backplane_client
+        self.require_sampling(client.info, "watermark", "temperature")
+        prompt = self.prompt(client, seed=21)
+        stopping = lasting(client, _MARKED_TOKENS)
+        gamma = 0.5
+        verdicts = [
+            detect([prompt[-1], *output.token_ids], gamma)
+            for output in (
+                client.run(prompt, sampling=sampling, stopping=stopping)
+                for sampling in (
+                    SamplingParams(seed=5, watermark=Watermark(gamma=gamma, delta=8.0)),
+                    SamplingParams(seed=5),
+                    SamplingParams(temperature=0.0, watermark=Watermark(gamma=gamma, delta=1000.0)),
+                )
+            )
+        ]
+        marked, plain, all_green = verdicts
+        assert marked.watermarked, marked
+        assert not plain.watermarked, plain
+        assert all_green.num_green == all_green.num_scored > 0
 
 
 def _chi_square(drawn: Counter[int], weights: dict[int, float]) -> float:
