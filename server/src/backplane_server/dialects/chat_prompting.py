@@ -18,6 +18,7 @@ from backplane_server.templates.chat_prompt import RESERVED, TemplateOptions
 from backplane_server.tools.plan import ToolPlan, mentions_tools, plan_tools
 
 _MAX_VARIABLES: Final = 64
+_MAX_NAME_CHARS: Final = 64
 _MAX_VARIABLE_BYTES: Final = 64 * 1024
 _VARIABLE: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,63}")
 
@@ -115,9 +116,8 @@ def _variables(body: ChatRequest) -> dict[str, Any]:
         )
     for name in variables:
         if name in RESERVED or not _VARIABLE.fullmatch(name):
-            shown = name if _VARIABLE.fullmatch(name) else "…"
             raise ValidationError(
-                f"`chat_template_kwargs.{shown}` is not a variable that a request may set",
+                f"`chat_template_kwargs` may not set {name[:_MAX_NAME_CHARS]!r}",
                 parameter="chat_template_kwargs",
                 remedy="what the server sets by itself has fields of its own in a request",
             )

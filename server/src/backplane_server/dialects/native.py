@@ -121,8 +121,8 @@ def _top_logprobs(asked: GenerateParameters, *, is_shown: bool) -> int | None:
 
 
 def _sampling(asked: GenerateParameters, settings: ServerLaunch) -> SamplingParams:
-    warps = asked.temperature not in {None, 1.0} or any(
-        value is not None for value in (asked.top_k, asked.top_p, asked.typical_p)
+    warps = asked.top_k is not None or any(
+        value not in {None, 1.0} for value in (asked.temperature, asked.top_p, asked.typical_p)
     )
     samples = asked.do_sample or warps or num_sequences(asked) > 1
     watermark = Watermark(gamma=settings.watermark_gamma, delta=settings.watermark_delta)

@@ -148,7 +148,8 @@ _RANGES: Final = (
         lambda value: -_MOST_PENALTY <= value <= _MOST_PENALTY,
         f"at least {-_MOST_PENALTY} and at most {_MOST_PENALTY}",
     ),
-    _Range("top_p", lambda value: 0 < value < 1, "more than 0 and less than 1"),
+    # TGI refuses 1, which is off.
+    _Range("top_p", lambda value: 0 < value <= 1, "more than 0 and at most 1"),
     _Range("typical_p", lambda value: 0 < value < 1, "more than 0 and less than 1"),
     _Range("top_k", lambda value: value > 0, "more than 0"),
     _Range("max_new_tokens", lambda value: value > 0, "more than 0"),

@@ -1,14 +1,21 @@
 """TGI's native JSON: field names, order and defaults are the contract's (docs/server.md)."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 # The types alone, as TGI's: what a value may be is looked at in order, in `native_checks`.
 U32 = Annotated[int, Meta(ge=0, le=2**32 - 1)]
-I32 = Annotated[int, Meta(ge=-(2**31), le=2**31 - 1)]
 U64 = Annotated[int, Meta(ge=0)]  # below 2**64, which a bound here cannot say
+# Told in the schema, and no more.
+_ABOVE_0: Final[dict[str, Any]] = {"exclusiveMinimum": 0}
+Positive = Annotated[float, Meta(extra_json_schema=_ABOVE_0)]
+Penalty = Annotated[float, Meta(extra_json_schema={"minimum": -2, "maximum": 2})]
+Share = Annotated[float, Meta(extra_json_schema={**_ABOVE_0, "maximum": 1})]
+PartialShare = Annotated[float, Meta(extra_json_schema={**_ABOVE_0, "exclusiveMaximum": 1})]
+TopK = Annotated[int, Meta(le=2**31 - 1, extra_json_schema={"minimum": 1})]
+Count = Annotated[int, Meta(le=2**32 - 1, extra_json_schema={"minimum": 1})]
 TokenId = Annotated[int, Meta(ge=0, le=2**31 - 1)]
 
 FinishReason = Literal["length", "eos_token", "stop_sequence"]
@@ -25,17 +32,17 @@ class GenerateParameters(msgspec.Struct, kw_only=True, frozen=True):
     """How to generate. Everything may be left out or null."""
 
     best_of: U32 | None = None
-    temperature: float | None = None
-    repetition_penalty: float | None = None
-    frequency_penalty: float | None = None
-    top_k: I32 | None = None
-    top_p: float | None = None
-    typical_p: float | None = None
+    temperature: Positive | None = None
+    repetition_penalty: Positive | None = None
+    frequency_penalty: Penalty | None = None
+    top_k: TopK | None = None
+    top_p: Share | None = None
+    typical_p: PartialShare | None = None
     do_sample: bool | None = None
-    max_new_tokens: U32 | None = None
+    max_new_tokens: Count | None = None
     return_full_text: bool | None = None
     stop: str | list[str] | None = None
-    truncate: U32 | None = None
+    truncate: Count | None = None
     watermark: bool | None = None
     details: bool | None = None
     decoder_input_details: bool | None = None
