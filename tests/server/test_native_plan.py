@@ -33,6 +33,7 @@ def planned(parameters=None, *, stream=False, compat=False, tag="text-generation
         ({"temperature": 0.5}, SamplingParams(temperature=0.5)),
         ({"top_k": 5}, SamplingParams(top_k=5)),
         ({"top_p": 0.5}, SamplingParams(top_p=0.5)),
+        ({"top_p": 1.0}, GREEDY),
         ({"typical_p": 0.5}, SamplingParams(typical_p=0.5)),
         ({"repetition_penalty": 1.2}, SamplingParams(temperature=0.0, repetition_penalty=1.2)),
         ({"frequency_penalty": -2}, SamplingParams(temperature=0.0, frequency_penalty=-2.0)),
