@@ -31,14 +31,18 @@ class TestAlphabet(BackendConformance):
     golden = (((*b"abc",), (*b"defgh",)), ((*b"x",), (*b"yz", END)))
     allowed_skips = frozenset(
         {
+            "test_a_broken_grammar_fails_alone",
             "test_adapters_do_not_mix",
             "test_cancelling_one_choice_leaves_the_others",
             "test_choices_share_a_prompt_and_differ_in_seed",
             "test_grammars_are_obeyed",
+            "test_grammars_leave_their_neighbours_alone",
             "test_known_prefix_is_not_computed_again",
-            "test_penalties_see_prompt_and_output",
+            "test_penalties_count_what_they_should",
             "test_prefixes_do_not_cross_salts",
+            "test_prompt_logprobs_are_those_of_the_output",
             "test_prompt_logprobs_cover_the_prompt",
+            "test_watermark_prefers_green_tokens",
         }
     )
 
