@@ -5,11 +5,13 @@ sequence finds in its own. A wrong table, a stale trim or a missing share gives 
 """
 
 import dataclasses
+import itertools
 from abc import abstractmethod
 
 from backplane_core.batching.executor import (
     Executor,
     ExecutorTraits,
+    PromptScores,
     SampledTokens,
     ScheduledBatch,
     ScheduledSequence,
@@ -21,6 +23,8 @@ from backplane_core.sampling import mix64
 
 EOS_TOKEN_ID = 0
 VOCABULARY_SIZE = 96
+# Printable ASCII, for grammars.
+TOKENS = [b"<end>", *(bytes([byte]) for byte in range(32, 127))]
 
 
 class ContractError(AssertionError):
@@ -48,6 +52,21 @@ def next_token(key_values: list[int], seed: int, *, may_end: bool) -> int:
     if may_end:
         return mixed % VOCABULARY_SIZE
     return 1 + mixed % (VOCABULARY_SIZE - 1)
+
+
+def score(cells: list[int], token_id: int) -> float:
+    """The logprob of a prompt token after these cells: it mixes them all, as a model does."""
+    return -1 - next_token([*cells, token_id], 1, may_end=True) / 1000
+
+
+def lone_scores(prompt: list[int], adapter: str | None = None) -> list[float | None]:
+    """A prompt's logprobs as they must be, computed without a cache."""
+    cells: list[int] = []
+    scores: list[float | None] = [None]
+    for token_id, following in itertools.pairwise(prompt):
+        cells.append(key_value(cells[-1] if cells else 0, token_id, adapter))
+        scores.append(score(cells, following))
+    return scores
 
 
 def lone_output(sequence: Sequence, num_tokens: int) -> list[int]:
@@ -113,7 +132,9 @@ class FakeExecutor(Executor):
         if not self._has_room(batch):
             raise OutOfMemoryError("the fake device is full")
         self.batches.append(batch)
-        return StepResult([self._compute(scheduled) for scheduled in batch.sequences])
+        scores: dict[int, PromptScores] = {}
+        results = [self._compute(scheduled, scores) for scheduled in batch.sequences]
+        return StepResult(results, prompt_scores=scores)
 
     def release(self, seq_id: int) -> None:
         """Void the sampler; layouts free their cells, too."""
@@ -151,6 +172,9 @@ class FakeExecutor(Executor):
             raise ContractError(f"adapters {adapters} in one batch")
         if set(batch.adapters) != adapters - {None}:
             raise ContractError(f"adapters {adapters} announced as {batch.adapters}")
+        num_scored = sum(len(one.scored_positions) for one in batch.sequences)
+        if num_scored > traits.max_scored_tokens:
+            raise ContractError(f"{num_scored} tokens to score of {traits.max_scored_tokens}")
         kinds = [is_decode(scheduled) for scheduled in batch.sequences]
         if kinds != sorted(kinds, reverse=True):
             raise ContractError("prefill chunks before decodes")
@@ -168,13 +192,22 @@ class FakeExecutor(Executor):
             raise ContractError("the tokens to compute are not the sequence's")
         if scheduled.sample != (end == len(sequence.token_ids)):
             raise ContractError("sampling must follow the last known token, and only that")
+        if sequence.guide is not None and scheduled.num_draft_tokens:
+            raise ContractError("drafts are asked for under a grammar")
+        if scheduled.scored_positions and not (
+            scheduled.start <= scheduled.scored_positions.start
+            and scheduled.scored_positions.stop <= min(end, sequence.num_prompt_tokens - 1)
+        ):
+            raise ContractError(f"scores of {scheduled.scored_positions} from a chunk before {end}")
         if end + scheduled.num_draft_tokens > self._traits.slot_tokens:
             raise ContractError("a sequence is longer than it may be")
         sampler = self._samplers.setdefault(scheduled.seq_id, _Sampler(sequence))
         if sampler.sequence is not sequence:
             raise ContractError(f"sequence id {scheduled.seq_id} changed hands unreleased")
 
-    def _compute(self, scheduled: ScheduledSequence) -> SampledTokens | BackplaneError | None:
+    def _compute(
+        self, scheduled: ScheduledSequence, scores: dict[int, PromptScores]
+    ) -> SampledTokens | BackplaneError | None:
         sequence = scheduled.sequence
         error = self.failing.pop(sequence.request.request_id, None)
         if error is not None:
@@ -182,8 +215,12 @@ class FakeExecutor(Executor):
         cells = self._read(scheduled, scheduled.start)
         for offset, token_id in enumerate(scheduled.token_ids):
             self._append(scheduled, cells, scheduled.start + offset, token_id)
+        if scheduled.scored_positions:
+            scores[scheduled.seq_id] = _scores(scheduled, cells)
         if not scheduled.sample:
             return None
+        if sequence.guide is not None:
+            return _guided(scheduled, cells)
         output: list[int] = []
         num_wanted = 1 + self._num_accepted(scheduled, cells)
         while True:
@@ -222,6 +259,28 @@ class FakeExecutor(Executor):
             self._write(scheduled, kept + offset, -1)
         if scheduled.num_draft_tokens:
             self._drop(scheduled, kept)
+
+
+def _scores(scheduled: ScheduledSequence, cells: list[int]) -> PromptScores:
+    pairs = zip(scheduled.scored_positions, scheduled.scored_token_ids, strict=True)
+    logprobs = [score(cells[: position + 1], token_id) for position, token_id in pairs]
+    wants_top = bool(scheduled.sequence.request.prompt_logprobs)
+    tops = [[(position, -0.5)] for position in scheduled.scored_positions]
+    return PromptScores(logprobs, tops if wants_top else None)
+
+
+def _guided(scheduled: ScheduledSequence, cells: list[int]) -> SampledTokens | BackplaneError:
+    """A token that the grammar allows, by a hash of the cells."""
+    sequence = scheduled.sequence
+    try:
+        mask = sequence.guide.allowed()
+    except BackplaneError as error:
+        return error
+    allowed = [one for one in range(VOCABULARY_SIZE) if mask[one // 8] >> one % 8 & 1]
+    number = sequence.seed
+    for value in cells:
+        number = mix64(number ^ value)
+    return SampledTokens([allowed[number % len(allowed)]])
 
 
 def is_decode(scheduled: ScheduledSequence) -> bool:

@@ -11,6 +11,7 @@ from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.errors import ErrorInfo
 from backplane_core.messages import (
     ModelInfo,
+    PromptLogprobs,
     RunnerInfo,
     RunnerStats,
     SequenceDelta,
@@ -22,7 +23,7 @@ from backplane_core.messages import (
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
-from tests.core.batching.fake_executor import EOS_TOKEN_ID, VOCABULARY_SIZE, lone_output
+from tests.core.batching.fake_executor import EOS_TOKEN_ID, TOKENS, lone_output
 from tests.core.batching.fake_layouts import FakeCellExecutor, create_fake_executor
 
 
@@ -63,7 +64,13 @@ class Engine:
     """Submits, steps, collects, and checks the integrity after each step."""
 
     def __init__(
-        self, traits: ExecutorTraits, *, max_running=None, eos=(EOS_TOKEN_ID,), **settings
+        self,
+        traits: ExecutorTraits,
+        *,
+        max_running=None,
+        eos=(EOS_TOKEN_ID,),
+        guidance=None,
+        **settings,
     ):
         self.eos = eos
         self.traits = traits
@@ -71,6 +78,7 @@ class Engine:
         self.clock = Clock()
         self.answers: dict[tuple[str, int], Answer] = {}
         self.errors: dict[str, ErrorInfo] = {}
+        self.reports: dict[str, list[PromptLogprobs]] = {}
         self.requests: dict[str, Submit] = {}
         self.num_polls = 0
         self.absent: Counter[Sequence] = Counter()
@@ -87,16 +95,14 @@ class Engine:
             model=ModelInfo(model_id="fake", backend="fake", backend_version="1", device="none"),
             limits=limits,
             capabilities=Capabilities(multiple_sequences=True, prefix_cache=True),
-            vocabulary=Vocabulary(
-                tokens=[b"%d" % index for index in range(VOCABULARY_SIZE)],
-                eos_token_ids=eos,
-            ),
+            vocabulary=Vocabulary(tokens=TOKENS, eos_token_ids=eos, special_token_ids=eos),
             tokenizer=RemoteTokenizer(),
         )
         self.runner = BatchingRunner(
             self.executor,
             info,
             settings=SchedulerSettings(**settings),
+            guidance=guidance,
             clock=self.clock,
             wall_clock=self.clock,
         )
@@ -134,6 +140,10 @@ class Engine:
             if decoding and not output.failures and self.stats.num_preemptions == num_preempted:
                 chunks = [one for one in batch.sequences if one.sequence not in decoding]
                 assert sum(len(one.token_ids) for one in chunks) <= self.max_prefill_chunk
+        for report in output.prompt_logprobs:
+            told = [one for key, one in self.answers.items() if key[0] == report.request_id]
+            assert not any(one.token_ids for one in told), "told too late"
+            self.reports.setdefault(report.request_id, []).append(report)
         for delta in output.deltas:
             self._collect(delta)
         for failed in output.failures:

@@ -11,6 +11,7 @@ from llguidance import LLMatcher, LLParserLimits, LLTokenizer
 
 from backplane_core.errors import ValidationError
 from backplane_core.guidance.limits import GuidanceLimits
+from backplane_core.guidance.trouble import trouble_of
 from backplane_core.messages import Grammar
 
 # Which tokens spell a text is the model's to say, also where the grammar knows the text. It
@@ -58,10 +59,9 @@ def check_first_mask(grammar: Grammar, matcher: LLMatcher, *, parameter: str = "
     """
     matcher.compute_bitmask()
     if matcher.is_error():
-        too_complex = matcher.stop_reason() in {"ParserTooComplex", "LexerTooComplex"}
-        why = "it is too complex" if too_complex else "no text matches it"
         raise ValidationError(
-            f"the {_NAMES[grammar.kind]} cannot be used: {why}", parameter=parameter
+            f"the {_NAMES[grammar.kind]} cannot be used: {trouble_of(matcher)}",
+            parameter=parameter,
         )
 
 

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 
 from backplane_core.errors import BackplaneError, GenerationError
 from backplane_core.guidance.limits import GuidanceLimits
+from backplane_core.guidance.trouble import trouble_of
 from backplane_core.sampling import StoppingParams
 
 if TYPE_CHECKING:
     from llguidance import LLMatcher
 
 _log = logging.getLogger(__name__)
-
-_TOO_COMPLEX = frozenset({"ParserTooComplex", "LexerTooComplex"})
 
 
 class SequenceGuide:
@@ -182,8 +181,7 @@ class SequenceGuide:
 
 def _error_of(matcher: "LLMatcher") -> GenerationError:
     _log.warning("a grammar could not be followed: %s", matcher.get_error())
-    if matcher.stop_reason() in _TOO_COMPLEX:
-        return GenerationError(
-            "the grammar became too complex to be followed", remedy="use a simpler grammar"
-        )
-    return GenerationError("a token was sampled that the grammar does not allow")
+    return GenerationError(
+        f"the grammar could not be followed: {trouble_of(matcher)}",
+        remedy="use a simpler grammar",
+    )
