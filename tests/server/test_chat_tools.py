@@ -47,6 +47,12 @@ def hermes(stack_module):
         yield running
 
 
+@pytest.fixture(scope="module")
+def thoughtless(stack_module):
+    with stack_module.Stack(chat_template=TEMPLATE, tool_call_parser="hermes") as running:
+        yield running
+
+
 def ask(stack, text, **fields):
     messages = text if isinstance(text, list) else [{"role": "user", "content": text}]
     response = stack.post(PATH, {"messages": messages, "temperature": 0, **fields})
@@ -244,6 +250,39 @@ def test_without_tools_markup_is_text_and_the_template_sees_none(hermes, fields)
     assert choice["finish_reason"] == "stop"
     with_tools = ask(hermes, TEXTS["call"], tools=TOOLS)
     assert with_tools["usage"]["prompt_tokens"] > answer["usage"]["prompt_tokens"] + 100
+
+
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        ({"tool_choice": "required"}, {"weather", "time"}),
+        ({"tool_choice": {"type": "function", "function": {"name": "time"}}}, {"time"}),
+        ({"tool_choice": "time"}, {"time"}),
+    ],
+)
+def test_a_call_is_enforced(thoughtless, fields, names):
+    # The echo wants to say something else; the grammar leaves it no choice.
+    fields = {"tools": TOOLS, "max_tokens": 300, "parallel_tool_calls": False, **fields}
+    answer = ask(thoughtless, '"Oslo"}}', **fields)
+    [choice] = answer["choices"]
+    assert choice["finish_reason"] == "tool_calls", choice
+    assert choice["message"]["content"] is None
+    [made] = choice["message"]["tool_calls"]
+    assert made["function"]["name"] in names
+    assert isinstance(json.loads(made["function"]["arguments"]), dict)
+    [part], _ = joined(thoughtless, '"Oslo"}}', **fields)
+    assert without_ids(part["message"]) == without_ids(choice["message"])
+
+
+def test_before_an_enforced_call_there_may_be_thoughts(hermes):
+    text = "<think>who?</think>" + call("time")
+    [choice] = ask(hermes, text, tools=TOOLS, tool_choice="required")["choices"]
+    assert choice["message"]["reasoning_content"] == "who?"
+    assert choice["message"]["tool_calls"][0]["function"]["name"] == "time"
+    text = '<think>who?</think>{"a":1}'
+    [choice] = ask(hermes, text, response_format={"type": "json_object"})["choices"]
+    assert choice["message"]["reasoning_content"] == "who?"
+    assert json.loads(choice["message"]["content"]) == {"a": 1}
 
 
 def test_thoughts_are_told_apart_and_counted(hermes):
