@@ -81,10 +81,14 @@ class BodyReader(Generic[BodyT]):
             ValidationError: an unknown field that is refused.
         """
         try:
-            value = self._decoder.decode(data)
+            if not data.isascii():
+                data.decode()  # what is skipped would not be looked at
+            try:
+                value = self._decoder.decode(data)
+            except msgspec.ValidationError as error:
+                msgspec.json.decode(data)  # a wrong shape may be told before the syntax was read
+                raise _shape_error(str(error)) from None
             return Body(value, tuple(self._unknown_fields(data)))
-        except msgspec.ValidationError as error:
-            raise _shape_error(str(error)) from None
         except msgspec.DecodeError as error:
             raise MalformedJsonError(f"the body is not valid JSON: {_lower_first(error)}") from None
         except UnicodeDecodeError:
