@@ -174,13 +174,13 @@ def test_a_broken_format_is_refused_before_the_first_byte(client, form, stream):
     assert refused.value.param.startswith("response_format")
 
 
-def test_a_format_beside_tools_leaves_the_tools_their_say(demo):
-    """TGI refuses the pair; here a call that is required goes before the format."""
+def test_a_format_beside_tools_is_refused_unless_none_may_be_called(demo):
+    """As in TGI, which also refuses it beside an empty list of tools."""
     tool = {"type": "function", "function": {"name": "ping"}}
-    body = {**GREEDY, "messages": user("hello"), "response_format": {"type": "json_object"}}
-    response = post(demo, CHAT, {**body, "tools": [tool], "tool_choice": "required"})
-    assert response.status_code in {200, 422}
-    if response.status_code == 200:
-        assert response.json()["choices"][0]["finish_reason"] == "tool_calls"
-    else:
-        assert "response_format" in response.json()["error"]["message"]
+    body = {**GREEDY, "messages": user(QUESTION), "response_format": {"type": "json_object"}}
+    response = post(demo, CHAT, {**body, "tools": [tool]})
+    assert response.status_code == 422
+    assert response.json()["error"]["param"] == "response_format"
+    for harmless in ({"tools": []}, {"tools": [tool], "tool_choice": "none"}):
+        text = answered(demo, CHAT, {**body, **harmless})["choices"][0]["message"]["content"]
+        assert isinstance(json.loads(text), dict)

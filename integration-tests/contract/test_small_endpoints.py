@@ -73,10 +73,8 @@ def test_tokenize_counts_bytes_and_adds_special_tokens(echo):
 def test_tokenize_and_detokenize_are_each_others_inverse(demo):
     text = "What is Backplane? Grüße, 12 + 3."
     tokens = answered(demo, "/tokenize", {"inputs": text})
-    spelled = "".join(
-        text.encode()[token["start"] : token["stop"]].decode("utf-8", "ignore") for token in tokens
-    )
-    assert spelled == text or len(spelled) >= len(text) - 2
+    spelled = b"".join(text.encode()[token["start"] : token["stop"]] for token in tokens)
+    assert spelled.decode() == text
     ids = [token["id"] for token in tokens]
     assert answered(demo, "/detokenize", {"tokens": ids})["prompt"].strip() == text
 
@@ -117,11 +115,12 @@ def test_the_images_label_is_told():
         assert model["id"] == "mine"
 
 
-def test_what_counts_no_tokens_counts_as_a_request_all_the_same(echo):
+def test_what_generates_nothing_is_a_request_all_the_same(echo):
     before = echo.metric("tgi_request_count")
     answered(echo, "/chat_tokenize", {"messages": user("hi")})
     answered(echo, "/tokenize", {"inputs": "hi"})
-    assert echo.metric("tgi_request_count") - before in {1, 2}
+    answered(echo, "/detokenize", {"tokens": [104]})
+    assert echo.metric("tgi_request_count") - before == 3
 
 
 @pytest.mark.parametrize("path", ["/health", "/ping", "/", "/health/live", "/health/ready"])

@@ -12,7 +12,6 @@ from text_generation.errors import (
     GenerationError,
     NotFoundError,
     OverloadedError,
-    UnknownError,
     ValidationError,
 )
 from text_generation.types import Grammar, GrammarType, Message, Tool
@@ -177,7 +176,7 @@ async def test_no_room_is_an_overloaded_error(narrow):
 
 
 def test_no_such_route_is_a_not_found_error(echo):
-    with pytest.raises((NotFoundError, UnknownError)):
+    with pytest.raises(NotFoundError):
         Client(echo.url + "/nowhere").generate(PROMPT)
 
 
