@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 -- a plugin may be a lone module
 """A family of tool calls in one module: <function=get_weather>{"city": "Oslo"}</function>.
 
 Llama 3.1 writes calls to functions of one's own like this where its prompt says so.

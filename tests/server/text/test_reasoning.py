@@ -55,7 +55,7 @@ FRAGMENTS = st.sampled_from(
 )
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(
     pieces=st.lists(FRAGMENTS | st.text(max_size=3), max_size=20),
     family=st.sampled_from(FAMILIES),

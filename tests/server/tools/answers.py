@@ -1,5 +1,6 @@
 """Answers as models of each family write them, with what they come to; and reading in pieces."""
 
+import json
 from typing import NamedTuple
 
 from backplane_core.tool_parsers import ToolFunction
@@ -34,6 +35,14 @@ CALL = '{"name": "get_weather", "arguments": {"city": "Oslo"}}'
 LLAMA = '{"name": "get_weather", "parameters": {"city": "Oslo"}}'
 WEATHER = ("get_weather", OSLO)
 NOW = ("now", "{}")
+ESCAPES = '{"source": "a\\n\\"\\u00e9\\ud83d\\ude00 é"}'
+LITERALS = (
+    '{"a": true, "b": [false, null], "c": {"x": -1.5e3}, "d": [1, [2]], "e": true, "f": null}'
+)
+STRINGS = (
+    '{"a": "say \\"hi\\"", "b": "it\'s", '
+    '"c": "a\\n\\u0041\\u00e9\\ud83d\\ude00\\\\d\'", "d": "é\\n"}'
+)
 DEEP = "[" * 64 + "]" * 64
 LONG_NAME = "a" * 70
 
@@ -67,7 +76,7 @@ ANSWERS = {
             (WEATHER,),
         ),
         "arguments as text": Answer(
-            '<tool_call>{"name": "get_weather", "arguments": "{\\"city\\": \\"Oslo\\"}"}</tool_call>',
+            f'<tool_call>{{"name": "get_weather", "arguments": {json.dumps(OSLO)}}}</tool_call>',
             "",
             (WEATHER,),
         ),
@@ -95,10 +104,9 @@ ANSWERS = {
             (("now", '{ "a":1,\n"b" : [ ] }'),),
         ),
         "escapes are kept": Answer(
-            '<tool_call>{"name": "run-code", "arguments": {"source": "a\\n\\"\\u00e9\\ud83d\\ude00 é"}}'
-            "</tool_call>",
+            f'<tool_call>{{"name": "run-code", "arguments": {ESCAPES}}}</tool_call>',
             "",
-            (("run-code", '{"source": "a\\n\\"\\u00e9\\ud83d\\ude00 é"}'),),
+            (("run-code", ESCAPES),),
         ),
         "raw line breaks are escaped": Answer(
             '<tool_call>{"name": "run-code", "arguments": {"source": "a\n\tb"}}</tool_call>',
@@ -231,24 +239,12 @@ ANSWERS = {
         "literals": Answer(
             "[now(a=True, b=[False, None], c={'x': -1.5e3, }, d=(1, (2,)), e=true, f=null)]",
             "",
-            (
-                (
-                    "now",
-                    '{"a": true, "b": [false, null], "c": {"x": -1.5e3}, "d": [1, [2]], '
-                    '"e": true, "f": null}',
-                ),
-            ),
+            (("now", LITERALS),),
         ),
         "strings": Answer(
             """[now(a='say "hi"', b="it's", c="a\\n\\x41\\u00e9\\U0001f600\\d\\'", d='é\n')]""",
             "",
-            (
-                (
-                    "now",
-                    '{"a": "say \\"hi\\"", "b": "it\'s", '
-                    '"c": "a\\n\\u0041\\u00e9\\ud83d\\ude00\\\\d\'", "d": "é\\n"}',
-                ),
-            ),
+            (("now", STRINGS),),
         ),
         "hyphens": Answer('[run-code(source="x")]', "", (("run-code", '{"source": "x"}'),)),
         "words after": Answer("[now()] There.", "There.", (NOW,)),

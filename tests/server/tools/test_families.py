@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from tests.server.tools.answers import ANSWERS, CASES, FUNCTIONS, PARSERS, parsed
 
-MAX_THREE = 80  # characters of an answer that is cut in three at every two places
+MAX_THREE = 64  # characters of an answer that is cut in three at every two places
 
 
 @pytest.mark.parametrize(("family", "case"), CASES)
@@ -43,8 +43,8 @@ FRAGMENTS = [
     "[TOOL_", "<|python_tag|>", "<|python_start|>", "<|python_end|>", "<|python_", "```json", "```",
     "get_weather", "now", "run-code", "rm", '"name"', '"arguments"', '"parameters"', '"city"',
     '{"name": "now", "arguments": {', '{"name": "get_weather", "parameters": {"city": "', "now(a=",
-    "[now(", "{", "}", "[", "]", "(", ")", ":", ",", ";", "=", '"', "'", "\\", "\\u00e", "\\x4", "1",
-    "-", ".5", "e", "true", "None", "null", " ", "\n", "\x00", "é", "😀", "words",
+    "[now(", "{", "}", "[", "]", "(", ")", ":", ",", ";", "=", '"', "'", "\\", "\\u00e", "\\x4",
+    "1", "-", ".5", "e", "true", "None", "null", " ", "\n", "\x00", "é", "😀", "words",
 ]  # fmt: skip
 GARBAGE = st.lists(st.sampled_from(FRAGMENTS) | st.text(max_size=4), max_size=30).map("".join)
 
@@ -55,7 +55,7 @@ def cut(draw, text):
 
 
 @pytest.mark.parametrize("family", PARSERS)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(data=st.data())
 def test_garbage_never_raises_and_cuts_never_matter(family, data):
     text = data.draw(GARBAGE)
@@ -72,7 +72,7 @@ def test_garbage_never_raises_and_cuts_never_matter(family, data):
 
 
 @pytest.mark.parametrize("family", PARSERS)
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(text=st.text(alphabet=st.characters(exclude_characters="<[{`"), max_size=60))
 def test_text_without_calls_is_content_whole(family, text):
     assert parsed(family, [text]) == (text, ())
@@ -109,7 +109,7 @@ WRITERS = {
 
 
 @pytest.mark.parametrize("family", WRITERS)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_what_a_family_writes_is_read_back(family, data):
     calls = data.draw(

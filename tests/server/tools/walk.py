@@ -1,5 +1,7 @@
 """Answers that a grammar allows, drawn at random byte by byte from llguidance's own masks."""
 
+from random import Random
+
 from backplane_core.guidance.compiling import compile_grammar
 from backplane_core.guidance.limits import GuidanceLimits
 from backplane_core.guidance.tokenizing import make_tokenizer
@@ -26,8 +28,9 @@ def matcher_of(grammar):
     return compile_grammar(grammar, TOKENIZER, GuidanceLimits())
 
 
-def walk(grammar, random):
+def walk(grammar, seed):
     """One text that the grammar allows; None where it has no end in `MAX_STEPS`."""
+    random = Random(seed)  # noqa: S311 -- drawn, not secret
     matcher = matcher_of(grammar)
     text = bytearray()
     for _ in range(MAX_STEPS):
