@@ -38,9 +38,8 @@ class ChatController(Controller):
             prompt = await conversation.prompt(model)
             asked = chat.plan(body, conversation, prompt, model, settings)
             generation = await current.start(asked.generation)
-            head = ReplyHead.make(
-                "chatcmpl", asked.generation.adapter or model.name, strict=settings.tgi_strict
-            )
+            name = asked.generation.adapter or model.name
+            head = ReplyHead.make("chatcmpl", name, settings)
             if body.stream:
                 return current.stream(ChatStream(head, asked, generation, body.stream_options))
             tokens = await run_to_end([generation], keep_tokens=asked.needs_tokens)

@@ -45,9 +45,8 @@ class CompletionsController(Controller):
                 if asked.echo
                 else []
             )
-            head = ReplyHead.make(
-                "cmpl", asked.requests[0].adapter or model.name, strict=settings.tgi_strict
-            )
+            name = asked.requests[0].adapter or model.name
+            head = ReplyHead.make("cmpl", name, settings)
             if body.stream:
                 stream = CompletionStream(head, asked, generations, echoes, body.stream_options)
                 return current.stream(stream)

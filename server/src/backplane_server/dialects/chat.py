@@ -17,7 +17,6 @@ from backplane_server.dialects.chat_types import (
 )
 from backplane_server.dialects.constraints import CLIENT_GRAMMARS, constraint_of
 from backplane_server.dialects.openai import (
-    FINGERPRINT,
     FINISH,
     STRICT_FINISH,
     FinishReason,
@@ -158,7 +157,7 @@ def completion(
         id=head.id,
         created=head.created,
         model=head.model,
-        system_fingerprint=FINGERPRINT,
+        system_fingerprint=head.system_fingerprint,
         choices=choices,
         usage=usage_of([generation], num_reasoning=num_reasoning),
     )

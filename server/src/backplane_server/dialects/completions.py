@@ -14,7 +14,6 @@ from backplane_server.dialects.completions_types import (
 )
 from backplane_server.dialects.constraints import constraint_of
 from backplane_server.dialects.openai import (
-    FINGERPRINT,
     FINISH,
     STRICT_FINISH,
     generation_request,
@@ -190,7 +189,7 @@ def completion(
         id=head.id,
         created=head.created,
         model=head.model,
-        system_fingerprint=FINGERPRINT,
+        system_fingerprint=head.system_fingerprint,
         choices=[
             _choice(
                 head,

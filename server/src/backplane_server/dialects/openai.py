@@ -7,7 +7,6 @@ import msgspec
 from backplane_core.errors import ValidationError
 from backplane_core.messages import Grammar
 from backplane_core.sampling import SamplingParams
-from backplane_core.version import __version__
 
 from backplane_server.dialects.openai_types import (
     Alternative,
@@ -28,7 +27,6 @@ FinishReason = Literal[
     "stop", "length", "tool_calls", "function_call", "stop_sequence", "eos_token"
 ]
 
-FINGERPRINT: Final = f"{__version__}-native"
 FINISH: Final[dict[Finish, FinishReason]] = {
     Finish.LENGTH: "length",
     Finish.EOS: "stop",

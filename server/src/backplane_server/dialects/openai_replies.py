@@ -6,8 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
+from backplane_core.control import ServerLaunch
+from backplane_core.version import __version__
 
-from backplane_server.dialects.openai import FINGERPRINT, json_text, usage_of
+from backplane_server.dialects.openai import json_text, usage_of
 from backplane_server.dialects.openai_types import StreamOptions, Usage
 from backplane_server.services.generation import Generation
 from backplane_server.text.choice_decoder import TokenOut
@@ -25,13 +27,20 @@ class ReplyHead:
     id: str
     created: int
     model: str
+    system_fingerprint: str
     strict: bool = False
 
     @classmethod
-    def make(cls, prefix: str, model: str, *, strict: bool) -> "ReplyHead":
-        """A fresh id and the time now."""
-        made = "" if strict else f"{prefix}-{secrets.token_hex(12)}"
-        return cls(made, int(time.time()), model, strict)
+    def make(cls, prefix: str, model: str, settings: ServerLaunch) -> "ReplyHead":
+        """A fresh id and the time now; the fingerprint is TGI's: version and image."""
+        strict = settings.tgi_strict
+        return cls(
+            id="" if strict else f"{prefix}-{secrets.token_hex(12)}",
+            created=int(time.time()),
+            model=model,
+            system_fingerprint=f"{__version__}-{settings.docker_label or 'native'}",
+            strict=strict,
+        )
 
 
 async def run_to_end(generations: Sequence[Generation], *, keep_tokens: bool) -> TokensByChoice:
@@ -76,7 +85,7 @@ class ReplyStream:
             + b',"created":%d,"model":' % head.created
             + json_text(head.model)
             + b',"system_fingerprint":'
-            + json_text(FINGERPRINT)
+            + json_text(head.system_fingerprint)
             + b',"choices":['
         )
 
