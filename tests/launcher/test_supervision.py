@@ -181,6 +181,15 @@ def test_a_server_that_never_comes_up_is_given_up(tmp_path):
     assert "Error: server-0 could not start, 3 times: exited with status 1" in launched.output
 
 
+@pytest.mark.parametrize("logs", [(), ("--json-output",)])
+def test_a_server_that_a_person_must_see_to_is_not_started_again(tmp_path, logs):
+    with Launched(tmp_path, *ECHO, *logs, environ={"FAKE_SERVER_FAILS": "3"}) as launched:
+        assert launched.wait() == 1
+        gone(launched)
+    assert launched.lines[-1] == "Error: no template: here (write one)"
+    assert "starting it again" not in launched.output
+
+
 def test_a_worker_that_the_server_cannot_use_ends_the_launcher(tmp_path):
     environ = {"FAKE_SERVER_CANNOT_USE_IT": "unhealthy: its tokenizer is torn"}
     with Launched(tmp_path, *ECHO, environ=environ) as launched:

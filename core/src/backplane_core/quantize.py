@@ -4,7 +4,6 @@ It runs in the backend's own interpreter. The order comes on standard input; pro
 outcome go to standard output, one marked line each, as engines print what they like in between.
 """
 
-import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -109,26 +108,16 @@ def _follow(child: subprocess.Popen[bytes], order: Order, progress: ProgressSink
 
 
 def carry_out(order: Order, progress: ProgressSink, registry: Registry | None = None) -> None:
-    """Carry out the order in this interpreter; the target appears whole or not at all.
+    """Carry out the order in this interpreter.
 
     Raises:
-        BackplaneError: what stands in the way.
+        BackplaneError: what stands in the way; the target is there already, for one.
     """
     target = Path(order.target)
     if target.exists():
         raise BackendError(f"{target} exists already", remedy="remove it, or name another file")
-    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     backend = (registry or discover()).create(order.backend)
-    try:
-        backend.quantize(order.source, partial, order.quantization, progress)
-        partial.rename(target)
-    except OSError as error:
-        raise BackendError(
-            f"{target} cannot be written: {error.strerror or error}",
-            remedy="check that its folder exists, can be written and has room",
-        ) from error
-    finally:
-        partial.unlink(missing_ok=True)
+    backend.quantize(order.source, target, order.quantization, progress)
 
 
 def main(stdin: TextIO, stdout: TextIO) -> None:

@@ -1,4 +1,4 @@
-"""`--env`: what this runs on, as one entry of the log, for whoever must reproduce a fault."""
+"""`--env`: what this runs on, in the log, for whoever must reproduce a fault."""
 
 import logging
 import platform
@@ -53,7 +53,8 @@ def log_environment(catalogue: Catalogue, environ: Mapping[str, str]) -> None:
     for command in _TOOLS:
         if shutil.which(command[0]) is not None:
             lines += [f"{command[0]}:", _said_by(command, child_environment(environ))]
-    _log.info("%s", "\n".join(lines))
+    for line in "\n".join(lines).splitlines():
+        _log.info("%s", line)
 
 
 def _version(distribution: str) -> str:

@@ -5,12 +5,20 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import msgspec
 from backplane_core.control import FromChild, ServerLaunch, ServerUp
+from backplane_core.errors import SetupError
 
 from backplane_launcher.launch_documents import server_document
-from backplane_launcher.slot import House, Slot
+from backplane_launcher.slot import SETUP_STATUS, House, Slot
 
 _log = logging.getLogger(__name__)
+
+
+class _Line(msgspec.Struct):
+    """A line of a log in JSON."""
+
+    message: str
 
 
 class ServerSlot(Slot):
@@ -56,6 +64,18 @@ class ServerSlot(Slot):
         """The listening socket."""
         return (self._listen_fd,)
 
+    def reason(self, ending: str) -> str:
+        """Where it says that a person must see to it, in its own words."""
+        if self.child is not None and self.child.status == SETUP_STATUS:
+            return _sentence(self.child.last_line()) or ending
+        return super().reason(ending)
+
+    def give_up_if_hopeless(self, reason: str) -> None:
+        """What a person must see to is not better the second time."""
+        if not self.was_ever_up and self.child and self.child.status == SETUP_STATUS:
+            raise SetupError(reason)
+        super().give_up_if_hopeless(reason)
+
     def began(self) -> None:
         """Nothing to prepare: a server is told the workers' states when it joins."""
 
@@ -66,3 +86,12 @@ class ServerSlot(Slot):
             self._on_up()
         else:
             _log.warning("%s sent a %s, which is a worker's", self.name, type(message).__name__)
+
+
+def _sentence(line: str) -> str:
+    """What a line of a child's log says, without what stands before it."""
+    try:
+        return msgspec.json.decode(line, type=_Line).message
+    except msgspec.DecodeError:
+        head, _, message = line.partition(": ")
+        return message if f" {logging.getLevelName(logging.ERROR)} " in head else line

@@ -21,6 +21,8 @@ from backplane_launcher.settings import LaunchSettings
 _log = logging.getLogger(__name__)
 
 MAX_START_FAILURES: Final = 3
+# Workers and servers end so when a person must change something.
+SETUP_STATUS: Final = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,7 @@ class Slot(ABC):
         self.attempt = 0
         self.is_up = asyncio.Event()
         self._stopping = False
-        self._was_ever_up = False
+        self.was_ever_up = False
         self._up_since: float | None = None
         self._backoff = Backoff()
         self._document: Path | None = None
@@ -84,6 +86,18 @@ class Slot(ABC):
         """The child is gone and another follows in `pause_s` seconds."""
         _log.error("%s %s; starting it again in %g s", self.name, reason, pause_s)
 
+    def give_up_if_hopeless(self, reason: str) -> None:
+        """Raise where another start cannot help, `reason` being why the last child is gone.
+
+        Raises:
+            SetupError: it failed so often without having been up once.
+        """
+        if not self.was_ever_up and self._backoff.num_failures + 1 >= MAX_START_FAILURES:
+            raise SetupError(
+                f"{self.name} could not start, {MAX_START_FAILURES} times: {reason}",
+                remedy="its output above says more",
+            )
+
     @abstractmethod
     def began(self) -> None:
         """A child was started."""
@@ -103,7 +117,7 @@ class Slot(ABC):
                 return
             healthy_s = self._healthy_s()
             reason = self.reason(ending)
-            self._give_up_if_hopeless(reason)
+            self.give_up_if_hopeless(reason)
             self.child = None
             pause_s = self._backoff.after_failure(healthy_s)
             self.died(reason, pause_s)
@@ -111,7 +125,7 @@ class Slot(ABC):
 
     def came_up(self) -> None:
         """The child said that it serves."""
-        self._was_ever_up = True
+        self.was_ever_up = True
         self._up_since = asyncio.get_running_loop().time()
         self.is_up.set()
 
@@ -189,10 +203,3 @@ class Slot(ABC):
         if self._up_since is None:
             return 0.0
         return asyncio.get_running_loop().time() - self._up_since
-
-    def _give_up_if_hopeless(self, reason: str) -> None:
-        if not self._was_ever_up and self._backoff.num_failures + 1 >= MAX_START_FAILURES:
-            raise SetupError(
-                f"{self.name} could not start, {MAX_START_FAILURES} times: {reason}",
-                remedy="its output above says more",
-            )

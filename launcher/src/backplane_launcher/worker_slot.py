@@ -19,13 +19,10 @@ from backplane_core.control import (
 from backplane_core.errors import SetupError
 
 from backplane_launcher.launch_documents import worker_document
-from backplane_launcher.slot import House, Slot
+from backplane_launcher.slot import SETUP_STATUS, House, Slot
 from backplane_launcher.stall_watch import StallWatch
 
 _log = logging.getLogger(__name__)
-
-# core's worker ends so when a person must change something.
-SETUP_STATUS: Final = 3
 
 # While a model loads, native code may hold the interpreter for long; only a dead stop counts.
 _LOADING_STALL_S: Final = 600.0
@@ -111,13 +108,14 @@ class WorkerSlot(Slot):
         self._tell_down(f"{reason}; {again}", f"the worker {self._ending}; {again}")
 
     def _give_up_if_not_set_up(self, reason: str) -> None:
-        if not self._was_ever_up and self.child and self.child.status == SETUP_STATUS:
+        if not self.was_ever_up and self.child and self.child.status == SETUP_STATUS:
             raise SetupError(reason)
 
-    def _give_up_if_hopeless(self, reason: str) -> None:
+    def give_up_if_hopeless(self, reason: str) -> None:
+        """Tell the servers before it is given up."""
         try:
             self._give_up_if_not_set_up(reason)
-            super()._give_up_if_hopeless(reason)
+            super().give_up_if_hopeless(reason)
         except SetupError:
             summary = "the worker could not start; the launcher's output says why"
             self._tell_down(reason, summary, final=True)

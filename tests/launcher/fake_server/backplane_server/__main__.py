@@ -1,11 +1,12 @@
 """Joins, listens on the inherited socket, answers /health/ready, and writes down all it hears.
 
 Environment: FAKE_SERVER_LOG (file of JSON lines), FAKE_SERVER_DRAIN_S (how long it drains),
-FAKE_SERVER_FAILS (exit 1 at once), FAKE_SERVER_DEAF (ignores Shutdown),
+FAKE_SERVER_FAILS (its exit status, at once), FAKE_SERVER_DEAF (ignores Shutdown),
 FAKE_SERVER_CANNOT_USE_IT (why no worker is good enough).
 """
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -24,7 +25,7 @@ from backplane_core.control import (
     WorkerDown,
     WorkerUp,
 )
-from backplane_core.process import die_with_parent
+from backplane_core.process import configure_logging, die_with_parent
 from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.version import PROTOCOL
 
@@ -59,8 +60,10 @@ class Handler(BaseHTTPRequestHandler):
 def main():
     die_with_parent()
     if os.environ.get("FAKE_SERVER_FAILS"):
-        print("no template here", file=sys.stderr)
-        sys.exit(1)
+        status = int(os.environ["FAKE_SERVER_FAILS"])
+        configure_logging("info", as_json=launch.log_json, label=launch.server_id)
+        logging.getLogger("backplane_server").error("no template: here (write one)")
+        sys.exit(status)
     note(
         event="launch",
         document=msgspec.to_builtins(launch),
