@@ -54,6 +54,30 @@ def test_every_single_and_double_cut_of_one_text(keep):
             assert run(pieces, stops, keep=keep) == (expected, True)
 
 
+@given(text=LETTERS, stops=STOPS, places=st.lists(st.integers(0, 20)))
+def test_no_more_is_held_back_than_may_begin_a_stop_string(text, stops, places):
+    matcher, seen = StopMatcher(stops, keep=False), ""
+    for piece in cut(text, places):
+        seen += piece
+        step = matcher.push(piece)
+        if step.matched:
+            return
+        held = next(
+            size
+            for size in range(len(seen), -1, -1)
+            if not size or any(stop.startswith(seen[-size:]) for stop in stops)
+        )
+        assert step.num_visible == len(seen) - held
+
+
+def test_a_text_that_is_all_but_a_long_stop_string_is_held_back_and_let_go():
+    matcher = StopMatcher(("a" * 999 + "b",), keep=False)
+    assert matcher.push("a" * 5000).num_visible == 5000 - 999
+    assert matcher.push("a").num_visible == 5001 - 999
+    assert matcher.push("c").num_visible == 5002
+    assert matcher.push("a" * 999 + "b").matched
+
+
 def test_holds_back_only_what_may_be_a_stop_string():
     matcher = StopMatcher(("<end>",), keep=False)
     assert matcher.push("abc<en").num_visible == 3
