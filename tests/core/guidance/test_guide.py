@@ -1,0 +1,283 @@
+"""One sequence's guide: masks, ends, budgets, errors."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+from backplane_core.errors import GenerationError, SetupError, ValidationError
+from backplane_core.guidance.engine import GuidanceEngine
+from backplane_core.guidance.guide import SequenceGuide
+from backplane_core.guidance.kinds import supported_kinds
+from backplane_core.guidance.limits import GuidanceLimits
+from backplane_core.guidance.tokenizing import make_tokenizer
+from backplane_core.messages import Grammar
+from backplane_core.sampling import StoppingParams
+from backplane_core.vocabulary import Vocabulary
+
+from tests.core.guidance.vocabularies import byte_level, ids_of, sentencepiece
+
+VOCABULARY = byte_level()
+TOKENS = VOCABULARY.tokens
+
+
+@pytest.fixture(scope="module")
+def engine():
+    made = GuidanceEngine(VOCABULARY)
+    yield made
+    made.close()
+
+
+def regex(source):
+    return Grammar(kind="regex", source=source)
+
+
+def guide_of(engine, grammar, **stopping):
+    """A guide, once it is ready."""
+    ready = threading.Event()
+    guide = engine.guide(grammar, StoppingParams(max_new_tokens=100, **stopping), ready.set)
+    assert ready.wait(30)
+    assert guide.ready
+    return guide
+
+
+def texts_of(guide):
+    return {TOKENS[token_id] for token_id in ids_of(guide.allowed())}
+
+
+def test_a_mask_has_a_bit_per_token_in_whole_words(engine):
+    mask = guide_of(engine, regex("abc")).allowed()
+    assert len(mask) == 4 * -(-len(TOKENS) // 32)
+    assert all(token_id < len(TOKENS) for token_id in ids_of(mask))
+
+
+def test_every_spelling_of_a_text_is_allowed_and_twins_are_both(engine):
+    guide = guide_of(engine, regex("abc!"))
+    assert texts_of(guide) == {b"a", b"ab", b"abc"}
+    assert sum(TOKENS[token_id] == b"ab" for token_id in ids_of(guide.allowed())) == 2
+
+
+def test_asking_twice_gives_the_same(engine):
+    guide = guide_of(engine, regex("abc"))
+    assert bytes(guide.allowed()) == bytes(guide.allowed())
+
+
+def test_several_tokens_advance_at_once(engine):
+    guide = guide_of(engine, regex("abcabc-(x|y)"))
+    guide.advance([TOKENS.index(b"abc"), TOKENS.index(b"a"), TOKENS.index(b"bc")])
+    assert texts_of(guide) == {b"-"}
+    guide.advance([TOKENS.index(b"-")])
+    assert texts_of(guide) == {b"x", b"y"}
+
+
+def test_the_end_is_allowed_where_the_text_is_whole_and_nowhere_else(engine):
+    guide = guide_of(engine, regex("ab?"))
+    assert 0 not in ids_of(guide.allowed())
+    guide.advance([TOKENS.index(b"a")])
+    assert texts_of(guide) == {b"b", b"</s>"}
+    guide.advance([TOKENS.index(b"b")])
+    assert ids_of(guide.allowed()) == [0]
+
+
+def test_special_tokens_are_never_text(engine):
+    guide = guide_of(engine, regex(r"(.|\n)*"))
+    allowed = ids_of(guide.allowed())
+    assert 1 not in allowed
+    assert len(TOKENS) - 1 not in allowed
+    assert 0 in allowed  # the end: nothing at all is whole, too
+
+
+def test_a_grammar_may_name_special_tokens(engine):
+    call = len(TOKENS) - 1
+    guide = guide_of(engine, Grammar(kind="lark", source=f'start: <[{call}]> "a" <|call|>\n'))
+    assert ids_of(guide.allowed()) == [call]
+    guide.advance([call, TOKENS.index(b"a")])
+    assert ids_of(guide.allowed()) == [call]
+
+
+@pytest.mark.parametrize(
+    ("stopping", "held"),
+    [
+        ({"ignore_eos": True}, {b"</s>"}),
+        ({"min_new_tokens": 2}, {b"</s>"}),
+        ({"min_new_tokens": 2, "stop_token_ids": (TOKENS.index(b"b"),)}, {b"</s>", b"b"}),
+        ({"stop_token_ids": (TOKENS.index(b"b"),)}, set()),
+    ],
+)
+def test_ends_that_may_not_come_yet_are_left_out(engine, stopping, held):
+    guide = guide_of(engine, regex("[ab]*"), **stopping)
+    guide.advance([TOKENS.index(b"a")])
+    everything = {b"</s>", b"a", b"b", b"ab", b"aa"}
+    assert texts_of(guide) == everything - held
+
+
+def test_min_new_tokens_holds_until_so_many_are_there(engine):
+    guide = guide_of(engine, regex("[ab]*"), min_new_tokens=3)
+    for _ in range(3):
+        assert 0 not in ids_of(guide.allowed())
+        guide.advance([TOKENS.index(b"a")])
+    assert 0 in ids_of(guide.allowed())
+
+
+@pytest.mark.parametrize("stopping", [{"ignore_eos": True}, {"min_new_tokens": 50}])
+def test_where_only_the_end_may_follow_it_is_allowed(engine, stopping):
+    guide = guide_of(engine, regex("a"), **stopping)
+    guide.advance([TOKENS.index(b"a")])
+    assert ids_of(guide.allowed()) == [0]
+
+
+def test_a_token_that_is_not_allowed_is_found_out(engine):
+    guide = guide_of(engine, regex("abc"))
+    guide.advance([TOKENS.index(b"x")])
+    with pytest.raises(GenerationError, match="does not allow a token that was sampled"):
+        guide.allowed()
+    guide.advance([TOKENS.index(b"a")])
+    with pytest.raises(GenerationError):  # and stays so
+        guide.allowed()
+
+
+@pytest.mark.parametrize(
+    ("grammar", "words"),
+    [
+        (regex("("), "regular expression cannot be used: unclosed group"),
+        (regex("a(?=b)"), "look-around"),
+        (Grammar(kind="json_schema", source="[1]"), "is not a JSON object"),
+        (Grammar(kind="json_schema", source="{"), "is not a JSON object"),
+        (Grammar(kind="json_schema", source='{"type":"strang"}'), "strang"),
+        (Grammar(kind="json_schema", source='{"uniqueItems":true}'), "uniqueItems"),
+        (Grammar(kind="lark", source="start: foo\n"), 'unknown name: "foo"'),
+        (regex("a" * (GuidanceLimits().max_source_bytes + 1)), "at most 131072 are taken"),
+    ],
+)
+def test_what_cannot_be_compiled_says_why(engine, grammar, words):
+    guide = guide_of(engine, grammar)
+    assert isinstance(guide.error, ValidationError)
+    assert words in guide.error.message
+    with pytest.raises(ValidationError):
+        guide.allowed()
+
+
+def test_a_grammar_of_no_text_is_an_error_of_its_own(engine):
+    guide = guide_of(engine, Grammar(kind="json_schema", source='{"$ref":"#"}'))
+    assert "no text matches it" in guide.error.message
+
+
+class SlowPool:
+    """An executor whose tasks begin when they are told to."""
+
+    def __init__(self):
+        self.tasks = []
+
+    def submit(self, task):
+        self.tasks.append(task)
+
+    def run(self):
+        while self.tasks:
+            self.tasks.pop(0)()
+
+
+def slow_guide(engine, **limits):
+    pool = SlowPool()
+    guide = SequenceGuide(
+        pool,
+        GuidanceLimits(**limits),
+        stopping=StoppingParams(max_new_tokens=9),
+        eos_token_ids=(0,),
+    )
+    compiled, made = engine._compiled.get_or_reserve(regex("abc"))
+    if made:
+        engine._fill(regex("abc"), compiled)
+    compiled.result(30)
+    guide.begin(compiled, lambda: None)
+    return guide, pool
+
+
+def test_whoever_asks_waits_for_a_free_thread_no_longer_than_may_be(engine):
+    guide, pool = slow_guide(engine, mask_s=0.01, queue_s=0.05)
+    begun = time.monotonic()
+    with pytest.raises(GenerationError, match="no thread was free"):
+        guide.allowed()
+    assert time.monotonic() - begun >= 0.05
+    pool.run()
+    assert guide.allowed()
+
+
+def test_a_mask_that_takes_too_long_fails_who_asks(engine):
+    guide, pool = slow_guide(engine, mask_s=0.05, queue_s=30.0)
+    let_go = threading.Event()
+    compute = guide._compute
+
+    def slowly(*args):
+        assert let_go.wait(30)
+        return compute(*args)
+
+    guide._compute = slowly
+    thread = threading.Thread(target=pool.run)
+    thread.start()
+    with pytest.raises(GenerationError, match="took too long"):
+        guide.allowed()
+    let_go.set()
+    thread.join()
+
+
+def test_a_closed_guide_makes_no_more_masks(engine):
+    guide, pool = slow_guide(engine)
+    guide.close()
+    pool.run()
+    assert guide.ready
+    assert guide._matcher is None
+
+
+def test_other_errors_of_native_code_are_told_without_their_text(engine, caplog):
+    guide, pool = slow_guide(engine)
+
+    def panic(*_):
+        raise BaseException("a secret of the engine")  # noqa: TRY002 -- as native panics are
+
+    guide._compute = panic
+    pool.run()
+    with pytest.raises(GenerationError) as caught:
+        guide.allowed()
+    assert "secret" not in caught.value.message
+    assert "secret" in caplog.text
+
+
+def test_a_sentencepiece_vocabulary_is_followed_too():
+    vocabulary = sentencepiece()
+    engine = GuidanceEngine(vocabulary)
+    guide = guide_of(engine, regex(' the name(é|"a)'))
+    for piece in (" the", " name"):
+        token_id = vocabulary.tokens.index(piece.encode())
+        assert token_id in ids_of(guide.allowed())
+        guide.advance([token_id])
+    allowed = {vocabulary.tokens[token_id] for token_id in ids_of(guide.allowed())}
+    assert allowed == {"é".encode(), "é".encode()[:1], b'"'}
+    engine.close()
+
+
+def test_texts_are_encoded_by_the_longest_token_that_fits():
+    tokenizer = make_tokenizer(VOCABULARY)
+    pieces = [TOKENS[token_id] for token_id in tokenizer.tokenize_bytes(b'{"name": "abcab"}')]
+    assert b"".join(pieces) == b'{"name": "abcab"}'
+    assert {b'{"', b"name", b"abc"} <= set(pieces)
+
+
+def test_without_an_end_token_there_is_no_guidance():
+    vocabulary = Vocabulary(tokens=[b"a"])
+    assert supported_kinds(vocabulary) == ()
+    with pytest.raises(SetupError, match="no end token"):
+        GuidanceEngine(vocabulary)
+    assert supported_kinds(VOCABULARY) == ("json_schema", "regex", "lark")
+
+
+def test_batching_imports_without_llguidance():
+    code = (
+        "import sys; sys.modules['llguidance'] = None\n"
+        "import backplane_core.batching.runner, backplane_core.guidance.engine\n"
+        "from backplane_core.guidance.kinds import supported_kinds\n"
+        "from backplane_core.vocabulary import Vocabulary\n"
+        "del sys.modules['llguidance']\n"
+        "assert 'llguidance' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
