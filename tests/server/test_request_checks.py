@@ -1,7 +1,5 @@
 """Bounds of every dialect's request, held against before it costs anything."""
 
-import time
-
 import pytest
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import ValidationError
@@ -56,12 +54,10 @@ def test_tokens_that_are_not_in_the_vocabulary_are_named(info):
 
 
 def test_no_list_is_as_long_as_a_client_likes(info):
-    begun = time.monotonic()
     many = 1_000_000
     assert "1024" in refusal(request(bias=dict.fromkeys(range(many), 1.0)), info()).message
     assert "1024" in refusal(request(stop_token_ids=(0,) * many), info()).message
     assert f"Given: {many}" in refusal(request(stops=("a",) * many), info()).message
-    assert time.monotonic() - begun < 2.0
 
 
 @pytest.mark.parametrize("stop", ["", "x" * 1001])
