@@ -131,11 +131,13 @@ class ReportsLogprobsAfterTheBias(ChangingDeltas):
 
 
 @breaks("test_prompt_logprobs_cover_the_prompt")
-class LosesTheLastPromptLogprob(EchoRunner):
+class ScoresTheFirstTokenToo(EchoRunner):
+    """The first token follows nothing, so that it cannot have a logprob."""
+
     def poll(self, timeout: float) -> StepOutput:
         output = super().poll(timeout)
         chunks = [
-            changed(chunk, token_ids=chunk.token_ids[:-1], logprobs=chunk.logprobs[:-1])
+            changed(chunk, logprobs=[one or 0.0 for one in chunk.logprobs])
             for chunk in output.prompt_logprobs
         ]
         return changed(output, prompt_logprobs=chunks)
