@@ -5,6 +5,7 @@ A test holds the list of routes against the application's.
 
 import re
 from collections.abc import Mapping
+import sys
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, cast
@@ -269,3 +270,7 @@ def _rewrite_null(schema: dict[str, Any]) -> None:
     # A reference stands alone in 3.0, so being nullable wraps it.
     schema.update({"anyOf": rest} if len(rest) > 1 or "$ref" in rest[0] else rest[0])
     schema["nullable"] = True
+
+
+if __name__ == "__main__":  # `backplane print-schema`
+    sys.stdout.buffer.write(openapi_document())
