@@ -160,7 +160,13 @@ def _print_schema() -> PrintSchemaCommand:
 
 
 def _detect_watermark(
-    file: Annotated[str, Parameter(help="The text to test, without its prompt; - reads it here.")],
+    file: Annotated[
+        str,
+        Parameter(
+            help="The text to test, without its prompt; - reads it here.",
+            allow_leading_hyphen=True,
+        ),
+    ],
     /,
     *,
     url: Annotated[

@@ -62,7 +62,7 @@ def _maker(kind: str, wanted: str, facts: Sequence[BackendFacts]) -> BackendFact
     able = [each for each in asked if kind in each.quantizations]
     if able:
         return max(able, key=lambda each: each.priority)
-    made = sorted({name for each in asked for name in each.quantizations})
+    made = dict.fromkeys(name for each in asked for name in each.quantizations)
     if not made:
         raise BackendError(
             "no backend that is installed can quantize"
