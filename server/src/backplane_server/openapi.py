@@ -4,8 +4,8 @@ A test holds the list of routes against the application's.
 """
 
 import re
-from collections.abc import Mapping
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any, Final, cast
