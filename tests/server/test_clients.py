@@ -61,7 +61,7 @@ def test_openai_completions_of_several_prompts(client):
 def test_openai_errors_are_typed(client):
     with pytest.raises(openai.UnprocessableEntityError, match="temperature"):
         client.completions.create(model="tgi", prompt="x", temperature=-1)
-    with pytest.raises(openai.UnprocessableEntityError, match="tools\[0\]"):
+    with pytest.raises(openai.UnprocessableEntityError, match=r"tools\[0\]"):
         client.chat.completions.create(model="tgi", messages=HI, tools=[{"type": "function"}])
 
 
