@@ -141,8 +141,8 @@ _BODY_ERRORS: Final = {
 }
 _OWN_MEANINGS: Final = {"404": "There is no such name", "503": _BODY_ERRORS["503"]}
 _STREAM: Final = (
-    "OK. Each event of a stream has this as its `data`; what goes wrong after the first is an event "
-    "of the shape of the other statuses, and ends it"
+    "OK. Each event of a stream has this as its `data`; what goes wrong after the first is an "
+    "event of the shape of the other statuses, and ends it"
 )
 _REQUEST_ID: Final = "RequestId"
 
