@@ -45,8 +45,10 @@ def json_schema(schema: Any, name: str) -> Grammar:
         encoded = msgspec.json.encode(schema)
         if len(encoded) <= MAX_SOURCE_BYTES:
             encoded = msgspec.json.encode(prepared(msgspec.json.decode(encoded), name))
-    except (RecursionError, UnicodeEncodeError):
+    except RecursionError:
         raise ValidationError(f"`{name}` nests too deep", parameter=name) from None
+    except UnicodeEncodeError:
+        raise ValidationError(f"`{name}` holds text that is not Unicode", parameter=name) from None
     return _bounded("json_schema", encoded.decode(), name)
 
 
