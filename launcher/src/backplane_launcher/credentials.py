@@ -2,6 +2,7 @@
 
 import ssl
 from pathlib import Path
+from typing import NoReturn
 
 from backplane_core.errors import SetupError
 
@@ -14,7 +15,7 @@ def read_keys(path: str) -> tuple[str, ...]:
             opened by an empty file.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8")
+        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise SetupError(
@@ -46,15 +47,18 @@ def check_certificate(cert_file: str, key_file: str) -> None:
             ) from error
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
-        # The empty password is for keys that want one: without it the library would ask for it at
-        # the terminal, where at night nobody sits.
         context.load_cert_chain(
-            Path(cert_file).expanduser(), Path(key_file).expanduser(), password=""
+            Path(cert_file).expanduser(), Path(key_file).expanduser(), password=_refuse_password
         )
     except (ssl.SSLError, ValueError) as error:
-        reason = getattr(error, "reason", None) or str(error) or "they are not PEM files"
+        reason = error.reason if isinstance(error, ssl.SSLError) else str(error)
         raise SetupError(
             f"--tls-cert-file {cert_file} and --tls-key-file {key_file} cannot be used together: "
-            f"{str(reason).replace('_', ' ').lower()}",
+            f"{(reason or 'they are not PEM files').replace('_', ' ').lower()}",
             remedy="give a PEM certificate and the unencrypted PEM key that belongs to it",
         ) from error
+
+
+def _refuse_password() -> NoReturn:
+    """In place of the library's question at the terminal, where at night nobody sits."""
+    raise ValueError("the key has a password")
