@@ -80,6 +80,20 @@ def test_text_generation_streams(client):
     assert events[-1].generated_text.endswith("hello")
 
 
+def test_the_demo_model_says_the_same_whole_and_streamed(demo_client):
+    prompt = "What is Backplane?"
+    whole = demo_client.text_generation(prompt, max_new_tokens=16)
+    details = demo_client.text_generation(prompt, max_new_tokens=16, details=True)
+    pieces = demo_client.text_generation(prompt, max_new_tokens=16, stream=True, details=True)
+    text = "".join(piece.token.text for piece in pieces if not piece.token.special)
+    # `POST /` gives the prompt back before the text, as TGI does; its stream's pieces do not.
+    assert whole == details.generated_text == prompt + text
+    options = {"max_tokens": 16, "temperature": 0.0}
+    chat = demo_client.chat_completion(user(prompt), **options).choices[0].message.content
+    chunks = demo_client.chat_completion(user(prompt), stream=True, **options)
+    assert "".join(one.delta.content or "" for chunk in chunks for one in chunk.choices) == chat
+
+
 @pytest.mark.parametrize(
     ("grammar", "valid"),
     [

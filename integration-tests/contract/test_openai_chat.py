@@ -258,6 +258,28 @@ def test_cached_tokens_are_told(demo_client):
     assert second.prompt_tokens == first.prompt_tokens
 
 
+def test_a_token_of_several_characters_has_its_logprobs(demo_client):
+    answer = ask(demo_client, "What is Backplane?", max_tokens=5, logprobs=True, top_logprobs=3)
+    content = answer.choices[0].logprobs.content
+    assert len(content) == answer.usage.completion_tokens
+    assert "".join(token.token for token in content) == said(answer)
+    assert any(len(token.token) > 1 for token in content)
+
+
+def test_the_demo_models_stop_text_is_taken_out(demo_client):
+    text = said(ask(demo_client, "What is Backplane?", max_tokens=40))
+    stop = text[len(text) // 2 : len(text) // 2 + 4]
+    answer = ask(demo_client, "What is Backplane?", max_tokens=40, stop=stop)
+    assert said(answer) == text[: text.index(stop)]
+    assert answer.choices[0].finish_reason == "stop"
+
+
+@pytest.mark.parametrize(("asked", "status"), [(20, 200), (21, 422)])
+def test_as_many_alternatives_as_openai_gives(demo, asked, status):
+    body = {"messages": user("hi"), "max_tokens": 1, "logprobs": True, "top_logprobs": asked}
+    assert post(demo, CHAT, body).status_code == status
+
+
 def test_the_demo_model_answers_the_same_whole_and_streamed(demo_client):
     whole = ask(demo_client, "What is Backplane?", max_tokens=40)
     chunks = list(

@@ -16,6 +16,9 @@ from text_generation.errors import (
 )
 from text_generation.types import Grammar, GrammarType, Message, Tool
 
+# The client's own affair: it writes JSON the way an older pydantic did.
+pytestmark = pytest.mark.filterwarnings("ignore:The `dict` method is deprecated")
+
 PROMPT = "hello world"
 
 
@@ -82,6 +85,26 @@ def test_a_stream_is_the_whole_answer_in_pieces(client):
     assert events[-1].details.finish_reason == "eos_token"
     assert all(event.generated_text is None for event in events[:-1])
     assert all(len(event.top_tokens) == 1 for event in events)
+
+
+def test_the_demo_model_says_the_same_whole_and_streamed(demo):
+    client = Client(demo.url, timeout=30)
+    whole = client.generate("What is Backplane?", max_new_tokens=16)
+    events = list(client.generate_stream("What is Backplane?", max_new_tokens=16))
+    assert [event.token.id for event in events] == [token.id for token in whole.details.tokens]
+    assert events[-1].generated_text == whole.generated_text
+    assert events[-1].details.finish_reason == whole.details.finish_reason
+
+
+def test_a_draw_of_the_demo_model_repeats_with_its_seed(demo):
+    client = Client(demo.url, timeout=30)
+    options = {"max_new_tokens": 16, "do_sample": True, "temperature": 1.5, "top_p": 0.95}
+
+    def drawn(seed: int) -> str:
+        return client.generate("What is Backplane?", seed=seed, **options).generated_text
+
+    assert drawn(3) == drawn(3)
+    assert {drawn(seed) for seed in range(4, 8)} - {drawn(3)}
 
 
 def test_stop_sequences_stay(client):
