@@ -163,6 +163,9 @@ ANSWERS = {
             f"<tool_call>{CALL[:-5]}", "", (("get_weather", '{"city": "Os'),)
         ),
         "cut off in the name": Answer('<tool_call>{"name": "get_', '{"name": "get_', ()),
+        "cut off in another call": Answer(
+            f'Hi <tool_call>{CALL}</tool_call><tool_call>{{"name": "get_', "Hi", (WEATHER,)
+        ),
     },
     "mistral": {
         "no call": Answer("Hello [1].", "Hello [1].", ()),
@@ -200,6 +203,9 @@ ANSWERS = {
             "[TOOL_CALLS]get_weather[ARGS]" + OSLO[:-1], "", (("get_weather", OSLO[:-1]),)
         ),
         "cut off in the mark": Answer("[TOOL_CALLS]now[AR", "now[AR", ()),
+        "cut off in the array": Answer(f'[TOOL_CALLS][{CALL}, {{"name": "', "", (WEATHER,)),
+        "cut off in another name": Answer("[TOOL_CALLS]now{}[TOOL_CALLS]no", "", (NOW,)),
+        "cut off behind another name": Answer("[TOOL_CALLS]now{}[TOOL_CALLS]now[AR", "", (NOW,)),
     },
     "llama3_json": {
         "no call": Answer("Hello.", "Hello.", ()),
@@ -227,6 +233,7 @@ ANSWERS = {
             '<|python_tag|>brave_search.call(query="x")', 'brave_search.call(query="x")', ()
         ),
         "cut off": Answer(LLAMA[:-2], "", (("get_weather", OSLO[:-1]),)),
+        "cut off in another call": Answer(LLAMA + '; {"na', "", (WEATHER,)),
     },
     "pythonic": {
         "no call": Answer("Hello.", "Hello.", ()),
@@ -260,7 +267,9 @@ ANSWERS = {
         "a keyword twice": Answer("[now(a=1, a=2)]", "", (("now", '{"a": 1'),)),
         "a character beyond Unicode": Answer("[now(a='\\Uffffffff')]", "", (("now", '{"a": "'),)),
         "cut off in a call": Answer("[now(a='x", "", (("now", '{"a": "x'),)),
-        "cut off in a name": Answer("[now(), get_wea", "get_wea", (NOW,)),
+        "cut off in a name": Answer("[now(), get_wea", "", (NOW,)),
+        "cut off in something else": Answer("[now(), get_wet", "get_wet", (NOW,)),
+        "cut off in another call": Answer("[now(), get_weather(ci", "", (NOW,)),
         "cut off in a keyword": Answer("[now(a=1, be", "", (("now", '{"a": 1'),)),
     },
     "json": {
@@ -287,6 +296,7 @@ ANSWERS = {
         "cut off in a fence": Answer("``", "``", ()),
         "cut off in an array": Answer("```json\n[\n", "```json\n[\n", ()),
         "cut off": Answer(CALL[:-2], "", (("get_weather", OSLO[:-1]),)),
+        "cut off in another call": Answer(f'[{CALL}, {{"name": "now", ', "", (WEATHER,)),
     },
 }
 CASES = [(family, case) for family, answers in ANSWERS.items() for case in answers]

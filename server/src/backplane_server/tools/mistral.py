@@ -198,7 +198,10 @@ class MistralParser(ObjectCallParser):
         return at
 
     def _end(self, rest: str) -> None:
+        if self._state == self._function_name and self._is_cut_off_name(rest):
+            return
         if self._held and self._state != self._in_call:
-            self._no_call(rest)
+            if not self._out.has_calls:
+                self._no_call(rest)
         else:
             super()._end(rest)

@@ -63,7 +63,9 @@ class ObjectCallParser(StreamingParser):
         return at
 
     def _end(self, rest: str) -> None:
+        """An unfinished call is content where it is all there is; behind another it is noise."""
         if self._state == self._in_call:
-            self._no_call(self._call.raw)
+            if not self._out.has_calls:
+                self._no_call(self._call.raw)
         elif self._state != self._swallow:
             self._out.content(rest)

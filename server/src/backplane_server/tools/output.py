@@ -30,6 +30,11 @@ class ParserOutput:
         self._num_calls = 0
         self._any_content = False
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether a call was told of."""
+        return self._num_calls > 0
+
     def content(self, text: str) -> None:
         """Words for the user."""
         self._show(self._filter.push(text))

@@ -247,5 +247,7 @@ class PythonicParser(StreamingParser):
         return at
 
     def _end(self, rest: str) -> None:
-        if not self._told:
+        if self._told or (self._state == self._before_name and self._is_cut_off_name(rest)):
+            return
+        if not (self._held and self._out.has_calls):
             self._out.content("".join(self._held) + rest)

@@ -62,6 +62,10 @@ class StreamingParser(ToolParser):
         self._out.finish()
         return self._out.take()
 
+    def _is_cut_off_name(self, text: str) -> bool:
+        """Whether the answer ended in the name of a call that follows others."""
+        return self._out.has_calls and any(name.startswith(text) for name in self.functions)
+
     def _until(self, text: str, position: int, markers: Sequence[str]) -> tuple[int, str | None]:
         """Show content up to a mark; where that is and which, or where one may begin."""
         at, marker = find_marker(text, position, markers)
