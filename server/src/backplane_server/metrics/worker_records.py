@@ -5,6 +5,7 @@ whoever asks, however often a server or a worker was started again.
 """
 
 import fcntl
+import logging
 import os
 import threading
 from collections.abc import Mapping
@@ -13,6 +14,8 @@ from typing import Final
 
 import msgspec
 from backplane_core.messages import RunnerStats
+
+_log = logging.getLogger(__name__)
 
 Records = dict[str, RunnerStats]
 
@@ -34,21 +37,28 @@ class WorkerRecords:
     def update(self, news: Mapping[str, RunnerStats]) -> Records:
         """Take over what workers just said; all records there are. Blocks on files.
 
-        Raises:
-            OSError: the folder cannot be used.
+        Where the folder cannot be used (a full disk), this process goes by what it has heard.
         """
-        if self._folder is None:
-            with self._lock:
-                self._records = _later(self._records, news)
-                return self._records
-        with (self._folder / "workers.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
-            path = self._folder / "workers.msgpack"
-            before = _decoder.decode(path.read_bytes()) if path.exists() else {}
-            records = _later(before, news)
-            if records != before:
-                _replace(path, msgspec.msgpack.encode(records))
-        return records
+        with self._lock:
+            self._records = _later(self._records, news)
+            if self._folder is not None:
+                try:
+                    self._records = _shared(self._folder, self._records)
+                except OSError as error:
+                    _log.warning("workers' counts are not shared: %s", error.strerror)
+            return self._records
+
+
+def _shared(folder: Path, news: Records) -> Records:
+    """The folder's records with these among them."""
+    with (folder / "workers.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # until it is closed
+        path = folder / "workers.msgpack"
+        before = _decoder.decode(path.read_bytes()) if path.exists() else {}
+        records = _later(before, news)
+        if records != before:
+            _replace(path, msgspec.msgpack.encode(records))
+    return records
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -140,6 +140,7 @@ def _histogram(
         key = f"{source}/{method}" if method else source
         bounds = (*telemetry.BOUNDS[key], float("inf"))
         told = [stats.histograms[key] for stats in ever if key in stats.histograms]
+        told = [each for each in told if len(each.counts) == len(bounds)]
         counts = accumulate(_added(told, len(bounds)))
         family.add_metric(
             [method] if method else [],
@@ -152,5 +153,5 @@ def _histogram(
 
 
 def _added(told: Sequence[Histogram], num_buckets: int) -> list[int]:
-    fitting = [each.counts for each in told if len(each.counts) == num_buckets]
-    return [sum(column) for column in zip(*fitting, strict=True)] or [0] * num_buckets
+    columns = zip(*(each.counts for each in told), strict=True)
+    return [sum(column) for column in columns] or [0] * num_buckets
