@@ -169,7 +169,22 @@ def test_all_by_the_environment(tmp_path, hub, port):
         check(house, launched, rows)
 
 
-def test_an_adapter_that_a_backend_has_not(tmp_path, hub, port):
+def test_a_backend_without_adapters_says_so_once(tmp_path, hub, port):
+    house = House(tmp_path, hub, port)
+    argv = ("--model-id", str(house.local), "--backend", "recording", "--port", "0")
+    environ = house.environ(RECORDING_NO_ADAPTERS="1")
+    with Launched(
+        tmp_path, *argv, "--lora-adapters", f"mine={house.adapter}", environ=environ
+    ) as launched:
+        assert launched.wait() == 1
+    assert launched.lines[-1].startswith("Error: backend recording serves no adapters with ")
+    assert launched.lines[-1].endswith(
+        ": mine (start without --lora-adapters, or choose another --backend)"
+    )
+    assert len(house.recorded("spec")) == 1, "it is not started again"
+
+
+def test_an_adapter_of_pickled_weights_is_refused(tmp_path, hub, port):
     house = House(tmp_path, hub, port)
     (house.adapter / "adapter_model.safetensors").unlink()
     (house.adapter / "adapter_model.bin").write_text("pickled")

@@ -15,7 +15,7 @@ from backplane_launcher.backoff import Backoff
 from backplane_launcher.console_progress import ConsoleProgress
 from backplane_launcher.download_progress import DownloadProgress
 from backplane_launcher.launch_documents import engine_settings, server_document
-from backplane_launcher.listener import address_of, is_open_to_all, listen, url_of
+from backplane_launcher.listener import address_of, is_open_to_others, listen, url_of
 from backplane_launcher.run_directory import RunDirectory
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.stall_watch import StallWatch
@@ -63,14 +63,14 @@ def test_what_a_suspended_watcher_missed_is_no_sign():
 def test_listening_on_an_address_or_a_name(name):
     with listen(name, 0) as listening:
         assert address_of(listening)[0] == "127.0.0.1"
-        assert not is_open_to_all(listening)
+        assert not is_open_to_others(listening)
         with socket.create_connection(address_of(listening)):
             pass
 
 
 def test_listening_on_all_interfaces():
     with listen("0.0.0.0", 0) as listening:
-        assert is_open_to_all(listening)
+        assert is_open_to_others(listening)
         assert url_of(listening).startswith("http://127.0.0.1:")
 
 

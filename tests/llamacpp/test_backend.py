@@ -97,7 +97,7 @@ def test_flags_are_those_of_tgi() -> None:
         *("--n-threads", "--n-threads-batch", "--n-gpu-layers", "--split-mode"),
         *("--defrag-threshold", "--numa", "--disable-mmap", "--use-mlock"),
         *("--disable-offload-kqv", "--disable-flash-attention", "--type-k", "--type-v"),
-        *("--max-physical-batch-total-tokens", "--ctx-size"),
+        *("--max-physical-batch-total-tokens", "--batch-size"),
     }
     assert all(field.help for field in setting_fields(LlamaCppSettings))
 

@@ -205,7 +205,9 @@ def test_no_room_is_an_error_that_changes_nothing_and_release_makes_room(
     long = (PROMPT * 4)[:60]
     for seq_id in range(4):
         step(executor, share(seq_id, sequence(long)))  # 240 of 256 cells
-    with pytest.raises(OutOfMemoryError, match=r"no 60 free cells of 256.*--ctx-size"):
+    with pytest.raises(
+        OutOfMemoryError, match=r"no 60 free cells of 256.*--max-batch-total-tokens"
+    ):
         step(executor, share(4, sequence(long)))
     assert executor._context.last_position(4) == -1
     executor.release(2)

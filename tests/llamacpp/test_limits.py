@@ -135,7 +135,7 @@ def test_a_model_with_a_running_state_gets_fewer_sequences() -> None:
         ({"max_batch_size": 300}, {}, "at most 256 sequences, not 300"),
         ({"max_batch_size": 3}, {"max_sequences": 4}, "mean the same thing"),
         ({}, {"ctx_size": 10**9}, "needs .* GiB, but 16.0 GiB are free"),
-        ({}, {"ctx_size": 0}, "--ctx-size is 0, but must be at least 1"),
+        ({}, {"ctx_size": 0}, "--llamacpp.ctx-size is 0, but must be at least 1"),
         ({}, {"ubatch_size": 0}, "--ubatch-size is 0"),
         ({}, {"retained_tokens": -1}, "--retained-tokens is -1"),
         ({"max_batch_prefill_tokens": 0}, {}, "is 0, but must be at least 1"),

@@ -1,6 +1,7 @@
 """A backend that spans devices and writes down what it was told; it answers as echo does.
 
-Environment: RECORDING_FILE, where each runner's RunnerSpec and adapters go as JSON lines.
+Environment: RECORDING_FILE, where each runner's RunnerSpec and adapters go as JSON lines;
+RECORDING_NO_ADAPTERS takes away what echo can do with them.
 """
 
 import os
@@ -20,6 +21,12 @@ def note(**fields) -> None:
 
 
 class RecordingRunner(EchoRunner):
+    def __init__(self, info, settings) -> None:
+        if os.environ.get("RECORDING_NO_ADAPTERS"):
+            without = msgspec.structs.replace(info.capabilities, adapters=False)
+            info = msgspec.structs.replace(info, capabilities=without)
+        super().__init__(info, settings)
+
     def load_adapter(self, name: str, path: str) -> None:
         note(
             event="adapter",

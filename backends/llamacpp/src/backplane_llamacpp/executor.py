@@ -105,7 +105,7 @@ class LlamaCppExecutor(Executor):
         if code == _NO_CELLS:
             raise OutOfMemoryError(
                 f"the key-value cache has no {num_tokens} free cells of {self._context.n_ctx}",
-                remedy="a larger --ctx-size holds more",
+                remedy="a larger --max-batch-total-tokens holds more",
             )
         reason = log.cause()
         if code == _ALLOCATION_FAILED and self._undo(batch):

@@ -233,7 +233,7 @@ def _cache_tokens(
     running: int,
 ) -> tuple[int, str]:
     asked = _agreed(
-        *("--ctx-size", settings.ctx_size),
+        *("--llamacpp.ctx-size", settings.ctx_size),
         *("--max-batch-total-tokens", engine.max_batch_total_tokens),
     )
     if asked is not None:
@@ -242,7 +242,7 @@ def _cache_tokens(
             raise BackendError(
                 f"a context of {asked} tokens needs {asked * per_token / 2**30:.1f} GiB, "
                 f"but {usable / 2**30:.1f} GiB are free",
-                remedy="lower --ctx-size, or use --type-k q8_0 --type-v q8_0",
+                remedy="lower --max-batch-total-tokens, or use --type-k q8_0 --type-v q8_0",
             )
         return -(-asked // _CELL_STEP) * _CELL_STEP, "as asked"
     per_sequence = min(engine.max_total_tokens or shape.n_ctx, _TOKENS_PER_SEQUENCE)
@@ -274,7 +274,7 @@ def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> 
     if asked > cache:
         raise BackendError(
             f"--max-total-tokens is {asked}, but the context holds {cache} tokens",
-            remedy="raise --ctx-size",
+            remedy="raise --max-batch-total-tokens",
         )
     return asked
 

@@ -22,7 +22,6 @@ class LlamaCppSettings:
         None,
         "tokens the key-value cache holds for all sequences together; automatic: what the model "
         "was trained on or 2048 per sequence, as far as half the free memory goes",
-        flags=("--ctx-size",),
     )
     batch_size: int | None = setting(
         None,

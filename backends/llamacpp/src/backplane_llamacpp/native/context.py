@@ -87,7 +87,8 @@ class NativeContext:
         if not self._context:
             raise BackendError(
                 f"llama.cpp cannot make a context of {options.n_ctx} tokens: {log.cause()}",
-                remedy="a smaller --ctx-size, --batch-size or cheaper --type-k/--type-v may help",
+                remedy="a smaller --max-batch-total-tokens or --batch-size may help, or a cheaper "
+                "--type-k and --type-v",
             )
         self._n_vocab = model.n_vocab
         self._memory: Any = cpp.llama_get_memory(self._context)
