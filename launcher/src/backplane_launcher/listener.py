@@ -1,6 +1,7 @@
 """The listening TCP socket: bound here and handed to every server, so a restart refuses nobody."""
 
 import errno
+import ipaddress
 import socket
 
 from backplane_core.errors import SetupError
@@ -65,9 +66,10 @@ def url_of(listening: socket.socket, *, tls: bool = False) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
-def is_open_to_all(listening: socket.socket) -> bool:
-    """Whether it listens on every interface."""
-    return listening.getsockname()[0] in ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
+def is_open_to_others(listening: socket.socket) -> bool:
+    """Whether other machines may reach it: it listens beyond loopback."""
+    host: str = listening.getsockname()[0]
+    return not ipaddress.ip_address(host.partition("%")[0]).is_loopback
 
 
 def _explain(error: OSError, hostname: str, port: int) -> SetupError:

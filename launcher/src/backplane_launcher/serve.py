@@ -24,7 +24,7 @@ from backplane_launcher.credentials import check_certificate, read_keys
 from backplane_launcher.listener import (
     EVERY_INTERFACE,
     address_of,
-    is_open_to_all,
+    is_open_to_others,
     listen,
     resolves,
     url_of,
@@ -71,11 +71,11 @@ def serve(command: ServeCommand) -> int:
     if settings.env:
         log_environment(command.catalogue, os.environ)
     listening = listen(settings.hostname, settings.port)
-    if is_open_to_all(listening) and not settings.api_key:
+    if is_open_to_others(listening) and not settings.api_key:
         _log.warning(
-            "listening on every interface without --api-key: whoever reaches port %d can use "
-            "the model; --hostname 127.0.0.1 keeps it to this machine",
-            listening.getsockname()[1],
+            "listening for other machines without --api-key: whoever reaches %s, port %d, can "
+            "use the model; --hostname 127.0.0.1 keeps it to this machine",
+            *listening.getsockname()[:2],
         )
     command = dataclasses.replace(command, settings=settings)
     with listening, RunDirectory(os.environ.get("XDG_RUNTIME_DIR")) as run:
