@@ -52,6 +52,23 @@ def test_a_mask_has_a_bit_per_token_in_whole_words(engine):
     assert all(token_id < len(TOKENS) for token_id in ids_of(mask))
 
 
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        (r"\d", set("0123456789")),
+        (r"[\d_]", set("0123456789_")),
+        (r"\s", set(" \t\n\r\f\v")),
+        (r"\\d", {"\\"}),
+        (r"[\\d]", {"\\", "d"}),
+        (r'a/b"', {"a"}),
+        ("[/\n]", {"/", "\n"}),
+    ],
+)
+def test_classes_are_of_ascii_and_slashes_are_plain(engine, source, texts):
+    guide = guide_of(engine, regex(source))
+    assert {text for text in texts_of(guide) if len(text) == 1} == {one.encode() for one in texts}
+
+
 def test_every_spelling_of_a_text_is_allowed_and_twins_are_both(engine):
     guide = guide_of(engine, regex("abc!"))
     assert texts_of(guide) == {b"a", b"ab", b"abc"}

@@ -5,9 +5,9 @@ Used by workers on the model's vocabulary and by servers' checkers on one of byt
 
 import json
 import re
-from typing import Any, Final, cast
+from typing import Any, Final
 
-from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+from llguidance import LLMatcher, LLParserLimits, LLTokenizer, regex_to_lark
 
 from backplane_core.errors import ValidationError
 from backplane_core.guidance.limits import GuidanceLimits
@@ -75,8 +75,9 @@ def lark_of(grammar: Grammar, parameter: str = "grammar") -> str:
         case "lark":
             source = grammar.source
         case "regex":
-            made = json.loads(LLMatcher.grammar_from_regex(grammar.source))
-            source = cast("str", made["grammars"][0]["lark_grammar"])
+            # What is called a digit, a letter or a blank is one of ASCII, as in JSON schemas and
+            # in TGI: who asks for \d{3} does not expect it in Devanagari.
+            source = f"start: /{regex_to_lark(grammar.source, 'dws')}/"
         case "json_schema":
             source = f"start: %json {_with_defaults(grammar.source, parameter)}"
     return source + _OPTIONS
