@@ -8,10 +8,12 @@ from typing import get_args
 
 import pytest
 from backplane_core.control import ServerLaunch
+from backplane_core.errors import BackplaneError, ProtocolError, SetupError
 from backplane_server.app import create_app
 from backplane_server.dialects.chat_types import ChatRequest
 from backplane_server.dialects.completions_types import CompletionRequest
 from backplane_server.dialects.native_types import GenerateParameters, Info
+from backplane_server.errors import ClientDisconnectedError
 from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.openapi import openapi_document
 from backplane_server.services.services import Services
@@ -35,6 +37,18 @@ METRICS = (
     *("tgi_batch_inference_duration", "tgi_batch_forward_duration", "tgi_batch_decode_duration"),
     *("tgi_batch_filter_duration", "tgi_batch_concat_duration", "tgi_batch_max_total_tokens"),
 )
+
+
+# Errors of set-up and of the wire stop a process; nobody hears of a client that left.
+UNTOLD = (SetupError, ProtocolError, ClientDisconnectedError)
+
+
+def classes_below(error: type[BackplaneError]) -> set[type[BackplaneError]]:
+    below = error.__subclasses__()
+    return {*below, *(one for each in below for one in classes_below(each))}
+
+
+TOLD = {error for error in classes_below(BackplaneError) if not issubclass(error, UNTOLD)}
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +127,12 @@ def test_every_error_stands_in_the_servers_page(row):
     table = SERVER_PAGE.partition("## Errors")[2].partition("\n## ")[0]
     assert str(row.status) in table
     assert {row.native_type, row.openai_type} <= names_in(table)
+
+
+@pytest.mark.parametrize("error", sorted(TOLD, key=lambda error: error.__name__))
+def test_every_code_that_a_client_can_get_stands_there_too(error):
+    table = SERVER_PAGE.partition("## Errors")[2].partition("\n## ")[0]
+    assert error.code in names_in(table)
 
 
 def test_every_reason_of_a_failure_stands_there_too():
