@@ -12,6 +12,12 @@ from deployment import deployed, wait_until
 NATIVE = ("/", "/generate", "/generate_stream")
 OPENAI = {CHAT: {"messages": user("hello")}, COMPLETIONS: {"prompt": "hello"}}
 ROUTES = (*NATIVE, *OPENAI)
+CODES = {
+    400: "malformed_json",
+    413: "payload_too_large",
+    415: "unsupported_media_type",
+    422: "invalid_body",
+}
 BODIES = {**{route: {"inputs": "hello"} for route in NATIVE}, **OPENAI}
 
 
@@ -48,6 +54,12 @@ def test_a_bad_body_is_told_as_json(echo, route, content, content_type, status):
     response = httpx.post(echo.url + route, content=content, headers=headers, timeout=30)
     assert response.status_code == status, response.text
     assert told(response, route)
+    body = response.json()
+    if route.startswith("/v1/"):
+        assert body["error"]["type"] == "invalid_request_error"
+        assert body["error"]["code"] == CODES[status]
+    else:
+        assert body["error_type"] == "validation"
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "application/vnd.x+json"])
