@@ -176,12 +176,16 @@ def test_two_workers_share_the_load_and_one_may_go(stack_module):
         ("chat_template", None, "cannot be read: No such file"),
         ("chat_template", b"\x7fELF\xff\x00", "is not text: it is not UTF-8 from byte 4 on"),
         ("tokenizer_config_path", b"\xff", "is not text"),
-        ("tokenizer_config_path", b"{", "is not a tokenizer_config.json"),
-        ("tokenizer_config_path", b'{"chat_template": 5}', "is not a tokenizer_config.json"),
+        ("tokenizer_config_path", b"{", "holds no `chat_template` that can be read"),
+        (
+            "tokenizer_config_path",
+            b'{"chat_template": 5}',
+            "holds no `chat_template` that can be read",
+        ),
         (
             "tokenizer_config_path",
             b'{"chat_template":' + b"[" * 100_000,
-            "is not a tokenizer_config.json",
+            "holds no `chat_template` that can be read",
         ),
     ],
 )
