@@ -198,8 +198,9 @@ def test_refusals_have_their_classes(client):
 
 
 def test_a_failed_generation_has_its_class():
-    with (
-        deployed(*ECHO, "--echo.fail-on", "FAIL") as failing,
-        pytest.raises(GenerationError),
-    ):
-        InferenceClient(failing.url).text_generation("FAIL", max_new_tokens=3)
+    with deployed(*ECHO, "--echo.fail-on", "FAIL") as failing:
+        client = InferenceClient(failing.url)
+        with pytest.raises(GenerationError):
+            client.text_generation("FAIL", max_new_tokens=3)
+        with pytest.raises(GenerationError):
+            list(client.text_generation("FAIL", max_new_tokens=3, stream=True))

@@ -5,6 +5,7 @@ from contract.conftest import ECHO
 from contract.wire import user
 from deployment import deployed, wait_until
 from openai import (
+    APIError,
     APIStatusError,
     AsyncOpenAI,
     AuthenticationError,
@@ -84,6 +85,15 @@ def test_a_failed_engine_is_an_error_with_its_status(keyed):
         client_of(keyed, KEY).chat.completions.create(**ask)
     assert failed.value.status_code == 424
     assert failed.value.type == "server_error"
+
+
+def test_an_engine_that_fails_in_a_stream_is_an_error_in_it(keyed):
+    ask = {**ASK, "model": "echo:contract", "messages": user("FAIL")}
+    stream = client_of(keyed, KEY).chat.completions.create(**ask, stream=True)
+    with pytest.raises(APIError) as failed:
+        list(stream)
+    assert failed.value.type == "server_error"
+    assert failed.value.body["http_status_code"] == 424
 
 
 def test_a_server_that_loads_is_unavailable():

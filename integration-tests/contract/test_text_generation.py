@@ -179,6 +179,8 @@ async def test_what_the_server_refuses_is_a_validation_error(echo, client, optio
 
 async def test_a_failed_generation_is_a_generation_error(narrow):
     with pytest.raises(GenerationError):
+        list(Client(narrow.url, timeout=30).generate_stream("FAIL", max_new_tokens=5))
+    with pytest.raises(GenerationError):
         Client(narrow.url, timeout=30).generate("FAIL", max_new_tokens=5)
     with pytest.raises(GenerationError):
         await AsyncClient(narrow.url, timeout=30).generate("FAIL", max_new_tokens=5)
