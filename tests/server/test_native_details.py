@@ -83,12 +83,11 @@ def test_one_has_no_others(stack, count):
     assert "best_of_sequences" not in details
 
 
-def test_best_of_prefills_once(stack_module):
+def test_best_of_prefills_once(stack):
     """A worker says how many prompt tokens it computed: once for both."""
-    with stack_module.Stack() as stack:
-        before = stack.metrics()["backplane_prefilled_tokens"]
-        generate(stack, "x" * 300, **BEST)
-        assert stack.metrics()["backplane_prefilled_tokens"] - before == 301
+    before = stack.metrics()["backplane_prefilled_tokens"]
+    generate(stack, "prefilled once " * 20, **BEST)
+    assert stack.metrics()["backplane_prefilled_tokens"] - before == 301
 
 
 def test_the_permits_of_best_of_are_those_of_its_sequences(stack_module):
@@ -115,30 +114,33 @@ def test_a_truncated_prompts_tokens_are_those_that_are_left(stack):
     assert [token["text"] for token in answer["details"]["prefill"]] == ["e", "f"]
 
 
-@pytest.mark.parametrize(("flag", "count"), [(False, 0), (True, 2)])
-def test_strictly_as_tgi_the_prompts_tokens_want_a_flag(stack_module, flag, count):
-    fields = {"tgi_strict": True, "enable_prefill_logprobs": flag}
-    with stack_module.Stack(**fields) as stack:
-        details = generate(stack, "a", decoder_input_details=True, max_new_tokens=1)["details"]
-        assert len(details["prefill"]) == count
-        assert len(details["tokens"]) == 1
+@pytest.fixture(scope="module")
+def strict(stack_module):
+    with stack_module.Stack(tgi_strict=True) as running:
+        yield running
 
 
-def test_strictly_as_tgi_length_goes_before_any_other_end(stack_module):
-    with stack_module.Stack(tgi_strict=True) as stack:
-        asked = [
-            ({"max_new_tokens": 3}, "length"),  # the third is the end token
-            ({"max_new_tokens": 4}, "eos_token"),
-            ({"max_new_tokens": 2, "stop": ["hi"]}, "length"),
-            ({"max_new_tokens": 3, "stop": ["hi"]}, "stop_sequence"),
-        ]
-        for parameters, reason in asked:
-            answer = generate(stack, "hi", details=True, **parameters)
-            assert answer["details"]["finish_reason"] == reason, parameters
-            assert answer["generated_text"] == "hi"
-            body = {"inputs": "hi", "parameters": {**parameters, "details": True}}
-            _, events = stack.events("/generate_stream", body)
-            assert events[-1]["details"]["finish_reason"] == reason
+def test_strictly_as_tgi_the_prompts_tokens_are_left_out(strict):
+    details = generate(strict, "a", decoder_input_details=True, max_new_tokens=1)["details"]
+    assert details["prefill"] == []
+    assert len(details["tokens"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "reason"),
+    [
+        ({"max_new_tokens": 3}, "length"),  # the third is the end token
+        ({"max_new_tokens": 4}, "eos_token"),
+        ({"max_new_tokens": 2, "stop": ["hi"]}, "length"),
+        ({"max_new_tokens": 3, "stop": ["hi"]}, "stop_sequence"),
+    ],
+)
+def test_strictly_as_tgi_length_goes_before_any_other_end(strict, parameters, reason):
+    answer = generate(strict, "hi", details=True, **parameters)
+    assert (answer["generated_text"], answer["details"]["finish_reason"]) == ("hi", reason)
+    body = {"inputs": "hi", "parameters": {**parameters, "details": True}}
+    _, events = strict.events("/generate_stream", body)
+    assert events[-1]["details"]["finish_reason"] == reason
 
 
 def test_an_end_token_in_the_last_place_is_an_end_token(stack):
