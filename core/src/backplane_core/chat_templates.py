@@ -34,18 +34,21 @@ class _Config(msgspec.Struct):
 
 
 def read_template_file(path: Path) -> dict[str, str]:
-    """The templates of one file, name → Jinja source; the unnamed one is "default".
+    """The templates of one file: a config where its name ends in `.json`, else a source.
 
-    Args:
-        path: JSON with a field `chat_template` (a source, or several by name) where the name
-            ends in `.json`, else one template's source.
+    Raises:
+        ModelError: the file cannot be read, or is a config of another shape.
+    """
+    return read_template_config(path) if path.suffix == ".json" else {DEFAULT: _read(path)}
+
+
+def read_template_config(path: Path) -> dict[str, str]:
+    """The templates of a JSON file's `chat_template`, by name; the unnamed one is "default".
 
     Raises:
         ModelError: the file cannot be read, or its JSON is of another shape.
     """
     text = _read(path)
-    if path.suffix != ".json":
-        return {DEFAULT: text}
     try:
         config = msgspec.json.decode(text, type=_Config).chat_template
     except (msgspec.DecodeError, RecursionError) as error:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from backplane_core.chat_templates import DEFAULT, read_template_file
+from backplane_core.chat_templates import DEFAULT, read_template_config, read_template_file
 from backplane_core.errors import TemplateError, ValidationError
 
 from backplane_server.templates.renderer import TemplateRenderer
@@ -59,7 +59,7 @@ def choose_templates(
             return {DEFAULT: chat_template}
         return read_template_file(Path(chat_template))
     if tokenizer_config_path is not None:
-        return read_template_file(Path(tokenizer_config_path)) or templates
+        return read_template_config(Path(tokenizer_config_path)) or templates
     return templates
 
 
