@@ -82,9 +82,10 @@ class ServerProcess:
         gc.collect()
         gc.freeze()
         try:
-            await renderer.start()
+            helpers = [renderer.start()]
             if not settings.disable_grammar_support:
-                await services.generation.grammars.start()
+                helpers.append(services.generation.grammars.start())
+            await asyncio.gather(*helpers)
             await server.run_until_stopped()
         finally:
             for task in list(self._tasks):
