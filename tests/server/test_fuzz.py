@@ -73,7 +73,46 @@ OPENAI = [
     "suffix",
     "best_of",
     "max_tokens",
+    "max_completion_tokens",
+    "parallel_tool_calls",
+    "tool_prompt",
+    "functions",
+    "function_call",
+    "typical_p",
+    "include_stop_str_in_output",
+    "skip_special_tokens",
+    "add_special_tokens",
+    "truncate_prompt_tokens",
+    "guided_json",
+    "guided_regex",
+    "guided_choice",
+    "guided_grammar",
+    "structured_outputs",
+    "add_generation_prompt",
+    "continue_final_message",
+    "documents",
+    "reasoning_effort",
+    "chat_template_kwargs",
+    "metadata",
 ]
+# Values that mean something to some of them.
+FITTING = st.sampled_from(
+    [
+        [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}],
+        [{"name": "f"}],
+        {"type": "function", "function": {"name": "f"}},
+        "required",
+        "f",
+        {"type": "json_object"},
+        {"type": "regex", "value": "a+"},
+        {"type": "json_schema", "json_schema": {"name": "x", "schema": {"type": "object"}}},
+        {"type": "object", "properties": {"a": {"type": "integer"}}},
+        {"regex": "[ab]"},
+        {"choice": ["a", "b"]},
+        "start: /a/",
+        [{"text": "a"}],
+    ]
+)
 
 
 def check(stack, path, body):
@@ -88,11 +127,20 @@ def check(stack, path, body):
     assert "0x" not in response.headers.get("x-ignored-parameters", "")
 
 
+OPENAI_FIELD = st.one_of(LIKELY, FITTING, FITTING, VALUES)
+
 ROLES = st.sampled_from(["user", "assistant", "system", "tool"])
 CHAT = st.lists(st.fixed_dictionaries({"role": ROLES, "content": TEXT}), min_size=1, max_size=3)
 ODD_CHAT = st.lists(
     st.fixed_dictionaries(
-        {"role": ROLES}, optional={"content": VALUES, "name": SCALARS, "tool_calls": VALUES}
+        {"role": ROLES},
+        optional={
+            "content": VALUES,
+            "name": SCALARS,
+            "tool_calls": VALUES,
+            "function_call": VALUES,
+            "reasoning_content": SCALARS,
+        },
     ),
     max_size=3,
 )
@@ -116,7 +164,7 @@ def test_native_bodies(stack, parameters, inputs, path):
 
 @FUZZ
 @given(
-    fields=st.dictionaries(st.sampled_from(OPENAI), FIELD, max_size=3),
+    fields=st.dictionaries(st.sampled_from(OPENAI), OPENAI_FIELD, max_size=3),
     messages=st.one_of(CHAT, CHAT, CHAT, ODD_CHAT, VALUES),
 )
 def test_chat_bodies(stack, fields, messages):
@@ -125,7 +173,7 @@ def test_chat_bodies(stack, fields, messages):
 
 @FUZZ
 @given(
-    fields=st.dictionaries(st.sampled_from(OPENAI), FIELD, max_size=3),
+    fields=st.dictionaries(st.sampled_from(OPENAI), OPENAI_FIELD, max_size=3),
     prompt=st.one_of(TEXT, TEXT, st.lists(st.integers(0, 259), min_size=1, max_size=9), VALUES),
 )
 def test_completion_bodies(stack, fields, prompt):
