@@ -24,7 +24,7 @@ from backplane_server.grammars.child import Check, Checked, SpecialTokens
 from backplane_server.helper_process.parent import HelperProcess
 
 _NUM_PROCESSES: Final = 2
-_TIME_LIMIT_S: Final = 2.0
+_TIME_LIMIT_S: Final = 3.0
 _WAIT_LIMIT_S: Final = 5.0
 _MAX_VERDICTS: Final = 256
 _DOUBTFUL_FOR_S: Final = 30.0

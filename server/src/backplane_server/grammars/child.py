@@ -4,8 +4,9 @@ On a vocabulary of single bytes and the model's own special tokens: it is the gr
 checked, and the worker knows the rest.
 """
 
+import os
 from functools import lru_cache
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 from backplane_core.errors import ErrorInfo, ValidationError
@@ -15,6 +16,9 @@ from backplane_core.vocabulary import Vocabulary
 
 from backplane_server.helper_process.child import serve, settle_in
 from backplane_server.helper_process.messages import Answer, Question
+
+# What is being generated goes before what is only asked for, where they share the cores.
+_NICENESS: Final = 10
 
 
 class SpecialTokens(msgspec.Struct, frozen=True, kw_only=True):
@@ -108,6 +112,7 @@ def out_of_memory(question_id: int) -> Checked:
 def main() -> None:
     """Answer until standard input ends."""
     settle_in()
+    os.nice(_NICENESS)
     serve(Check, answer, out_of_memory)
 
 
