@@ -1,15 +1,13 @@
-"""The conformance suite over each broken backend. Run by `run_broken_suite`, with
+"""The conformance suite over broken backends. Run by `run_broken_suite`, never by itself."""
 
-BROKEN_SHARD="i/n" for every n-th backend from the i-th on; never collected by itself.
-"""
-
-import os
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 from backplane_core.backend import RunnerSpec
-from backplane_core.testing.conformance import BackendConformance
-from broken_backends import BROKEN
+from backplane_core.testing.conformance.base import ConformanceBase
+from backplane_core.testing.echo import EchoBackend
+from broken_backends import APART, BROKEN, ELSEWHERE, EVERYWHERE, PARTS, part_of
 from forked_worker import ForkedWorker
 from test_echo_conformance import TestEcho
 
@@ -21,19 +19,18 @@ _ENGINE = msgspec.structs.replace(
     max_batch_prefill_tokens=192,
     max_batch_total_tokens=4864,
 )
-_SHARD, _NUM_SHARDS = map(int, os.environ["BROKEN_SHARD"].split("/"))
 
 
-class BrokenConformance(BackendConformance):
-    """The standard tests over forked workers, under limits that are soon reached."""
+class Broken(ConformanceBase):
+    """What all have in common: forked workers, under limits that are soon reached."""
 
+    backplane_conformance = True
     model = TestEcho.model
     engine = _ENGINE
     settings = {"step_seconds": 0.003}  # noqa: RUF012 -- the suite never writes it
     golden = TestEcho.golden
     adapters = TestEcho.adapters
     timeout_s = 10.0
-    __test__ = False
 
     def start_worker(self, **changes: Any) -> ForkedWorker:
         fields = {"model": self.model, "engine": self.engine, "settings": self.settings}
@@ -41,8 +38,19 @@ class BrokenConformance(BackendConformance):
         return ForkedWorker(self.backend, spec, timeout_s=self.timeout_s)
 
 
-for _test, _backend in list(BROKEN.items())[_SHARD::_NUM_SHARDS]:
-    _name = f"TestBroken_{_test}"
-    _facts = {"backend": _backend.name, "__test__": True}
-    globals()[_name] = type(_name, (BrokenConformance,), _facts)
-del TestEcho
+def suites() -> Iterator[tuple[str, type[EchoBackend], str]]:
+    """What is in the test class's name, the backend, the part of the suite it is held to."""
+    for part in PARTS:  # first what takes longest, so that it is spread over the shards
+        yield "everywhere", EVERYWHERE, part
+        for test in APART:
+            yield test, BROKEN[test], part
+        yield "elsewhere", ELSEWHERE[part], part
+    for test, backend in BROKEN.items():
+        if test not in APART:
+            yield test, backend, part_of(test)
+
+
+for _what, _backend, _part in suites():
+    _name = f"TestBroken__{_what}__{_part}"
+    globals()[_name] = type(_name, (Broken, PARTS[_part]), {"backend": _backend.name})
+del TestEcho, Broken

@@ -31,7 +31,7 @@ class ReportsPercent(EchoBackend):
         return super().create_runner(spec, progress)
 
 
-@breaks("test_wake_ends_an_idle_wait")
+@breaks("test_wake_ends_an_idle_wait", apart=True)
 class SleepsInsteadOfWaiting(EchoRunner):
     def poll(self, timeout: float) -> StepOutput:
         if not self._requests:

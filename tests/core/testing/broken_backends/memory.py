@@ -44,7 +44,7 @@ class CountsTokensTwice(EchoRunner):
         return changed(stats, num_generated_tokens=2 * stats.num_generated_tokens)
 
 
-@breaks("test_known_prefix_is_not_computed_again")
+@breaks("test_known_prefix_is_not_computed_again", apart=True)
 class RemembersNothing(EchoRunner):
     def _known_prefix(self, request: EchoRequest) -> int:
         return 0
