@@ -5,9 +5,11 @@ from types import SimpleNamespace
 import msgspec
 import pytest
 from backplane_core.control import ServerLaunch
+from backplane_core.errors import UnsupportedError
 from backplane_core.sampling import SamplingParams, Watermark
 from backplane_server.dialects.native import plan
 from backplane_server.dialects.native_types import CompatGenerateRequest, GenerateRequest
+from backplane_server.services.request_checks import check_request
 
 SETTINGS = ServerLaunch(server_id="s", control_path="", model_id="m")
 GREEDY = SamplingParams(temperature=0.0)
@@ -103,6 +105,22 @@ def test_names_are_the_clients():
     assert several.name_of("logprobs") == several.name_of("num_sequences") == "best_of"
     assert one.name_of("prompt_logprobs") == "decoder_input_details"
     assert one.name_of("adapter") == "adapter_id"
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "reason"),
+    [
+        ({"max_top_logprobs": 0}, "one sequence a request"),
+        ({"multiple_sequences": True}, "no logprobs"),
+    ],
+)
+def test_best_of_needs_a_backend_that_forks_and_tells_logprobs(info, capabilities, reason):
+    several = planned({"best_of": 2, "do_sample": True}).generation
+    short = info(**capabilities)
+    with pytest.raises(UnsupportedError, match=f"`best_of` .* backend plain, .*{reason}"):
+        check_request(several.fitted_to(short.capabilities), SETTINGS, short)
+    able = info(multiple_sequences=True, max_top_logprobs=0)
+    check_request(several.fitted_to(able.capabilities), SETTINGS, able)
 
 
 def test_the_rest_goes_along():
