@@ -6,7 +6,6 @@ RECORDING_NO_ADAPTERS takes away what echo can do with them.
 
 import os
 from pathlib import Path
-from typing import ClassVar
 
 import msgspec
 from backplane_core.backend import Available, Device, EngineSettings, Native
@@ -39,7 +38,7 @@ class RecordingRunner(EchoRunner):
 class RecordingBackend(EchoBackend):
     name = "recording"
     summary = "Writes down what it is told."
-    runner_class: ClassVar[type[EchoRunner]] = RecordingRunner
+    runner_class = RecordingRunner
     spans_devices = True
     quantizations = ("upper", "broken")
 

@@ -6,7 +6,7 @@ It repeats the prompt, or a chat's last turn. It serves only models named "echo:
 import platform
 import time
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import msgspec
 
@@ -29,10 +29,12 @@ from backplane_core.hookspecs import RegisterBackend, hookimpl
 from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.runner import ModelRunner
 from backplane_core.testing import echo_model
-from backplane_core.testing.echo_runner import EchoRunner
 from backplane_core.testing.echo_settings import EchoSettings
 from backplane_core.version import __version__
 from backplane_core.vocabulary import RemoteTokenizer
+
+if TYPE_CHECKING:
+    from backplane_core.testing.echo_runner import EchoRunner
 
 MODEL_PREFIX = "echo:"
 
@@ -72,7 +74,7 @@ class EchoBackend(Backend):
     summary = "Repeats the prompt; no model. For tests and front-end benchmarks."
     settings = EchoSettings
     priority = -100
-    runner_class: ClassVar[type[EchoRunner]] = EchoRunner
+    runner_class: ClassVar["type[EchoRunner] | None"] = None
 
     def probe(self) -> Availability:
         """Always there."""
@@ -117,7 +119,9 @@ class EchoBackend(Backend):
             tokenizer=RemoteTokenizer(),
             chat_templates={"default": echo_model.CHAT_TEMPLATE},
         )
-        return self.runner_class(info, settings)
+        from backplane_core.testing.echo_runner import EchoRunner  # noqa: PLC0415 - plugins import lightly
+
+        return (self.runner_class or EchoRunner)(info, settings)
 
 
 @hookimpl
