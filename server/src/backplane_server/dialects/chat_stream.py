@@ -23,6 +23,7 @@ from backplane_server.text.choice_decoder import ChoiceEvent, TokenOut
 from backplane_server.tools.reading import AnswerDelta
 
 _ROLE: Final = b'"role":"assistant"'
+_PLAIN_TAIL: Final = b'},"logprobs":null,"finish_reason":null}],"usage":null}\n\n'
 
 
 class ChatStream(ReplyStream):
@@ -47,6 +48,7 @@ class ChatStream(ReplyStream):
         self._choices = [
             _Choice(
                 self._head + b'{"index":%d,"delta":{' % choice.index,
+                _ROLE + b"," if head.strict else b"",
                 None if asked.reading.plain else asked.reading.reader(),
             )
             for choice in generation.choices
@@ -97,6 +99,9 @@ class ChatStream(ReplyStream):
             self._call(frames, choice, call)
 
     def _content(self, frames: bytearray, choice: "_Choice", text: str) -> None:
+        if choice.begun and not choice.untold and not self._all_have_usage:
+            frames += choice.content_prefix + json_text(text) + _PLAIN_TAIL
+            return
         self._begin(frames, choice, b'""')
         self._frame(frames, choice, b'"content":' + json_text(text))
 
@@ -123,9 +128,11 @@ class ChatStream(ReplyStream):
 
     def _begin(self, frames: bytearray, choice: "_Choice", content: bytes) -> None:
         """A choice's first chunk, which holds its role; nothing of it in TGI's strict way."""
-        if choice.begun or self._strict:
+        if choice.begun:
             return
         choice.begun = True
+        if self._strict:
+            return
         frames += choice.prefix + _ROLE + b',"content":' + content
         frames += b'},"logprobs":null,"finish_reason":null}' + self.tail()
 
@@ -152,8 +159,9 @@ class ChatStream(ReplyStream):
 class _Choice:
     """What is kept of one choice. `untold` are tokens whose logprobs no chunk has had yet."""
 
-    def __init__(self, prefix: bytes, reader: ChoiceReader | None) -> None:
+    def __init__(self, prefix: bytes, role: bytes, reader: ChoiceReader | None) -> None:
         self.prefix = prefix
+        self.content_prefix = prefix + role + b'"content":'
         self.reader = reader
         self.begun = False
         self.untold: list[TokenOut] = []
