@@ -169,6 +169,47 @@ def test_arguments_have_to_obey_the_schema(family, arguments, obeys):
     assert allows(grammar_of(family, FUNCTIONS), text, {}) is obeys
 
 
+@pytest.mark.parametrize(
+    ("parameters", "arguments", "obeys"),
+    [
+        ({}, "{}", True),
+        ({}, '{"a": 1}', False),
+        ({"properties": {"a": {}}}, '{"b": 1}', False),
+        ({"properties": {"a": {}}, "additionalProperties": True}, '{"b": 1}', True),
+        ({"type": "object"}, '{"b": 1}', True),
+        ({"properties": {}, "required": ["b"]}, '{"b": 1}', True),
+        ({"anyOf": [{"properties": {"b": {}}}], "properties": {}}, '{"b": 1}', True),
+    ],
+)
+def test_there_are_no_properties_but_those_listed_where_that_is_meant(parameters, arguments, obeys):
+    grammar = grammar_of("json", [ToolFunction(name="f", parameters=parameters)], parallel=False)
+    assert allows(grammar, f'{{"name": "f", "arguments": {arguments}}}', {}) is obeys
+
+
+@pytest.mark.parametrize("family", PARSERS)
+def test_words_for_people_take_no_room_in_a_grammar(family):
+    """They are told by keyword, not by name: a property may be called "description"."""
+    parameters = {
+        "description": "SECRET",
+        "properties": {
+            "description": {"type": "string", "description": "SECRET", "default": "SECRET"},
+            "title": {"enum": ["x"], "title": "SECRET"},
+            "on": {"type": "boolean", "description": "SECRET"},
+            "list": {"type": "array", "items": {"type": "integer", "title": "SECRET"}},
+        },
+        "required": ["description", "title", "on"],
+        "examples": ["SECRET"],
+    }
+    grammar = grammar_of(family, [ToolFunction(name="f", parameters=parameters)], parallel=False)
+    assert "SECRET" not in grammar.source
+    content, calls = read(PARSERS[family]([ToolFunction(name="f")]), [walk(grammar, 3)])
+    value = json.loads(calls[0][1])
+    assert content == ""
+    assert isinstance(value["description"], str)
+    assert value["title"] == "x"
+    assert isinstance(value["on"], bool)
+
+
 @pytest.mark.parametrize("family", PARSERS)
 def test_one_call_is_one_where_calls_are_not_parallel(family):
     one = walk(grammar_of(family, FUNCTIONS[1:2], parallel=False), 0)

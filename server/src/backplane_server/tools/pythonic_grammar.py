@@ -76,8 +76,8 @@ def _check(
 def _value(schema: Mapping[str, Any], name: str, value: Any) -> str:
     """A value that obeys a property's schema, as JSON, where it is not one of Python's words."""
     fields = as_object(value)
-    if fields is not None and set(fields) <= {"type", "description", "title", "default"}:
-        word = _WORDS.get(str(fields.get("type")))
+    if fields is not None and set(fields) == {"type"}:
+        word = _WORDS.get(str(fields["type"]))
         if word is not None:
             return word
     if fields is not None and not _has_references(fields):
