@@ -255,6 +255,32 @@ def test_nothing_is_stored_which_is_told(stack, path):
 
 
 @pytest.mark.parametrize("path", [CHAT, TEXT])
+def test_what_is_an_accounts_affair_is_taken_and_changes_nothing(stack, path):
+    fields = {
+        "user": "me",
+        "metadata": {"a": "b"},
+        "service_tier": "auto",
+        "safety_identifier": "x",
+        "prompt_cache_key": "y",
+        "store": False,
+    }
+    response = stack.post(path, {**BODIES[path], **fields})
+    assert response.status_code == 200
+    ignored = response.headers.get("x-ignored-parameters", "")
+    assert not set(ignored.split(", ")) & (fields.keys() - {"store"})
+
+
+def test_a_format_goes_with_tools_that_cannot_be_called(stack):
+    body = {**BODIES[CHAT], "tools": [TOOL], "response_format": {"type": "json_object"}}
+    response = stack.post(CHAT, {**body, "tool_choice": "none", "temperature": 0})
+    assert response.status_code == 200
+    assert response.json()["choices"][0]["message"]["content"].startswith("{")
+    response = stack.post(CHAT, {**body, "tool_choice": "auto"})
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "tool"
+
+
+@pytest.mark.parametrize("path", [CHAT, TEXT])
 def test_any_model_name_is_answered_by_the_one_there_is_and_logged_once(stack, path):
     name = f"gpt-9{path}"
     for _ in range(2):
