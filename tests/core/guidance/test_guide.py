@@ -1,5 +1,6 @@
 """One sequence's guide: masks, ends, budgets, errors."""
 
+import random
 import subprocess
 import sys
 import threading
@@ -196,22 +197,18 @@ class SlowPool:
 
 def slow_guide(engine, **limits):
     pool = SlowPool()
-    guide = SequenceGuide(
-        pool,
-        GuidanceLimits(**limits),
-        stopping=StoppingParams(max_new_tokens=9),
-        eos_token_ids=(0,),
-    )
+    guide = SequenceGuide(pool, GuidanceLimits(**limits))
     compiled, made = engine._compiled.get_or_reserve(regex("abc"))
     if made:
         engine._fill(regex("abc"), compiled)
     compiled.result(30)
-    guide.begin(compiled, lambda: None)
-    return guide, pool
+    follower = engine._followers(regex("abc"), StoppingParams(max_new_tokens=9), compiled)
+    guide.begin(follower, lambda: None)
+    return guide, pool, follower.result()
 
 
 def test_whoever_asks_waits_for_a_free_thread_no_longer_than_may_be(engine):
-    guide, pool = slow_guide(engine, mask_s=0.01, queue_s=0.05)
+    guide, pool, _ = slow_guide(engine, mask_s=0.01, queue_s=0.05)
     begun = time.monotonic()
     with pytest.raises(GenerationError, match="no thread was free"):
         guide.allowed()
@@ -221,15 +218,15 @@ def test_whoever_asks_waits_for_a_free_thread_no_longer_than_may_be(engine):
 
 
 def test_a_mask_that_takes_too_long_fails_who_asks(engine):
-    guide, pool = slow_guide(engine, mask_s=0.05, queue_s=30.0)
+    guide, pool, follower = slow_guide(engine, mask_s=0.05, queue_s=30.0)
     let_go = threading.Event()
-    compute = guide._compute
+    follow = follower.follow
 
-    def slowly(*args):
+    def slowly(token_ids):
         assert let_go.wait(30)
-        return compute(*args)
+        return follow(token_ids)
 
-    guide._compute = slowly
+    follower.follow = slowly
     thread = threading.Thread(target=pool.run)
     thread.start()
     with pytest.raises(GenerationError, match="took too long"):
@@ -239,25 +236,62 @@ def test_a_mask_that_takes_too_long_fails_who_asks(engine):
 
 
 def test_a_closed_guide_makes_no_more_masks(engine):
-    guide, pool = slow_guide(engine)
+    guide, pool, _ = slow_guide(engine)
     guide.close()
     pool.run()
     assert guide.ready
-    assert guide._matcher is None
+    assert guide._follower is None
 
 
 def test_other_errors_of_native_code_are_told_without_their_text(engine, caplog):
-    guide, pool = slow_guide(engine)
+    guide, pool, follower = slow_guide(engine)
 
     def panic(*_):
         raise BaseException("a secret of the engine")  # noqa: TRY002 -- as native panics are
 
-    guide._compute = panic
+    follower.follow = panic
     pool.run()
     with pytest.raises(GenerationError) as caught:
         guide.allowed()
     assert "secret" not in caught.value.message
     assert "secret" in caplog.text
+
+
+def walk(guide, num_tokens, seed):
+    """Take allowed tokens at random; how many could be taken."""
+    choose = random.Random(seed)  # noqa: S311 -- a walk, no secret
+    for number in range(num_tokens):
+        try:
+            allowed = ids_of(guide.allowed())
+        except GenerationError as error:
+            return number, error.message
+        guide.advance([choose.choice([one for one in allowed if one] or allowed)])
+    return num_tokens, None
+
+
+def test_what_others_found_out_of_a_grammar_does_not_end_a_sequence():
+    """Copies share their lexer's states, of which 300 tokens of this use up more than half."""
+    engine = GuidanceEngine(VOCABULARY, GuidanceLimits(max_lexer_states=1_000))
+    compiled = []
+    compiler = engine._compile
+    engine._compile = lambda *args: compiled.append(args[0].source) or compiler(*args)
+    grammar = regex("(a|b)*a(a|b){60}")
+    guides = [guide_of(engine, grammar) for _ in range(4)]
+    assert compiled == [grammar.source]
+    for seed, guide in enumerate(guides):
+        assert walk(guide, 300, seed) == (300, None)
+    assert len(compiled) > 1
+    later = guide_of(engine, grammar)
+    assert walk(later, 300, 9) == (300, None)
+    engine.close()
+
+
+def test_what_a_sequence_uses_up_by_itself_ends_it():
+    engine = GuidanceEngine(VOCABULARY, GuidanceLimits(max_lexer_states=1_000))
+    num_tokens, message = walk(guide_of(engine, regex("(a|b)*a(a|b){60}")), 2000, 1)
+    assert 0 < num_tokens < 2000
+    assert "it is too complex" in message
+    engine.close()
 
 
 def test_a_sentencepiece_vocabulary_is_followed_too():

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from backplane_core.errors import BackplaneError, GenerationError
 from backplane_core.guidance.compiled_grammars import CompiledGrammars
+from backplane_core.guidance.follower import EndRule, Follower
 from backplane_core.guidance.guide import SequenceGuide
 from backplane_core.guidance.limits import GuidanceLimits
 from backplane_core.messages import Grammar
@@ -60,14 +61,33 @@ class GuidanceEngine:
         self, grammar: Grammar, stopping: StoppingParams, ready: Callable[[], None]
     ) -> SequenceGuide:
         """A guide for one sequence; `ready` is called, on any thread, once it can be asked."""
-        guide = SequenceGuide(
-            self._maskers, self.limits, stopping=stopping, eos_token_ids=self._eos_token_ids
-        )
+        guide = SequenceGuide(self._maskers, self.limits)
         compiled, to_make = self._compiled.get_or_reserve(grammar)
         if to_make:
             self._compilers.submit(self._fill, grammar, compiled)
-        guide.begin(compiled, ready)
+        guide.begin(self._followers(grammar, stopping, compiled), ready)
         return guide
+
+    def _followers(
+        self, grammar: Grammar, stopping: StoppingParams, compiled: "Future[LLMatcher]"
+    ) -> "Future[Follower]":
+        """A follower of one's own, once the grammar is compiled."""
+        follower: Future[Follower] = Future()
+
+        def renewed() -> "LLMatcher":
+            self._compiled.forget(grammar)
+            return self._compile(grammar, self._tokenizer, self.limits)
+
+        def make(done: "Future[LLMatcher]") -> None:
+            if error := done.exception():
+                follower.set_exception(error)
+                return
+            end_rule = EndRule(stopping, self._eos_token_ids)
+            copy = done.result().deep_copy()
+            follower.set_result(Follower(copy, renewed, end_rule, replay_s=self.limits.mask_s))
+
+        compiled.add_done_callback(make)
+        return follower
 
     def close(self) -> None:
         """Take no more work. What is under way is bounded by the limits and ends by itself."""

@@ -7,17 +7,12 @@ one it needs, within a budget. Knows nothing of batches.
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, Future
-from typing import TYPE_CHECKING
 
 from backplane_core.errors import BackplaneError, GenerationError
+from backplane_core.guidance.follower import Follower
 from backplane_core.guidance.limits import GuidanceLimits
-from backplane_core.guidance.trouble import trouble_of
-from backplane_core.sampling import StoppingParams
-
-if TYPE_CHECKING:
-    from llguidance import LLMatcher
 
 _log = logging.getLogger(__name__)
 
@@ -37,19 +32,12 @@ class SequenceGuide:
         pool: Executor,
         limits: GuidanceLimits,
         *,
-        stopping: StoppingParams,
-        eos_token_ids: Iterable[int],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._pool = pool
         self._limits = limits
         self._clock = clock
-        self._min_new_tokens = stopping.min_new_tokens
-        self._ignore_eos = stopping.ignore_eos
-        self._eos_token_ids = frozenset(eos_token_ids)
-        self._end_token_ids = self._eos_token_ids | frozenset(stopping.stop_token_ids)
-        self._num_tokens = 0
-        self._matcher: LLMatcher | None = None
+        self._follower: Follower | None = None
         self._mask: Future[bytes] = Future()
         self._started_s: float | None = None
         self._closed = threading.Event()
@@ -65,20 +53,20 @@ class SequenceGuide:
         error = self._mask.exception()
         return error if isinstance(error, BackplaneError) else None
 
-    def begin(self, compiled: "Future[LLMatcher]", ready: Callable[[], None]) -> None:
-        """Start from a compiled grammar; `ready` is called, on any thread, when `self.ready`."""
+    def begin(self, follower: "Future[Follower]", ready: Callable[[], None]) -> None:
+        """Start at the beginning; `ready` is called, on any thread, when `self.ready`."""
 
         def first_mask() -> bytes:
-            matcher = compiled.result().deep_copy()
-            mask = self._compute(matcher, (), 0)
-            self._matcher = matcher
+            made = follower.result()
+            mask = made.follow(())
+            self._follower = made
             return mask
 
         def start(_: object) -> None:
             self._mask.add_done_callback(lambda _: ready())
             self._submit(first_mask, self._mask)
 
-        compiled.add_done_callback(start)
+        follower.add_done_callback(start)
 
     def allowed(self) -> memoryview:
         """The tokens that may come next, as a bitmask: ⌈vocabulary / 32⌉ little-endian words.
@@ -93,17 +81,15 @@ class SequenceGuide:
 
     def advance(self, token_ids: Sequence[int]) -> None:
         """Tokens were appended: begin the mask of what follows. Returns at once."""
-        matcher = self._matcher
-        if matcher is None:
+        follower = self._follower
+        if follower is None:
             raise AssertionError("a sequence was sampled before its grammar was ready")
         previous, self._mask = self._mask, Future()
         tokens = tuple(token_ids)
-        self._num_tokens += len(tokens)
-        num_tokens = self._num_tokens
 
         def next_mask() -> bytes:
             previous.result()  # what went wrong once stays wrong
-            return self._compute(matcher, tokens, num_tokens)
+            return follower.follow(tokens)
 
         self._submit(next_mask, self._mask)
 
@@ -154,34 +140,3 @@ class SequenceGuide:
                     f"the grammar could not be followed: {why}",
                     remedy="try again, or use a simpler grammar",
                 ) from None
-
-    # ── the pool's side ──────────────────────────────────────────────────────────────────
-
-    def _compute(self, matcher: "LLMatcher", token_ids: tuple[int, ...], num_tokens: int) -> bytes:
-        if token_ids and not matcher.consume_tokens(list(token_ids)):
-            raise _error_of(matcher)
-        mask = matcher.compute_bitmask()
-        # In trouble it allows the end, as if the text were whole.
-        if matcher.is_error():
-            raise _error_of(matcher)
-        return self._without_early_end(mask, num_tokens)
-
-    def _without_early_end(self, mask: bytes, num_tokens: int) -> bytes:
-        if num_tokens < self._min_new_tokens:
-            forbidden = self._end_token_ids
-        elif self._ignore_eos:
-            forbidden = self._eos_token_ids
-        else:
-            return mask
-        rest = bytearray(mask)
-        for token_id in forbidden:
-            rest[token_id // 8] &= ~(1 << token_id % 8)
-        return bytes(rest) if any(rest) else mask
-
-
-def _error_of(matcher: "LLMatcher") -> GenerationError:
-    _log.warning("a grammar could not be followed: %s", matcher.get_error())
-    return GenerationError(
-        f"the grammar could not be followed: {trouble_of(matcher)}",
-        remedy="use a simpler grammar",
-    )
