@@ -310,6 +310,41 @@ def test_thoughts_are_told_apart_and_counted(hermes):
     assert plain["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
 
 
+@pytest.fixture(scope="module", params=["qwen3", "deepseek_r1"])
+def opened(stack_module, request):
+    """A template that opens the thinking itself."""
+    template = TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
+    with stack_module.Stack(chat_template=template, reasoning_parser=request.param) as running:
+        yield running
+
+
+def test_thinking_that_the_template_opened(opened):
+    [choice] = ask(opened, "hm\n</think>\nYes.")["choices"]
+    message = choice["message"]
+    assert (message["reasoning_content"], message["content"]) == ("hm", "Yes.")
+    [part], _ = joined(opened, "hm\n</think>\nYes.")
+    assert part["message"] == message
+    text = 'hm</think>{"a":1}'
+    [choice] = ask(opened, text, response_format={"type": "json_object"})["choices"]
+    assert choice["message"]["reasoning_content"] == "hm"
+    assert json.loads(choice["message"]["content"]) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("begun", "said", "reasoning", "content"),
+    [
+        ("The answer", " is x.", None, " is x."),
+        ("<think>so", " on</think>x.", "on", "x."),
+        ("<think>so</think>The answer", " is x.", None, " is x."),
+    ],
+)
+def test_a_turn_is_continued_where_its_thinking_was(opened, begun, said, reasoning, content):
+    history = [{"role": "user", "content": said}, {"role": "assistant", "content": begun}]
+    message = ask(opened, history)["choices"][0]["message"]
+    assert message.get("reasoning_content") == reasoning
+    assert message["content"] == content
+
+
 def test_results_go_through_the_template_as_messages(hermes):
     history = [
         {"role": "user", "content": "Weather?"},

@@ -309,3 +309,26 @@ def test_a_template_error_is_422_on_the_chat_route_only(stack_module):
         assert (error["code"], error["message"]) == ("template", "no such talk")
         assert stack.post("/generate", {"inputs": "x"}).status_code == 200
         assert stack.metrics()['tgi_request_failure{err="template"}'] == 1
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        "{% if %}",
+        "{{ 'no end",
+        "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
+        "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
+        "{{ 'x' * 10000000000 }}",
+        "{{ messages[0].content.__class__.__mro__[1].__subclasses__() }}",
+    ],
+)
+def test_a_bad_template_is_no_error_of_start_up(stack_module, template):
+    with stack_module.Stack(chat_template=template, tool_call_parser="auto") as stack:
+        for fields in ({}, {"stream": True}):
+            response = stack.post("/v1/chat/completions", {"messages": HI, **fields})
+            assert response.status_code == 422
+            assert response.json()["error"]["code"] == "template"
+            assert "Traceback" not in response.text
+        assert stack.post("/chat_tokenize", {"messages": HI}).status_code == 422
+        assert stack.post("/v1/completions", {"prompt": "x"}).status_code == 200
+        assert "Traceback" not in stack.log()

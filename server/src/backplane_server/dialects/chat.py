@@ -76,6 +76,11 @@ def plan(
     """Translate a request whose conversation is rendered. The template has the special tokens."""
     tools = conversation.tools
     reasoning = model.reasoning
+    # Of a rendered prompt its end tells whether the thinking has begun.
+    beginning = prompt
+    if reasoning is not None and (text := conversation.open_text) is not None:
+        is_thought = text.rfind(reasoning.opening) > text.rfind(reasoning.closing)
+        beginning = reasoning.opening if is_thought else reasoning.closing
     name, grammar = _constraint(body, tools)
     if reasoning is not None and grammar is not None:
         # The answer has to obey, not the thinking before it. A client's own grammar is taken as
@@ -84,7 +89,7 @@ def plan(
             grammar = after_reasoning(
                 grammar,
                 reasoning,
-                begins_inside=reasoning.begins_inside(prompt),
+                begins_inside=reasoning.begins_inside(beginning),
                 special_tokens=model.table.special_tokens,
             )
         else:
@@ -113,7 +118,7 @@ def plan(
         literals |= frozenset(reasoning.special_literals)
     return ChatPlan(
         generation=replace(asked, special_literals=literals),
-        reading=ReadingPlan(prompt=prompt, tools=tools, reasoning=reasoning),
+        reading=ReadingPlan(beginning=beginning, tools=tools, reasoning=reasoning),
         logprobs=bool(body.logprobs),
     )
 

@@ -37,6 +37,13 @@ class Conversation:
     options: TemplateOptions
     tools: ToolPlan | None
 
+    @property
+    def open_text(self) -> str | None:
+        """The text that the answer goes on with; None where the answer is a new turn."""
+        if not self.options.continues(self.messages):
+            return None
+        return self.messages[-1]["content"] or ""
+
     async def prompt(self, model: ServedModel) -> str:
         """Render it.
 

@@ -18,12 +18,12 @@ class ReadingPlan:
     """How the answers to one prompt are read.
 
     Attributes:
-        prompt: as rendered; its end may have opened the thinking.
+        beginning: what the answers follow; its end may have opened the thinking.
         tools: None where none take part.
         reasoning: None where thoughts are not told apart.
     """
 
-    prompt: str
+    beginning: str
     tools: ToolPlan | None
     reasoning: ReasoningFamily | None
 
@@ -36,7 +36,7 @@ class ReadingPlan:
         """A reader for one sequence."""
         return ChoiceReader(
             AnswerReader(
-                None if self.reasoning is None else self.reasoning.splitter(self.prompt),
+                None if self.reasoning is None else self.reasoning.splitter(self.beginning),
                 None if self.tools is None else self.tools.parser(),
                 parallel=self.tools is None or self.tools.parallel,
             )
