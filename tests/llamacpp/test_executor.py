@@ -1,11 +1,12 @@
 """The executor by itself: hand-made batches against the real llama.cpp."""
 
+import msgspec
 import numpy as np
 import pytest
 from backplane_core.batching.executor import ScheduledBatch, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError, OutOfMemoryError
-from backplane_core.messages import Submit, TokenSegment
+from backplane_core.messages import Grammar, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_llamacpp.executor import LlamaCppExecutor
 from backplane_llamacpp.native.model import NativeModel
@@ -236,6 +237,42 @@ def test_one_sequence_without_a_possible_token_fails_alone(
     assert isinstance(failed, GenerationError)
     assert sampled is not None
     assert not isinstance(sampled, BaseException)
+
+
+class FixedGuide:
+    """A guide that allows these ids, or none can be told."""
+
+    def __init__(self, *allowed: int) -> None:
+        self._allowed = allowed
+
+    def allowed(self) -> memoryview:
+        if not self._allowed:
+            raise GenerationError("the grammar could not be followed")
+        words = np.zeros(-(-290 // 32), "<u4")
+        for token_id in self._allowed:
+            words[token_id // 32] |= np.uint32(1 << token_id % 32)
+        return memoryview(words.tobytes())
+
+
+def test_guided_sequences_get_what_is_allowed_and_a_refused_mask_fails_alone(
+    make_executor: MakeExecutor,
+) -> None:
+    executor = make_executor(batch=128)
+    plain, greedy, refused = (sequence(PROMPT) for _ in range(3))
+    drawn = sequence(PROMPT, sampling=SamplingParams(temperature=5.0, seed=3), top_logprobs=1)
+    greedy.guide, drawn.guide, refused.guide = FixedGuide(7, 289), FixedGuide(64, 65), FixedGuide()
+    for one in (greedy, drawn, refused):
+        one.request = msgspec.structs.replace(one.request, grammar=Grammar(kind="regex", source=""))
+    shares = [share(place, one) for place, one in enumerate((greedy, refused, plain, drawn))]
+    results = executor.execute(ScheduledBatch(sequences=shares)).results
+    rows = logits_of(executor, 4)
+    assert results[0].token_ids == [max((7, 289), key=lambda one: rows[0][one])]
+    assert isinstance(results[1], GenerationError)
+    assert results[2].token_ids == [int(rows[2].argmax())]
+    assert results[3].token_ids[0] in {64, 65}
+    # Logprobs are the model's own: the likeliest token is none that was allowed.
+    assert results[3].top_logprobs[0][0][0] == int(rows[3].argmax())
+    assert results[3].logprobs[0] < results[3].top_logprobs[0][0][1]
 
 
 def test_logprobs_are_the_models_own(make_executor: MakeExecutor) -> None:

@@ -5,11 +5,13 @@ import numpy as np
 import pytest
 from backplane_core.batching.executor import PromptScores, ScheduledBatch, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
+from backplane_llamacpp import limits
 from backplane_llamacpp.executor import LlamaCppExecutor
 
-from tests.llamacpp.conftest import MakeExecutor
+from tests.llamacpp.conftest import MakeExecutor, MakeRunner
 from tests.llamacpp.reference_llama import ReferenceLlama
 from tests.llamacpp.test_executor import PROMPT, sequence, step
+from tests.llamacpp.test_runner import lone, submit
 
 TOLERANCE = 0.02  # a float16 cache
 LAST = len(PROMPT) - 1
@@ -114,3 +116,30 @@ def test_a_suppressed_token_in_a_prompt_has_its_logprob(make_executor: MakeExecu
     executor = make_executor(suppressed=[PROMPT[4]])
     scored = scores(executor, chunk(0, asking(0), 0, LAST + 1, range(LAST)))[0]
     assert scored.logprobs[3] == pytest.approx(reference_logprobs()[3, PROMPT[4]], abs=TOLERANCE)
+
+
+@pytest.mark.parametrize("rows", [1, 4])
+def test_a_prompt_of_more_tokens_than_a_step_scores_is_reported_whole(
+    make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, rows: int
+) -> None:
+    monkeypatch.setattr(limits, "_SCORED_BYTES", rows * 4 * 290)
+    runner = make_runner()
+    lone(runner, PROMPT)  # a cached prefix must not cut the report short
+    for number in range(2):
+        submit(runner, PROMPT, prompt_logprobs=number, max_new_tokens=3)
+    reported: dict[str, list[float | None]] = {}
+    steps = []
+    while runner.stats().running or runner.stats().waiting:
+        for chunk in runner.poll(0.0).prompt_logprobs:
+            so_far = reported.setdefault(chunk.request_id, [])
+            assert chunk.start == len(so_far)
+            assert chunk.token_ids == PROMPT[chunk.start : chunk.start + len(chunk.logprobs)]
+            so_far += chunk.logprobs
+            steps.append(len(chunk.logprobs))
+        runner.check_integrity()
+    assert max(steps) <= rows + 1  # the first token's None needs no row
+    expected = [None, *reference_logprobs()[range(LAST), PROMPT[1:]]]
+    for logprobs in reported.values():
+        assert logprobs[0] is None
+        assert logprobs[1:] == pytest.approx(expected[1:], abs=TOLERANCE)
+    assert len(reported) == 2
