@@ -270,7 +270,7 @@ def walk(guide, num_tokens, seed):
 
 
 def test_what_others_found_out_of_a_grammar_does_not_end_a_sequence():
-    """Copies share their lexer's states, of which 300 tokens of this use up more than half."""
+    """Copies share their lexer's states, of which 200 tokens of this use up more than half."""
     engine = GuidanceEngine(VOCABULARY, GuidanceLimits(max_lexer_states=1_000))
     compiled = []
     compiler = engine._compile
@@ -279,10 +279,10 @@ def test_what_others_found_out_of_a_grammar_does_not_end_a_sequence():
     guides = [guide_of(engine, grammar) for _ in range(4)]
     assert compiled == [grammar.source]
     for seed, guide in enumerate(guides):
-        assert walk(guide, 300, seed) == (300, None)
+        assert walk(guide, 200, seed) == (200, None)
     assert len(compiled) > 1
     later = guide_of(engine, grammar)
-    assert walk(later, 300, 9) == (300, None)
+    assert walk(later, 200, 9) == (200, None)
     engine.close()
 
 
