@@ -18,11 +18,18 @@ def find_marker(text: str, start: int, markers: Sequence[str]) -> tuple[int, str
     )
     if found is not None:
         return found
-    longest = max(map(len, markers), default=0)
-    for begin in range(max(start, len(text) - longest + 1), len(text)):
-        if any(marker.startswith(text[begin:]) for marker in markers):
-            return begin, None
-    return len(text), None
+    begins = (_unfinished(text, start, marker) for marker in markers)
+    return min((begin for begin in begins if begin is not None), default=len(text)), None
+
+
+def _unfinished(text: str, start: int, marker: str) -> int | None:
+    """Where `text` ends with a beginning of `marker`."""
+    begin = text.find(marker[0], max(start, len(text) - len(marker) + 1))
+    while begin >= 0:
+        if marker.startswith(text[begin:]):
+            return begin
+        begin = text.find(marker[0], begin + 1)
+    return None
 
 
 class MarkerFilter:

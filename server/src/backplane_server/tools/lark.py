@@ -7,7 +7,7 @@ from typing import Any, Final
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction
 
-from backplane_server.tools.json_values import as_list, as_object
+from backplane_server.tools.arguments_schema import arguments_schema
 
 # A model that is made to call may call one function after another without end.
 MAX_CALLS: Final = 64
@@ -19,17 +19,6 @@ _SPACING: Final = {
 }
 LINE_BREAK: Final = '"\\n"?'  # one may stand here
 _SCALARS: Final = ("string", "integer", "number")
-# What a schema says for people alone; of many functions it can be more than a grammar may hold.
-_WORDS: Final = ("title", "description", "default", "examples", "$comment", "deprecated")
-_NAMED_SCHEMAS: Final = (
-    "properties",
-    "patternProperties",
-    "$defs",
-    "definitions",
-    "dependentSchemas",
-)
-_DATA: Final = ("enum", "const", "required", "type", "dependentRequired")
-_OPEN_ENDED: Final = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
 
 
 class CallGrammar:
@@ -89,41 +78,3 @@ def embedded(schema: Mapping[str, Any]) -> str:
     if schema.get("type") not in _SCALARS:
         schema = {**schema, "x-guidance": _SPACING}
     return f"%json {json.dumps(schema)}"
-
-
-def arguments_schema(function: ToolFunction) -> dict[str, Any]:
-    """The schema of a function's arguments: an object, of nothing that is not declared.
-
-    A schema that lists properties and leaves open whether there may be others is taken to mean
-    none, unless it requires others or is put together from parts that may declare some.
-    """
-    schema: dict[str, Any] = {"properties": {}} if not function.parameters else {}
-    schema |= {**_without_words(function.parameters), "type": "object"}
-    listed = as_object(schema.get("properties"))
-    closed = (
-        listed is not None
-        and not any(key in schema for key in _OPEN_ENDED)
-        and all(name in listed for name in as_list(schema.get("required")) or [])
-    )
-    return {"additionalProperties": False, **schema} if closed else schema
-
-
-def _without_words(schema: Mapping[str, Any]) -> dict[str, Any]:
-    bare: dict[str, Any] = {}
-    for key, value in schema.items():
-        if key in _WORDS:
-            continue
-        named = as_object(value) if key in _NAMED_SCHEMAS else None
-        if named is not None:
-            bare[key] = {name: _bare(child) for name, child in named.items()}
-        else:
-            bare[key] = value if key in _DATA else _bare(value)
-    return bare
-
-
-def _bare(value: Any) -> Any:
-    fields = as_object(value)
-    if fields is not None:
-        return _without_words(fields)
-    items = as_list(value)
-    return value if items is None else [_bare(item) for item in items]

@@ -8,7 +8,8 @@ from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction
 
 from backplane_server.text.marker_filter import find_marker
-from backplane_server.tools.lark import CallGrammar, arguments_schema, embedded, quoted
+from backplane_server.tools.arguments_schema import arguments_schema
+from backplane_server.tools.lark import CallGrammar, embedded, quoted
 from backplane_server.tools.object_calls import ObjectCallParser
 from backplane_server.tools.streaming import skip_space
 from backplane_server.tools.values import ValueReader

@@ -7,8 +7,9 @@ from typing import Any, Final
 from backplane_core.errors import ToolError
 from backplane_core.tool_parsers import ToolFunction
 
+from backplane_server.tools.arguments_schema import arguments_schema
 from backplane_server.tools.json_values import as_list, as_object
-from backplane_server.tools.lark import CallGrammar, arguments_schema, embedded, quoted
+from backplane_server.tools.lark import CallGrammar, embedded, quoted
 
 _NOTHING: Final = '""'
 _WORDS: Final[dict[str, str]] = {
