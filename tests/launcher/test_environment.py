@@ -2,10 +2,13 @@
 
 import pytest
 from backplane_launcher import cli
+from backplane_launcher.adapter_names import parse_adapters
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.log_filter import level_of
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.usage import UsageError
+from hypothesis import given
+from hypothesis import strategies as st
 
 SAGEMAKER = {
     "HF_MODEL_ID": "a/b",
@@ -163,3 +166,21 @@ def test_a_certificate_goes_by_either_name_and_never_without_its_key():
         cli.parse(["--tls-cert-file", "c"], {})
     with pytest.raises(UsageError, match="give --tls-cert-file too"):
         cli.parse(["--tls-key-file", "k"], {})
+
+
+@given(st.text(alphabet="acdeghinorstuw_=,[] \0é", max_size=40))
+def test_any_text_is_a_level_or_none(text):
+    assert level_of(text) in {None, "debug", "info", "warning", "error"}
+
+
+@given(st.lists(st.text(alphabet="ab=@/. \0é", max_size=12), max_size=3))
+def test_any_text_is_an_adapter_or_refused(texts):
+    try:
+        adapters = parse_adapters(texts)
+    except UsageError:
+        return
+    assert len({adapter.name for adapter in adapters}) == len(adapters) == len(texts)
+    for adapter in adapters:
+        assert adapter.name.strip() == adapter.name != ""
+        assert adapter.origin.strip() == adapter.origin != ""
+        assert adapter.revision != ""

@@ -107,6 +107,7 @@ def check(house, launched, rows) -> None:
     for row in rows:
         lines = [line for line in launched.lines if f"{row.flag}: " in line]
         assert [row.notice in line for line in lines] == ([True] if row.notice else [])
+    assert "sizes: max_input_tokens 70, max_total_tokens 90, " in launched.output
     assert "Runtime environment:" in launched.output
     assert launched.output.count("recording (for tests): available, engine 1") == 1
     (first, second) = house.recorded("adapter")

@@ -1,5 +1,6 @@
 """`backplane quantize`: a model written with its weights in another type, by a backend."""
 
+import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
@@ -43,7 +44,9 @@ def quantize(command: QuantizeCommand, environ: Mapping[str, str], output: TextI
     if not target.parent.is_dir():
         raise UsageError(f"there is no folder {target.parent}", remedy="make it first")
     progress = ConsoleProgress(sys.stderr, as_json=settings.json_output)
-    source = bring_model(settings, catalogue, environ, progress)
+    # The files that its maker reads, whoever would serve the model.
+    reading = dataclasses.replace(settings, backend=facts.name)
+    source = bring_model(reading, catalogue, environ, progress)
     order = quantization.Order(
         backend=facts.name,
         source=source,

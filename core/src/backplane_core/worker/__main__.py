@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import msgspec
 
+from backplane_core.capabilities import Limits
 from backplane_core.control import WorkerDown, WorkerLaunch, WorkerUp
 from backplane_core.errors import BackplaneError, SetupError
 from backplane_core.process import configure_logging, die_with_parent
@@ -122,6 +123,7 @@ class Worker:
             engine.max_concurrent_requests,
             adapters=[adapter.name for adapter in engine.adapters],
         )
+        _log.info("sizes: %s", _sizes(runner.info.limits))
         await service.start(launch.socket_path)
         if self._line is not None:
             self._line.pulse = lambda: (service.engine.num_steps, service.busy)
@@ -150,6 +152,18 @@ class Worker:
             self._loop.call_soon_threadsafe(task.cancel)
         with contextlib.suppress(OSError, TimeoutError):  # the launcher may be gone already
             asyncio.run_coroutine_threadsafe(say_goodbye(), self._loop).result(timeout=2.0)
+
+
+def _sizes(limits: Limits) -> str:
+    """What was given or chosen, by the names of the flags."""
+    sizes = {
+        "max_input_tokens": limits.max_input_tokens,
+        "max_total_tokens": limits.max_total_tokens,
+        "max_batch_prefill_tokens": limits.max_batch_tokens,
+        "max_batch_total_tokens": limits.cache_tokens,
+        "max_batch_size": limits.max_sequences,
+    }
+    return ", ".join(f"{name} {size}" for name, size in sizes.items())
 
 
 def main(arguments: list[str]) -> int:
