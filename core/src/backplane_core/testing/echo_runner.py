@@ -152,6 +152,11 @@ class EchoRunner(ModelRunner):
             **self._counters,
         )
 
+    @property
+    def num_steps(self) -> int:
+        """See `ModelRunner`."""
+        return self._counters["num_steps"]
+
     def close(self) -> None:
         """See `ModelRunner`."""
         self._guides.close()
