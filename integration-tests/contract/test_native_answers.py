@@ -136,11 +136,11 @@ def test_repetition_and_frequency_penalties_change_the_text(echo):
         assert generated(echo, "aaaaaaaa", max_new_tokens=8, **penalty)["generated_text"] != plain
 
 
-def test_a_watermark_moves_the_draw_and_keeps_its_seed(demo):
+def test_a_watermark_moves_the_draw_and_keeps_its_seed(echo):
     options = {"max_new_tokens": 40, "do_sample": True, "seed": 1, "temperature": 1.5}
-    plain = generated(demo, "hello world", **options)["details"]["tokens"]
-    marked = generated(demo, "hello world", watermark=True, **options)["details"]["tokens"]
-    again = generated(demo, "hello world", watermark=True, **options)["details"]["tokens"]
+    plain = generated(echo, "hello world", **options)["details"]["tokens"]
+    marked = generated(echo, "hello world", watermark=True, **options)["details"]["tokens"]
+    again = generated(echo, "hello world", watermark=True, **options)["details"]["tokens"]
     assert [token["id"] for token in marked] != [token["id"] for token in plain]
     assert [token["id"] for token in marked] == [token["id"] for token in again]
 

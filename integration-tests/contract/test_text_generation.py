@@ -96,12 +96,11 @@ def test_the_demo_model_says_the_same_whole_and_streamed(demo):
     assert events[-1].details.finish_reason == whole.details.finish_reason
 
 
-def test_a_draw_of_the_demo_model_repeats_with_its_seed(demo):
-    client = Client(demo.url, timeout=30)
+def test_a_draw_repeats_with_its_seed(client):
     options = {"max_new_tokens": 16, "do_sample": True, "temperature": 1.5, "top_p": 0.95}
 
     def drawn(seed: int) -> str:
-        return client.generate("What is Backplane?", seed=seed, **options).generated_text
+        return client.generate(PROMPT, seed=seed, **options).generated_text
 
     assert drawn(3) == drawn(3)
     assert {drawn(seed) for seed in range(4, 8)} - {drawn(3)}
