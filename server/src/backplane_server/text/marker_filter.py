@@ -11,6 +11,9 @@ def find_marker(text: str, start: int, markers: Sequence[str]) -> tuple[int, str
 
     Without one: where an unfinished one begins that the next piece may complete, or the end.
     """
+    markers = [marker for marker in markers if marker[0] in text]
+    if not markers:
+        return len(text), None
     found = min(
         ((at, marker) for marker in markers if (at := text.find(marker, start)) >= 0),
         key=lambda pair: (pair[0], -len(pair[1])),
@@ -46,7 +49,7 @@ class MarkerFilter:
 
     def push(self, text: str) -> str:
         """What of the text so far cannot be part of a mark any more, as far as it is new."""
-        if not self._markers:
+        if not self._held and self._first.isdisjoint(text):
             return text
         shown: list[str] = []
         position = 0
