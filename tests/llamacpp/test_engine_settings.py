@@ -35,8 +35,8 @@ PROMPT = [284, 72, 101, 108, 108, 111, 32, 119, 111, 114, 108, 100]
         ({"quantize": "awq"}, "--quantize awq has no meaning for a GGUF.*backplane quantize"),
         ({"speculate": 3}, "--speculate 3: .*drafts no tokens"),
         ({"cuda_graphs": (1, 2, 4)}, "--cuda-graphs 1,2,4: .*by itself.*--cuda-graphs 0"),
-        ({"memory_fraction": 0.0}, "memory fraction of 0.0"),
-        ({"memory_fraction": 1.5}, "memory fraction of 1.5"),
+        ({"memory_fraction": 0.0}, "--cuda-memory-fraction 0.0 is no share"),
+        ({"memory_fraction": 1.5}, "--cuda-memory-fraction 1.5 is no share"),
     ],
 )
 def test_what_cannot_be_honoured_is_refused_with_a_remedy(

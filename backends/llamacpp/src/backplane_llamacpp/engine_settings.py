@@ -49,7 +49,8 @@ def check_engine_settings(engine: EngineSettings) -> None:
         )
     if engine.memory_fraction is not None and not 0.0 < engine.memory_fraction <= 1.0:
         raise BackendError(
-            f"a memory fraction of {engine.memory_fraction} does not lie above 0 and up to 1"
+            f"--cuda-memory-fraction {engine.memory_fraction} is no share: it must be above 0 and "
+            "at most 1"
         )
     _check_graphs(engine.cuda_graphs)
     if engine.trust_remote_code:

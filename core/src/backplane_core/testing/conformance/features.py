@@ -164,3 +164,8 @@ class FeatureTests(ConformanceBase):
             with pytest.raises(AdapterError):
                 client.unload_adapter(name)
         assert client.run(prompt, **fields).token_ids == lone[0]
+        # What an adapter left in the cache is not that of another under the same name.
+        first, second = list(paths)[:2]
+        client.load_adapter(first, str(paths[second]))
+        assert client.run(prompt, adapter=first, **fields).token_ids == lone[2]
+        client.unload_adapter(first)
