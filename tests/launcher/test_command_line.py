@@ -23,11 +23,15 @@ FACTS = (
             SettingField(name="numa", type="str", help="numa", flags=("--numa",)),
             SettingField(name="graphs", type="str", help="graphs", flags=("--graphs",)),
             SettingField(name="door", type="int", help="door", flags=("--port",)),
+            SettingField(name="length", type="int", help="length", flags=("--ctx-size",)),
         ),
     ),
     BackendFacts(
         name="beta",
-        settings=(SettingField(name="numa", type="str", help="numa", flags=("--numa",)),),
+        settings=(
+            SettingField(name="numa", type="str", help="numa", flags=("--numa",)),
+            SettingField(name="length", type="int", help="length", flags=("--ctx-size",)),
+        ),
     ),
     BackendFacts(name="broken", error="ImportError: no"),
     BackendFacts(
@@ -170,6 +174,7 @@ def test_the_command_line_beats_the_environment():
         ("--modle-id x", "Did you mean --model-id?"),
         ("--max-batch-sise 3", "Did you mean --max-batch-size?"),
         ("--backend-python vllm", "NAME=PATH"),
+        ("--api-key=", "--api-key is empty"),
         ("--worker-stall-timeout 0", "> 0"),
     ],
 )
@@ -215,6 +220,9 @@ def test_a_backend_cannot_take_a_flag_of_the_launcher():
     command = cli.parse(["--port", "5", "--alpha.door", "6"], {})
     assert command.settings.port == 5
     assert command.backend_settings == {"alpha": {"door": 6}}
+    command = cli.parse(["--ctx-size", "5", "--beta.length", "6"], {})
+    assert command.settings.max_total_tokens == 5
+    assert command.backend_settings == {"beta": {"length": 6}}
 
 
 @pytest.mark.parametrize("value", ["box-7", "no-such-name.invalid"])

@@ -39,8 +39,10 @@ def short_flags(
     }
 
 
-def refuse_ambiguous(argv: Sequence[str], facts: Sequence[BackendFacts]) -> None:
-    """Refuse a flag that several backends claim.
+def refuse_ambiguous(
+    argv: Sequence[str], facts: Sequence[BackendFacts], reserved: Collection[str]
+) -> None:
+    """Refuse a flag that several backends claim, unless it is one of the launcher's, `reserved`.
 
     Raises:
         UsageError: `argv` has one; the message says what to write instead.
@@ -48,7 +50,7 @@ def refuse_ambiguous(argv: Sequence[str], facts: Sequence[BackendFacts]) -> None
     claims = _claims(facts)
     counts = Counter(flag for flag, _, _ in claims)
     for name in (token.partition("=")[0] for token in argv):
-        if counts[name] > 1:
+        if counts[name] > 1 and name not in reserved:
             longer = [long_flag(backend, field) for flag, backend, field in claims if flag == name]
             raise UsageError(
                 f"{name} belongs to several backends", remedy=f"write {' or '.join(longer)}"

@@ -27,7 +27,7 @@ from backplane_launcher.commands import (
 from backplane_launcher.contradictions import check_together
 from backplane_launcher.environment import EnvironmentFlags
 from backplane_launcher.help_page import render_help
-from backplane_launcher.parser import COMMANDS, Parser
+from backplane_launcher.parser import COMMANDS, Parser, flags_of_settings
 from backplane_launcher.sagemaker import without_serve
 from backplane_launcher.settings.replaced import notices
 from backplane_launcher.usage import UsageError
@@ -45,7 +45,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
     """
     argv = without_serve(argv, environ)
     known = catalogue.Catalogue.load(catalogue.interpreters(argv, environ))
-    backend_flags.refuse_ambiguous(argv, known.facts)
+    backend_flags.refuse_ambiguous(argv, known.facts, flags_of_settings())
     source = EnvironmentFlags(environ)
     named = catalogue.named_backend(argv, environ)
     app = Parser(known=known, source=source, named=named).build()

@@ -18,6 +18,11 @@ def check_together(settings: LaunchSettings) -> None:
     refuse(settings)
     _check_limits(settings)
     parse_adapters(settings.lora_adapters)
+    if any(not key.strip() for key in settings.api_key):
+        raise UsageError(
+            "--api-key is empty, which would keep nobody out",
+            remedy="give it a key, or leave it out to let everybody in",
+        )
     if settings.sharded == "true" and settings.num_shard == 1:
         raise UsageError(
             "--sharded true and --num-shard 1 contradict each other",
