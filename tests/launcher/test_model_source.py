@@ -3,7 +3,7 @@ import json
 import pytest
 from backplane_core.backend import ModelSource
 from backplane_core.errors import ModelError
-from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, locate
+from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, from_folder, locate
 
 
 def find(model_id, **options):
@@ -85,3 +85,27 @@ def test_a_broken_configuration(tmp_path):
     (tmp_path / "config.json").write_text("[1, 2]")
     with pytest.raises(ModelError, match=r"config\.json cannot be read"):
         find(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model_id", "name", "variant"),
+    [
+        ("owner/name", "owner/name", None),
+        ("owner/name:Q4_K_M", "owner/name:Q4_K_M", "Q4_K_M"),
+        (None, "weights", None),
+    ],
+)
+def test_a_folder_that_stands_in_for_the_hub(tmp_path, model_id, name, variant):
+    folder = tmp_path / "weights"
+    folder.mkdir()
+    (folder / "a.gguf").write_bytes(b"GGUF")
+    found = from_folder(str(folder), model_id, gguf_file="a.gguf")
+    assert (found.model_id, found.variant) == (name, variant)
+    assert (found.path, found.files, found.gguf_file) == (str(folder), ("a.gguf",), "a.gguf")
+
+
+def test_what_stands_in_for_the_hub_must_be_a_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for path in (tmp_path / "file", tmp_path / "nothing"):
+        with pytest.raises(ModelError, match=f"--weights-cache-override {path} is no folder"):
+            from_folder(str(path), "owner/name", gguf_file=None)
