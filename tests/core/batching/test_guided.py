@@ -183,9 +183,10 @@ def test_a_grammar_that_is_not_ready_holds_up_nobody_and_keeps_its_place(layout,
     assert not held._entries
 
 
-def test_a_held_request_can_be_cancelled_in_part_and_whole(gated):
+@pytest.mark.parametrize("layout", MemoryLayout)
+def test_a_held_request_can_be_cancelled_in_part_and_whole(layout, gated):
     guidance, gate = gated
-    engine = Engine(make_traits(CELLS), guidance=guidance)
+    engine = Engine(make_traits(layout), guidance=guidance)
     engine.submit("r", PROMPT, 40, grammar=WORDS, num_sequences=3)
     engine.submit("s", PROMPT, 40, grammar=WORDS)
     engine.step()
