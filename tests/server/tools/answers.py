@@ -1,8 +1,9 @@
-"""Answers as models of each family write them, with what they come to; and reading in pieces."""
+"""Answers as models of each family write them, with what they come to."""
 
 import json
 from typing import NamedTuple
 
+from backplane_core.testing.tool_parsers import read_answer
 from backplane_core.tool_parsers import ToolFunction
 from backplane_server.tools.builtin import FAMILIES
 
@@ -302,21 +303,5 @@ ANSWERS = {
 CASES = [(family, case) for family, answers in ANSWERS.items() for case in answers]
 
 
-def read(parser, pieces):
-    """What an answer that comes in these pieces turns out to be."""
-    content = []
-    names = []
-    arguments = []
-    for parsed in [*map(parser.push, pieces), parser.finish()]:
-        content.append(parsed.content)
-        for call in parsed.calls:
-            if call.name is not None:
-                assert call.index == len(names), "calls are numbered from 0, in order"
-                names.append(call.name)
-                arguments.append([])
-            arguments[call.index].append(call.arguments)
-    return "".join(content), tuple(zip(names, map("".join, arguments), strict=True))
-
-
 def parsed(family, pieces):
-    return read(PARSERS[family](FUNCTIONS), pieces)
+    return read_answer(PARSERS[family], FUNCTIONS, pieces)

@@ -4,13 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from backplane_core.testing.tool_parsers import read_answer
 from backplane_core.tool_parsers import ToolFunction, ToolParser
 from backplane_server.text.reasoning import FAMILIES as REASONING
 from backplane_server.tools.builtin import FAMILIES
 from backplane_server.tools.lark import MAX_CALLS
 from backplane_server.tools.values import MAX_DEPTH
 
-from tests.server.tools.answers import PARSERS, read
+from tests.server.tools.answers import PARSERS
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "tools-and-reasoning.md").read_text("utf-8")
 ROWS = {
@@ -44,7 +45,7 @@ SAMPLES = {
 def test_the_samples_are_calls(name, sample):
     assert f"`{sample}`" in PAGE
     functions = [ToolFunction(name="f"), ToolFunction(name="g")]
-    content, calls = read(PARSERS[name](functions), [sample.replace("{…}", "{}")])
+    content, calls = read_answer(PARSERS[name], functions, [sample.replace("{…}", "{}")])
     assert content == ""
     assert calls[0][0] == "f"
 

@@ -1,9 +1,9 @@
 """Each family reads what its models write; however it is cut, the same comes out."""
 
 import json
-from itertools import combinations
 
 import pytest
+from backplane_core.testing.tool_parsers import check_answer
 from backplane_server.tools.builtin import FAMILIES
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -22,13 +22,9 @@ def test_an_answer_comes_to_its_content_and_calls(family, case):
 @pytest.mark.parametrize(("family", "case"), CASES)
 def test_every_cut_comes_to_the_same(family, case):
     text, content, calls = ANSWERS[family][case]
-    whole = (content, calls)
-    assert parsed(family, text) == whole
-    for cut in range(len(text) + 1):
-        assert parsed(family, [text[:cut], text[cut:]]) == whole
-    if len(text) <= MAX_THREE:
-        for first, second in combinations(range(len(text) + 1), 2):
-            assert parsed(family, [text[:first], text[first:second], text[second:]]) == whole
+    max_pieces = 3 if len(text) <= MAX_THREE else 2
+    expected = (content, calls)
+    check_answer(PARSERS[family], FUNCTIONS, text, expected, max_pieces=max_pieces)
 
 
 def test_every_family_has_short_answers_that_are_cut_in_three():

@@ -5,6 +5,7 @@ import json
 import jsonschema_rs  # comes with schemathesis
 import pytest
 from backplane_core.errors import ToolError
+from backplane_core.testing.tool_parsers import read_answer
 from backplane_core.tool_parsers import ToolFunction
 from backplane_server.text.reasoning import FAMILIES as REASONING
 from backplane_server.text.reasoning_grammar import after_reasoning
@@ -12,7 +13,7 @@ from backplane_server.tools.reading import AnswerReader
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.server.tools.answers import FUNCTIONS, PARSERS, read
+from tests.server.tools.answers import FUNCTIONS, PARSERS
 from tests.server.tools.walk import SPECIAL_IDS, allows, walk
 
 LEAVES = st.sampled_from(
@@ -89,7 +90,7 @@ def test_what_a_grammar_allows_is_calls_that_obey(family, special, functions, pa
     text = walk(grammar, seed)
     if text is None:  # a walk without an end; the next test counts them
         return
-    content, calls = read(PARSERS[family](functions), [text])
+    content, calls = read_answer(PARSERS[family], functions, [text])
     assert content == ""
     check(functions, calls, parallel=parallel)
 
@@ -202,7 +203,7 @@ def test_words_for_people_take_no_room_in_a_grammar(family):
     }
     grammar = grammar_of(family, [ToolFunction(name="f", parameters=parameters)], parallel=False)
     assert "SECRET" not in grammar.source
-    content, calls = read(PARSERS[family]([ToolFunction(name="f")]), [walk(grammar, 3)])
+    content, calls = read_answer(PARSERS[family], [ToolFunction(name="f")], [walk(grammar, 3)])
     value = json.loads(calls[0][1])
     assert content == ""
     assert isinstance(value["description"], str)
@@ -213,7 +214,7 @@ def test_words_for_people_take_no_room_in_a_grammar(family):
 @pytest.mark.parametrize("family", PARSERS)
 def test_one_call_is_one_where_calls_are_not_parallel(family):
     one = walk(grammar_of(family, FUNCTIONS[1:2], parallel=False), 0)
-    assert read(PARSERS[family](FUNCTIONS), [one]) == ("", (("now", "{}"),))
+    assert read_answer(PARSERS[family], FUNCTIONS, [one]) == ("", (("now", "{}"),))
     grammar = grammar_of(family, FUNCTIONS[1:2], parallel=False)
     for between in ("", "\n", "; ", ", "):
         assert not allows(grammar, one + between + one, {})
