@@ -46,8 +46,9 @@ class ParsedText(msgspec.Struct, frozen=True, kw_only=True):
 class ToolParser(ABC):
     """Reads one answer. However its text is cut into pieces, the joined result is the same.
 
-    No part of the markup is ever content: text that may turn out to be markup is held back
-    until it is certain. Text that only looked like a call (no JSON, no such function) is content.
+    No mark is ever content: text that may turn out to be one is held back until it is certain.
+    Text that only looked like a call (no JSON, no such function) is content, without its marks.
+    `backplane_core.testing.tool_parsers` checks all of this.
 
     Attributes:
         name: what `--tool-call-parser` takes; lower case.
