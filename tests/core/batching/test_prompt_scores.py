@@ -155,9 +155,22 @@ def test_without_the_trait_prompt_logprobs_are_refused(layout):
     assert caught.value.parameter == "prompt_logprobs"
 
 
-@settings(max_examples=30, deadline=None)
+TRAITS = st.sampled_from(
+    [
+        (PAGED, {"cache_tokens": 80}),
+        (PAGED, {"cache_tokens": 80, "mixed_prefill": False, "max_draft_tokens": 2}),
+        (CELLS, {"cache_tokens": 80}),
+        (CELLS, {"cache_tokens": 90, "trimmable": False}),
+        (CELLS, {"cache_tokens": 90, "shareable": False}),
+        (SLOTS, {}),
+        (SLOTS, {"trimmable": False, "mixed_prefill": False}),
+    ]
+)
+
+
+@settings(max_examples=60, deadline=None)
 @given(
-    layout=st.sampled_from(MemoryLayout),
+    traits=TRAITS,
     requests=st.lists(
         st.tuples(
             st.integers(1, 40), st.integers(1, 8), st.sampled_from([None, 0, 2]), st.integers(1, 3)
@@ -168,14 +181,10 @@ def test_without_the_trait_prompt_logprobs_are_refused(layout):
     max_scored_tokens=st.integers(1, 12),
     chunk=st.integers(1, 12),
 )
-def test_reports_are_whole_beside_anything_else(layout, requests, max_scored_tokens, chunk):
+def test_reports_are_whole_beside_anything_else(traits, requests, max_scored_tokens, chunk):
+    layout, changes = traits
     engine = Engine(
-        make_traits(
-            layout,
-            max_batch_tokens=12,
-            max_scored_tokens=max_scored_tokens,
-            **({} if layout is SLOTS else {"cache_tokens": 80}),
-        ),
+        make_traits(layout, max_batch_tokens=16, max_scored_tokens=max_scored_tokens, **changes),
         max_prefill_chunk=chunk,
         headroom_tokens=0,
     )
