@@ -4,6 +4,7 @@ import contextlib
 import signal
 from bisect import bisect_left
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -403,6 +404,28 @@ def check_server_restart(stack_module, two):
         for stack in (first, third):
             later.check(stack.metrics())
             assert stack.metrics()["backplane_worker_restarts"] == 0
+
+
+def test_files_of_servers_that_begin_or_are_gone_disturb_no_reading(two):
+    folder = Path(two[0]._server_fields["metrics_dir"])
+    before = two[0].metrics()
+    begins = [folder / f"{kind}_1.db" for kind in ("counter", "histogram", "gauge_livesum")]
+    for path in begins:
+        path.touch()
+    gone = folder / "gauge_livesum_4194304.db"  # above the highest process id there is
+    gone.write_bytes((folder / f"gauge_livesum_{two[0].server.pid}.db").read_bytes())
+    assert two[0].metrics().keys() == before.keys()
+    assert not gone.exists()
+    for path in begins:
+        path.unlink()
+
+
+def test_where_counts_lie_is_not_the_environment_s_to_say(stack_module, tmp_path, monkeypatch):
+    monkeypatch.setenv("PROMETHEUS_MULTIPROC_DIR", str(tmp_path))
+    with stack_module.Stack(worker=False) as stack:
+        stack.post("/generate", {"inputs": "x"})
+        assert stack.metrics()["tgi_request_count"] == 1
+    assert not list(tmp_path.iterdir())
 
 
 def names_of(stack):

@@ -78,6 +78,7 @@ def refused(response, path, status, *kinds):
     assert response.status_code == status, response.text[:500]
     assert response.headers["content-type"] == "application/json"
     assert response.headers["x-request-id"]
+    assert not response.headers.keys() & {"server", "x-powered-by", "set-cookie"}
     assert not LEAKS.search(response.content), response.text
     body = response.json()
     if dialect_of(path) == "openai":

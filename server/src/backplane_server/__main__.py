@@ -31,11 +31,12 @@ def main(arguments: list[str]) -> int:
     # Ctrl-C reaches the whole terminal; the launcher decides who stops when.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     configure_logging(settings.log_level, as_json=settings.log_json, label=settings.server_id)
+    # prometheus_client decides by this, when it is imported, where its values lie.
+    os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if settings.metrics_dir is not None:
         Path(settings.metrics_dir).mkdir(mode=0o700, exist_ok=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = settings.metrics_dir
-    # Not before: prometheus_client decides when it is imported where its values lie.
-    from backplane_server.process import ServerProcess  # noqa: PLC0415 -- see above
+    from backplane_server.process import ServerProcess  # noqa: PLC0415 -- not before that
 
     try:
         return uvloop.run(ServerProcess(settings).run())

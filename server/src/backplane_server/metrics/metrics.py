@@ -176,7 +176,7 @@ class Metrics:
         if self._folder is None:
             return self._registry.collect()
         _forget_gauges_of_the_dead(self._folder)
-        files = [str(path) for path in self._folder.glob("*.db")]
+        files = [str(path) for path in self._folder.glob("*.db") if _has_begun(path)]
         return cast("Iterable[Metric]", MultiProcessCollector.merge(files))  # pyright: ignore[reportUnknownMemberType] -- not typed there
 
     # ── making ───────────────────────────────────────────────────────────────────────────
@@ -205,6 +205,13 @@ def _forget_gauges_of_the_dead(folder: Path) -> None:
         pid = path.stem.rpartition("_")[2]
         if not _lives(int(pid)):
             path.unlink(missing_ok=True)
+
+
+def _has_begun(path: Path) -> bool:
+    """Whether there is anything in it: a server that starts makes its files empty first."""
+    with suppress(FileNotFoundError):
+        return path.stat().st_size > 0
+    return False
 
 
 def _lives(pid: int) -> bool:

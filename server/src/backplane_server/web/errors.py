@@ -252,6 +252,13 @@ def _headers(error: BackplaneError, row: Row) -> dict[str, str]:
 
 def _hidden(error: BaseException) -> str:
     error_id = secrets.token_hex(4)
-    fields = {"request_id": current_request_id.get()}
-    _log.error("error %s: %s", error_id, error, exc_info=error, extra={"fields": fields})
+    request_id = current_request_id.get()
+    _log.error(
+        "error %s of request %s: %s",
+        error_id,
+        request_id,
+        error,
+        exc_info=error,
+        extra={"fields": {"request_id": request_id}},
+    )
     return f"internal error; the server's log has it under {error_id}"
