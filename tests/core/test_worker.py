@@ -19,13 +19,12 @@ from backplane_core.errors import (
 )
 from backplane_core.messages import (
     FromWorker,
-    Grammar,
     Hello,
     MediaSegment,
     Rejected,
     Submit,
 )
-from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
 from backplane_core.testing.blocking_channel import BlockingChannel
 from backplane_core.version import PROTOCOL
 from backplane_core.wire import LENGTH, MAX_FRAME_BYTES, encode
@@ -151,7 +150,11 @@ REFUSALS = {
     "bias": ({"sampling": SamplingParams(logit_bias={10**6: 1.0})}, ValidationError, "logit_bias"),
     "no sequences": ({"num_sequences": 0}, ValidationError, "num_sequences"),
     "logprobs": ({"top_logprobs": 10**6}, UnsupportedError, "top_logprobs"),
-    "grammar": ({"grammar": Grammar(kind="lark", source="x")}, UnsupportedError, "grammar"),
+    "watermark": (
+        {"sampling": SamplingParams(watermark=Watermark(gamma=1.0))},
+        ValidationError,
+        "watermark",
+    ),
     "embed": ({"kind": "embed"}, UnsupportedError, "kind"),
     "stop id": (
         {"stopping": StoppingParams(max_new_tokens=1, stop_token_ids=(10**6,))},
