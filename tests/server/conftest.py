@@ -20,6 +20,7 @@ def _load(name: str):
 
 
 stack_module = _load("stack")
+_load("metrics_tally")
 
 
 @pytest.fixture(scope="session")
