@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
@@ -20,8 +21,9 @@ from backplane_server.tools.functions import read_functions, read_tools
 from backplane_server.tools.json_values import refuse
 
 _CHOICE: Final = "tool_choice"
-# Inside of a statement or an expression of Jinja; words of the template's text do not count.
-_TOOLS_VARIABLE: Final = re.compile(r"\{[{%](?:(?!%\}|\}\}).)*\btools\b", re.DOTALL)
+_OPENING: Final = re.compile(r"\{[{%]")
+_CLOSING: Final = re.compile(r"[%}]\}")
+_TOOLS: Final = re.compile(r"\btools\b")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -140,9 +142,16 @@ def plan_tools(
     )
 
 
+@lru_cache(maxsize=8)
 def mentions_tools(template: str) -> bool:
-    """Whether a chat template shows a model its tools."""
-    return _TOOLS_VARIABLE.search(template) is not None
+    """Whether a chat template shows a model its tools. Words of its text do not count."""
+    position = 0
+    while opening := _OPENING.search(template, position):
+        closing = _CLOSING.search(template, opening.end())
+        position = len(template) if closing is None else closing.end()
+        if _TOOLS.search(template, opening.end(), position):
+            return True
+    return False
 
 
 def _allowed(offered: list[ToolFunction], choice: Choice) -> tuple[ToolFunction, ...]:
