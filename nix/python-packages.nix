@@ -6,9 +6,20 @@ let
     folder:
     let
       inherit (lib.importTOML (folder + "/pyproject.toml")) project;
-      # "huggingface-hub>=1.0; python_version < '4'" -> "huggingface-hub"
-      named = requirement: lib.toLower (lib.head (builtins.match "([A-Za-z0-9._-]+).*" requirement));
-      packagesFor = map (requirement: py.${named requirement});
+      # "backplane-core[guidance]==0.1.0; python_version < '4'" -> backplane-core and what its extra
+      # guidance adds
+      packagesOf =
+        requirement:
+        let
+          parts = builtins.match "([A-Za-z0-9._-]+)(\\[([A-Za-z0-9._,-]+)])?.*" requirement;
+          package = py.${lib.toLower (lib.elemAt parts 0)};
+          extras = lib.elemAt parts 2;
+        in
+        [ package ]
+        ++ lib.optionals (extras != null) (
+          lib.concatMap (extra: package.optional-dependencies.${extra}) (lib.splitString "," extras)
+        );
+      packagesFor = lib.concatMap packagesOf;
     in
     py.buildPythonPackage {
       pname = project.name;

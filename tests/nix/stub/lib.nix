@@ -10,6 +10,7 @@ let
       concatMap
       concatStringsSep
       elem
+      elemAt
       filter
       head
       mapAttrs
@@ -20,6 +21,9 @@ let
       characters "abcdefghijklmnopqrstuvwxyz"
     );
     unique = builtins.foldl' (seen: item: if self.elem item seen then seen else seen ++ [ item ]) [ ];
+    splitString =
+      separator: text:
+      builtins.filter builtins.isString (builtins.split separator text);
     optionals = condition: list: if condition then list else [ ];
     optionalString = condition: text: if condition then text else "";
     optionalAttrs = condition: set: if condition then set else { };

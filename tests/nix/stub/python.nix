@@ -17,6 +17,7 @@ let
     "jinja2"
     "litestar"
     "llama-cpp-python"
+    "llguidance"
     "msgspec"
     "numpy"
     "pluggy"
@@ -67,6 +68,7 @@ let
         extra = {
           inherit (given) pname;
           inherit dependencies;
+          optional-dependencies = given.optional-dependencies or { };
           meta = given.meta or { };
         };
         script = ''
@@ -75,7 +77,7 @@ let
           ${host.python} -m pip install --quiet --no-index --no-deps --no-build-isolation \
             --ignore-installed --no-warn-script-location --prefix=$out ./source
           ln -s $out/lib/python3*/site-packages $out/site
-          ${host.python} ${./requirements_check.py} $out/site ${given.pname} $required
+          ${host.python} ${./requirements_check.py} $out/site ${given.pname} "$searchPath" $required
           for module in $imports; do
             PYTHONPATH=$out/site:$searchPath ${host.python} -c "import $module"
           done
