@@ -30,6 +30,8 @@ class Shards:
         by_class = [
             list(items) for _, items in itertools.groupby(session.items, lambda one: one.cls)
         ]
+        # Made once, here: the shards would race for it.
+        session.config._tmp_path_factory.getbasetemp()
         shards: list[int] = []
         for shard in range(self._num_shards):
             pid = os.fork()
