@@ -104,8 +104,16 @@ def test_echo_streams(echo):
 
 
 def test_best_of_returns_the_likeliest(client):
-    answer = complete(client, "hello", n=1, temperature=1, extra_body={"best_of": 2})
-    assert len(answer.choices) == 1
+    options = {"temperature": 1, "seed": 9, "logprobs": 0, "max_tokens": 6}
+    both = complete(client, "hello", n=2, **options).choices
+    (best,) = complete(client, "hello", n=1, extra_body={"best_of": 2}, **options).choices
+
+    def mean(choice):
+        return sum(choice.logprobs.token_logprobs) / len(choice.logprobs.token_logprobs)
+
+    assert both[0].text != both[1].text
+    assert best.text == max(both, key=mean).text
+    assert best.index == 0
 
 
 @pytest.mark.parametrize(

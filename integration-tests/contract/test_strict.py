@@ -253,3 +253,16 @@ def test_a_strict_server_is_no_worse_elsewhere(strict):
     assert answered(strict, CHAT, body)["choices"][0]["message"]["content"] == "hello"
     tools = [{"type": "function", "function": {"name": "ping"}}]
     assert post(strict, CHAT, {**HELLO, "tools": tools}).status_code == 200
+
+
+def test_a_failure_in_a_strict_stream_has_tgis_shape():
+    with deployed(*ECHO, "--tgi-strict", "--echo.fail-on", "FAIL") as failing:
+        body = {**GREEDY, "messages": user("FAIL"), "stream": True}
+        *_, error, end = streamed(failing, CHAT, body)
+        assert set(error["error"]) == {"message", "http_status_code"}
+        assert error["error"]["http_status_code"] == 422, "TGI's, whatever happened"
+        assert end == DONE
+        native = {"inputs": "FAIL", "parameters": {}}
+        *_, error = streamed(failing, "/generate_stream", native)
+        assert error["error_type"] == "generation"
+        assert post(failing, CHAT, {**body, "stream": False}).status_code == 424
