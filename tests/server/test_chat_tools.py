@@ -9,34 +9,17 @@ import re
 import openai
 import pytest
 
-PATH = "/v1/chat/completions"
-TEMPLATE = (
-    "{% if tools %}<|im_start|>system\n{{ tools|tojson }}<|im_end|>\n{% endif %}"
-    "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
-    "{% for c in m.tool_calls or [] %}[{{ c.id }}:{{ c.function.name }}"
-    "{{ c.function.arguments|tojson }}]{% endfor %}"
-    "{% if m.reasoning_content %}({{ m.reasoning_content }}){% endif %}"
-    "{% if m.tool_call_id %}#{{ m.tool_call_id }}{% endif %}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+from tests.server.chat_client import (
+    CALL_ID,
+    FUNCTIONS,
+    PATH,
+    TEMPLATE,
+    TOOLS,
+    ask,
+    call,
+    joined,
+    without_ids,
 )
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": name,
-            "description": f"about {name}",
-            "parameters": {"type": "object", "properties": {"city": {"type": "string"}}},
-        },
-    }
-    for name in ("weather", "time")
-]
-FUNCTIONS = [tool["function"] for tool in TOOLS]
-CALL_ID = re.compile(r"call_[0-9a-f]{24}")
-
-
-def call(name, **arguments):
-    text = json.dumps({"name": name, "arguments": arguments})
-    return f"<tool_call>\n{text}\n</tool_call>"
 
 
 @pytest.fixture(scope="module")
@@ -51,67 +34,6 @@ def hermes(stack_module):
 def thoughtless(stack_module):
     with stack_module.Stack(chat_template=TEMPLATE, tool_call_parser="hermes") as running:
         yield running
-
-
-def ask(stack, text, **fields):
-    messages = text if isinstance(text, list) else [{"role": "user", "content": text}]
-    response = stack.post(PATH, {"messages": messages, "temperature": 0, **fields})
-    assert response.status_code == 200, response.text
-    return response.json()
-
-
-def without_ids(value):
-    """Calls' ids are fresh each time: looked at, and left out."""
-    if isinstance(value, list):
-        return [without_ids(item) for item in value]
-    if not isinstance(value, dict):
-        return value
-    if "function" in value and "id" in value:
-        assert CALL_ID.fullmatch(value["id"])
-    return {name: without_ids(item) for name, item in value.items() if name != "id"}
-
-
-def joined(stack, text, **fields):
-    """A stream's choices, put together as a client does it, and the chunks' deltas."""
-    messages = text if isinstance(text, list) else [{"role": "user", "content": text}]
-    body = {"messages": messages, "temperature": 0, "stream": True, **fields}
-    _, events = stack.events(PATH, body)
-    assert events[-1] == "[DONE]"
-    whole = {}
-    for event in events[:-1]:
-        for choice in event["choices"]:
-            mine = whole.setdefault(choice["index"], {"message": {}, "finish_reason": None})
-            assert mine["finish_reason"] is None, "nothing follows the end"
-            mine["finish_reason"] = choice["finish_reason"]
-            add(mine["message"], choice["delta"])
-    return [whole[index] for index in sorted(whole)], events
-
-
-def add(message, delta):
-    for name in ("content", "reasoning_content"):
-        if delta.get(name) is not None:
-            message[name] = (message.get(name) or "") + delta[name]
-        elif name in delta:
-            message.setdefault(name, None)
-    if "role" in delta:
-        assert "role" not in message
-        message["role"] = delta["role"]
-    for news in delta.get("tool_calls", []):
-        calls = message.setdefault("tool_calls", [])
-        if news["index"] == len(calls):
-            assert set(news) == {"index", "id", "type", "function"}
-            assert news["function"]["arguments"] == ""
-            function = dict(news["function"])
-            calls.append({"id": news["id"], "type": news["type"], "function": function})
-        else:
-            assert set(news) == {"index", "function"}
-            assert set(news["function"]) == {"arguments"}
-            calls[-1]["function"]["arguments"] += news["function"]["arguments"]
-    if "function_call" in delta:
-        function = message.setdefault("function_call", {"arguments": ""})
-        function["arguments"] += delta["function_call"]["arguments"]
-        if "name" in delta["function_call"]:
-            function["name"] = delta["function_call"]["name"]
 
 
 def test_a_call_is_a_call(hermes):
@@ -272,77 +194,6 @@ def test_a_call_is_enforced(thoughtless, fields, names):
     assert isinstance(json.loads(made["function"]["arguments"]), dict)
     [part], _ = joined(thoughtless, '"Oslo"}}', **fields)
     assert without_ids(part["message"]) == without_ids(choice["message"])
-
-
-def test_before_an_enforced_call_there_may_be_thoughts(hermes):
-    text = "<think>who?</think>" + call("time")
-    [choice] = ask(hermes, text, tools=TOOLS, tool_choice="required")["choices"]
-    assert choice["message"]["reasoning_content"] == "who?"
-    assert choice["message"]["tool_calls"][0]["function"]["name"] == "time"
-    text = '<think>who?</think>{"a":1}'
-    [choice] = ask(hermes, text, response_format={"type": "json_object"})["choices"]
-    assert choice["message"]["reasoning_content"] == "who?"
-    assert json.loads(choice["message"]["content"]) == {"a": 1}
-
-
-def test_thoughts_are_told_apart_and_counted(hermes):
-    answer = ask(hermes, "<think>hm</think>\n\nYes.")
-    message = answer["choices"][0]["message"]
-    assert message == {"role": "assistant", "content": "Yes.", "reasoning_content": "hm"}
-    details = answer["usage"]["completion_tokens_details"]
-    assert details == {"reasoning_tokens": len("<think>hm</think>")}
-    body = {
-        "messages": [{"role": "user", "content": "<think>hm</think>\n\nYes."}],
-        "temperature": 0,
-        "stream": True,
-        "stream_options": {"include_usage": True},
-    }
-    _, events = hermes.events(PATH, body)
-    assert events[-2]["usage"]["completion_tokens_details"] == details
-    deltas = [event["choices"][0]["delta"] for event in events[:-2]]
-    assert deltas[:3] == [
-        {"role": "assistant", "content": None},
-        {"reasoning_content": "h"},
-        {"reasoning_content": "m"},
-    ]
-    plain = ask(hermes, "Yes.")
-    assert "reasoning_content" not in plain["choices"][0]["message"]
-    assert plain["usage"]["completion_tokens_details"] == {"reasoning_tokens": 0}
-
-
-@pytest.fixture(scope="module", params=["qwen3", "deepseek_r1"])
-def opened(stack_module, request):
-    """A template that opens the thinking itself."""
-    template = TEMPLATE.replace("assistant\n{% endif", "assistant\n<think>\n{% endif")
-    with stack_module.Stack(chat_template=template, reasoning_parser=request.param) as running:
-        yield running
-
-
-def test_thinking_that_the_template_opened(opened):
-    [choice] = ask(opened, "hm\n</think>\nYes.")["choices"]
-    message = choice["message"]
-    assert (message["reasoning_content"], message["content"]) == ("hm", "Yes.")
-    [part], _ = joined(opened, "hm\n</think>\nYes.")
-    assert part["message"] == message
-    text = 'hm</think>{"a":1}'
-    [choice] = ask(opened, text, response_format={"type": "json_object"})["choices"]
-    assert choice["message"]["reasoning_content"] == "hm"
-    assert json.loads(choice["message"]["content"]) == {"a": 1}
-
-
-@pytest.mark.parametrize(
-    ("begun", "said", "reasoning", "content"),
-    [
-        ("The answer", " is x.", None, " is x."),
-        ("<think>so", " on</think>x.", "on", "x."),
-        ("<think>so</think>The answer", " is x.", None, " is x."),
-    ],
-)
-def test_a_turn_is_continued_where_its_thinking_was(opened, begun, said, reasoning, content):
-    history = [{"role": "user", "content": said}, {"role": "assistant", "content": begun}]
-    message = ask(opened, history)["choices"][0]["message"]
-    assert message.get("reasoning_content") == reasoning
-    assert message["content"] == content
 
 
 def test_results_go_through_the_template_as_messages(hermes):
