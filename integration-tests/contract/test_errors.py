@@ -230,3 +230,56 @@ def test_a_silent_stream_gets_a_comment_every_15_seconds():
         assert comment == b":"
         assert last.startswith(b'data: {"index":2,')
         assert rest == b""
+
+
+@pytest.fixture(scope="module")
+def limited():
+    """Limits that a request can meet in a moment."""
+    with deployed(
+        *ECHO,
+        *("--request-timeout", "1", "--payload-limit", "2000", "--max-client-batch-size", "2"),
+        *("--disable-grammar-support", "--echo.step-seconds", "0.1"),
+    ) as deployment:
+        yield deployment
+
+
+@pytest.mark.parametrize("route", ["/generate", *OPENAI])
+def test_a_request_that_takes_too_long_is_a_504(limited, route):
+    text = "x" * 100
+    body = {"inputs": text, "parameters": {}, "messages": user(text), "prompt": text}
+    response = post(limited, route, body)
+    assert response.status_code == 504
+    assert "--request-timeout" in told(response, route)
+
+
+def test_a_stream_that_takes_too_long_ends_with_the_error(limited):
+    body = {"inputs": "x" * 100, "parameters": {}}
+    *tokens, last = events(post(limited, "/generate_stream", body))
+    assert len(tokens) > 3
+    assert last["error_type"] == "deadline_exceeded"
+
+
+@pytest.mark.parametrize(
+    ("route", "body", "status", "word"),
+    [
+        (CHAT, {"messages": user("x" * 3000)}, 413, "--payload-limit"),
+        (COMPLETIONS, {"prompt": ["a", "b", "c"]}, 422, "--max-client-batch-size"),
+        (
+            "/generate",
+            {"inputs": "x", "parameters": {"grammar": {"type": "regex", "value": "a"}}},
+            422,
+            "--disable-grammar-support",
+        ),
+        (
+            CHAT,
+            {"messages": user("x"), "response_format": {"type": "json_object"}},
+            422,
+            "--disable-grammar-support",
+        ),
+    ],
+    ids=["body", "prompts", "grammar", "format"],
+)
+def test_a_limit_names_the_flag_that_sets_it(limited, route, body, status, word):
+    response = post(limited, route, body)
+    assert response.status_code == status
+    assert word in told(response, route)
