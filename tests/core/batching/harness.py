@@ -227,6 +227,8 @@ class Engine:
             num_adapters = len({request.adapter for request in self.requests.values()})
             num_turns = -(-num_adapters // self.traits.adapters_per_batch)
         for sequence in decoding:
+            if sequence.guide is not None:
+                continue  # it may wait for its mask
             if sequence in computed or sequence.state is not SequenceState.DECODE:
                 self.absent.pop(sequence, None)
             else:

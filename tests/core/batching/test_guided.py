@@ -258,6 +258,44 @@ def test_a_grammar_that_becomes_too_complex_fails_its_request_alone(layout):
     guidance.close()
 
 
+@pytest.mark.parametrize("layout", MemoryLayout)
+def test_no_step_waits_for_a_slow_sequence(layout):
+    """With no patience every sequence is slow, and a step waits for none of their masks."""
+    guidance = GuidanceEngine(VOCABULARY, GuidanceLimits(patience_s=-1.0))
+    engine = Engine(make_traits(layout), guidance=guidance)
+    waits = []
+    for number in range(3):
+        engine.submit(f"r{number}", PROMPT[number:], 40, grammar=WORDS)
+    engine.submit("free", PROMPT, 20, ignore_eos=True)
+    execute = engine.executor.execute
+
+    def note(batch):
+        guides = [one.sequence.guide for one in batch.sequences if one.sequence.guide]
+        waits.extend(guide for guide in guides if not guide.ready)
+        return execute(batch)
+
+    engine.executor.execute = note
+    finish(engine)
+    assert not waits
+    assert len(engine.answer("free").token_ids) == 20
+    for number in range(3):
+        assert re.fullmatch(r"([a-z]{3,5} ){2}end<end>", text_of(engine.answer(f"r{number}")))
+    guidance.close()
+
+
+def test_an_engine_whose_sequences_all_wait_for_masks_is_woken():
+    guidance = GuidanceEngine(VOCABULARY, GuidanceLimits(patience_s=-1.0))
+    engine = Engine(make_traits(CELLS), guidance=guidance)
+    engine.submit("r", PROMPT, 40, grammar=WORDS)
+    begun = time.monotonic()
+    while engine.busy:
+        for delta in engine.runner.poll(5.0).deltas:
+            engine._collect(delta)
+    assert engine.answer("r").finish_reason == "eos"
+    assert time.monotonic() - begun < 5.0  # one wait that nobody ends would take as long
+    guidance.close()
+
+
 def test_no_drafts_are_asked_for_under_a_grammar(guidance):
     """The fake executor refuses a batch that does."""
     engine = Engine(make_traits(CELLS, max_draft_tokens=3), guidance=guidance)

@@ -235,6 +235,39 @@ def test_a_mask_that_takes_too_long_fails_who_asks(engine):
     thread.join()
 
 
+def test_after_a_slow_mask_turns_wait_for_the_mask_and_wake_who_gives_them(engine):
+    guide, pool, _ = slow_guide(engine, patience_s=-1.0, mask_s=0.2)
+    woken = []
+    pool.run()
+    guide._wake = lambda: woken.append(True)
+    assert guide.may_take_turn
+    guide.allowed()
+    guide.advance([TOKENS.index(b"a")])
+    assert not guide.may_take_turn
+    pool.run()
+    assert guide.may_take_turn
+    assert woken == [True]
+    guide.advance([TOKENS.index(b"b")])
+    guide._started_s = time.monotonic() - 1
+    assert guide.may_take_turn  # to be told that it took too long
+    with pytest.raises(GenerationError, match="took too long"):
+        guide.allowed()
+
+
+def test_after_enough_quick_masks_a_sequence_is_waited_for_again():
+    engine = GuidanceEngine(VOCABULARY)
+    guide, pool, _ = slow_guide(engine, patience_s=30.0)
+    guide._num_wary = 3
+    pool.run()
+    taken = []
+    for text in (b"a", b"b", b"c"):
+        guide.advance([TOKENS.index(text)])
+        taken.append(guide.may_take_turn)
+        pool.run()
+    assert taken == [False, False, True]
+    engine.close()
+
+
 def test_a_closed_guide_makes_no_more_masks(engine):
     guide, pool, _ = slow_guide(engine)
     guide.close()

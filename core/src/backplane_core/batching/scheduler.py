@@ -108,7 +108,7 @@ class Scheduler:
             self._waiting.push(sequence)
 
     def schedule(self) -> ScheduledBatch | None:
-        """The next batch, with room reserved for it; None if there is nothing to do."""
+        """The next batch, with room reserved for it; None if there is nothing to do yet."""
         for _ in range(self._turns.num_candidates + 1):
             head = self._waiting.peek()
             if head is None and not self.num_running:
@@ -117,7 +117,9 @@ class Scheduler:
             scheduled = self._fill(self._adapters)
             if scheduled:
                 return ScheduledBatch(sequences=scheduled, adapters=_adapters_of(scheduled))
-        raise AssertionError("there are sequences, but none can be scheduled")
+        if all(sequence.guide is None for sequence in self._decodes):
+            raise AssertionError("there are sequences, but none can be scheduled")
+        return None  # those there are wait for what their grammars allow, which wakes the engine
 
     def prefilled(self, sequence: Sequence) -> None:
         """A sequence's known tokens are all computed: from now on it decodes."""
@@ -212,7 +214,7 @@ class Scheduler:
         scheduled: list[ScheduledSequence] = []
         num_drafts = 0
         for sequence in self._decodes:  # a preemption removes only what comes later, or this
-            if not adapters.permits(sequence.request.adapter):
+            if not adapters.permits(sequence.request.adapter) or not _may_take_turn(sequence):
                 continue
             if self._max_draft_tokens:
                 left = sequence.stopping.max_new_tokens - sequence.num_output_tokens - 1
@@ -342,6 +344,11 @@ class Scheduler:
     def _release_parked(self, group: RequestGroup) -> None:
         for sequence in group.released():
             self._waiting.push(sequence)
+
+
+def _may_take_turn(sequence: Sequence) -> bool:
+    """Whether a step need not wait for its grammar; see `SequenceGuide`."""
+    return sequence.guide is None or sequence.guide.may_take_turn
 
 
 def _adapters_of(scheduled: list[ScheduledSequence]) -> tuple[str, ...]:

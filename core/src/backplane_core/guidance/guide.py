@@ -17,6 +17,10 @@ from backplane_core.guidance.limits import GuidanceLimits
 _log = logging.getLogger(__name__)
 
 
+# So many quick masks make a slow sequence an ordinary one again.
+_WARY_FOR = 16
+
+
 class SequenceGuide:
     """One sequence's place in its grammar. Survives preemption: it follows tokens, not the cache.
 
@@ -40,6 +44,8 @@ class SequenceGuide:
         self._follower: Follower | None = None
         self._mask: Future[bytes] = Future()
         self._started_s: float | None = None
+        self._num_wary = 0
+        self._wake: Callable[[], None] = _nobody
         self._closed = threading.Event()
 
     @property
@@ -48,13 +54,29 @@ class SequenceGuide:
         return self._mask.done()
 
     @property
+    def may_take_turn(self) -> bool:
+        """Whether the sequence should be in the next step.
+
+        A slow one should not before its mask is there, or has taken too long, which `allowed`
+        then tells.
+        """
+        if not self._num_wary or self._mask.done():
+            return True
+        started_s = self._started_s
+        return started_s is not None and self._clock() > started_s + self._limits.mask_s
+
+    @property
     def error(self) -> BackplaneError | None:
         """Of a guide that is ready: why its grammar cannot be followed."""
         error = self._mask.exception()
         return error if isinstance(error, BackplaneError) else None
 
     def begin(self, follower: "Future[Follower]", ready: Callable[[], None]) -> None:
-        """Start at the beginning; `ready` is called, on any thread, when `self.ready`."""
+        """Start at the beginning; `ready` is called, on any thread, when `self.ready`.
+
+        Of a slow sequence, for each mask to come.
+        """
+        self._wake = ready
 
         def first_mask() -> bytes:
             made = follower.result()
@@ -91,6 +113,8 @@ class SequenceGuide:
             previous.result()  # what went wrong once stays wrong
             return follower.follow(tokens)
 
+        if self._num_wary:
+            self._mask.add_done_callback(lambda _: self._wake())
         self._submit(next_mask, self._mask)
 
     def close(self) -> None:
@@ -106,9 +130,11 @@ class SequenceGuide:
             if self._closed.is_set():
                 mask.cancel()
                 return
-            self._started_s = self._clock()
+            started_s = self._started_s = self._clock()
             try:
                 result = task()
+                slow = self._clock() > started_s + self._limits.patience_s
+                self._num_wary = _WARY_FOR if slow else max(0, self._num_wary - 1)
             except BackplaneError as error:
                 mask.set_exception(error)
             except BaseException as error:  # noqa: BLE001 - native code panics past Exception
@@ -140,3 +166,7 @@ class SequenceGuide:
                     f"the grammar could not be followed: {why}",
                     remedy="try again, or use a simpler grammar",
                 ) from None
+
+
+def _nobody() -> None:
+    """Nobody waits yet."""
