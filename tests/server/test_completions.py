@@ -1,8 +1,15 @@
 """`/v1/completions`."""
 
 import json
+from types import SimpleNamespace
 
+import msgspec
 import pytest
+from backplane_core.control import ServerLaunch
+from backplane_core.errors import UnsupportedError
+from backplane_server.dialects.completions import plan
+from backplane_server.dialects.completions_types import CompletionRequest
+from backplane_server.services.request_checks import check_grammar, check_request
 
 PATH = "/v1/completions"
 
@@ -251,3 +258,33 @@ def test_a_stream_of_several_prompts_ends_once_and_last(stack):
             if choice["finish_reason"]
         ]
         assert sorted(ended) == [0, 1, 2, 3]
+
+
+SETTINGS = ServerLaunch(server_id="s", control_path="", model_id="m")
+
+
+@pytest.mark.parametrize(
+    ("fields", "capabilities", "name"),
+    [
+        ({"echo": True, "logprobs": 1}, {"max_top_logprobs": 5}, "echo"),
+        ({"best_of": 2}, {"multiple_sequences": True}, "best_of"),
+        ({"best_of": 2}, {"max_top_logprobs": 5}, "best_of"),
+        ({"n": 2}, {"max_top_logprobs": 5}, "n"),
+        ({"logprobs": 0}, {}, "logprobs"),
+        ({"logprobs": 3}, {"max_top_logprobs": 1}, "logprobs"),
+        ({"guided_regex": "a"}, {}, "guided_regex"),
+        ({"response_format": {"type": "json_object"}}, {}, "response_format"),
+        ({"typical_p": 0.5}, {}, "typical_p"),
+        ({"min_tokens": 1}, {}, "min_tokens"),
+    ],
+)
+def test_what_a_backend_lacks_is_named_as_the_client_named_it(info, fields, capabilities, name):
+    known = info(**capabilities)
+    model = SimpleNamespace(info=known, resolve=lambda _: None)
+    body = msgspec.convert({"prompt": "x", "temperature": 0, **fields}, CompletionRequest)
+    [asked] = plan(body, model, SETTINGS).requests
+    with pytest.raises(UnsupportedError) as caught:  # noqa: PT012 -- the service asks one, then the other
+        check_request(asked, SETTINGS, known)
+        check_grammar(asked, SETTINGS, known)
+    assert caught.value.parameter == name
+    assert f"`{name}`" in caught.value.message
