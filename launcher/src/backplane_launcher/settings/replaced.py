@@ -57,7 +57,9 @@ _PORT: Final = Number(gte=0, lte=65535)
 class ReplacedSettings:
     """None, or False, is not set."""
 
-    waiting_served_ratio: Annotated[float | None, _replaced("waiting_served_ratio")] = None
+    waiting_served_ratio: Annotated[
+        float | None, _replaced("waiting_served_ratio", validator=NOT_NEGATIVE)
+    ] = None
     max_waiting_tokens: Annotated[
         int | None, _replaced("max_waiting_tokens", validator=NOT_NEGATIVE)
     ] = None
