@@ -150,7 +150,7 @@ async def accompany(
             return
         answer = await client.post(CHAT, json=request)
         measured.statuses.append(answer.status_code)
-        pause_s = begun + 1 / per_second * random.uniform(0.5, 1.5) - time.monotonic()  # noqa: S311
+        pause_s = begun + 1 / per_second * random.uniform(0.5, 1.5) - time.monotonic()  # noqa: S311 -- no secret
         await asyncio.sleep(max(0.0, pause_s))
 
 

@@ -28,7 +28,7 @@ def make_tokenizer(vocabulary: Vocabulary) -> LLTokenizer:
 class _Table(TokenizerWrapper):
     """The attributes that llguidance reads; its base class wants a tokenizer of its own kind."""
 
-    def __init__(self, vocabulary: Vocabulary) -> None:  # pyright: ignore[reportMissingSuperCall]
+    def __init__(self, vocabulary: Vocabulary) -> None:  # pyright: ignore[reportMissingSuperCall] -- it wants more
         special = {*vocabulary.special_token_ids, *vocabulary.eos_token_ids}
         self.is_tokenizer_wrapper = True
         self.eos_token_id = vocabulary.eos_token_ids[0]
