@@ -34,34 +34,30 @@ async def run(scenario: Scenario, target: Target, max_tokens: int = MAX_TOKENS) 
     measures = Measures()
     numbers = itertools.count()
     deadline = time.monotonic() + scenario.duration_s
-    limits = httpx.Limits(max_connections=scenario.vus, max_keepalive_connections=scenario.vus)
-    async with httpx.AsyncClient(
-        headers=target.headers(), limits=limits, timeout=scenario.duration_s + GRACEFUL_STOP_S
-    ) as client:
+    certificates = httpx.create_ssl_context()  # slow to make, so once for all
+    timeout = scenario.duration_s + GRACEFUL_STOP_S
 
-        async def user() -> None:
+    async def user() -> None:
+        # A connection each, as k6's users have: a shared pool lets some wait for others.
+        async with httpx.AsyncClient(
+            headers=target.headers(), timeout=timeout, verify=certificates
+        ) as client:
             while time.monotonic() < deadline and (number := next(numbers)) < scenario.iterations:
+                question = scenario.question(number, scenario.num_words)
                 started = time.monotonic()
-                await _ask(
-                    client,
-                    target,
-                    scenario.question(number, scenario.num_words),
-                    max_tokens,
-                    measures,
-                )
+                await _ask(client, target, question, max_tokens, measures)
                 measures.iterations += 1
                 measures.iteration_duration.add((time.monotonic() - started) * 1000)
 
-        users = [asyncio.create_task(user()) for _ in range(min(scenario.vus, scenario.iterations))]
-        grace = deadline + GRACEFUL_STOP_S - time.monotonic()
-        _, late = await asyncio.wait(users, timeout=grace)
-        for task in late:
-            task.cancel()
-        await asyncio.gather(*late, return_exceptions=True)
-        measures.interrupted = len(late)
-        for task in users:
-            if not task.cancelled():
-                task.result()
+    users = [asyncio.create_task(user()) for _ in range(min(scenario.vus, scenario.iterations))]
+    _, late = await asyncio.wait(users, timeout=deadline + GRACEFUL_STOP_S - time.monotonic())
+    for task in late:
+        task.cancel()
+    await asyncio.gather(*late, return_exceptions=True)
+    measures.interrupted = len(late)
+    for task in users:
+        if not task.cancelled():
+            task.result()
     measures.dropped_iterations = scenario.iterations - measures.iterations - measures.interrupted
     return measures
 
