@@ -32,12 +32,13 @@ class Hello(Message, frozen=True):
 
 
 class ModelInfo(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What is served and by what."""
+    """What is served and by what; `device` is one of the `num_devices` that the worker spans."""
 
     model_id: str
     backend: str
     backend_version: str
     device: str
+    num_devices: int = 1
     revision: str | None = None
     sha: str | None = None
     architecture: str | None = None

@@ -165,7 +165,7 @@ class ServerSettings:
         flag(
             SERVER,
             "--compute-type",
-            help="What the header x-compute-type says; automatic: the device.",
+            help="What the header x-compute-type says; automatic: devices, as in 1-nvidia-a10g.",
         ),
     ] = None
     docker_label: Annotated[

@@ -9,7 +9,7 @@ from typing import Final
 from backplane_core.capabilities import Limits
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import AdapterError
-from backplane_core.messages import RunnerInfo
+from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.tool_parsers import ToolParser
 
 from backplane_server.errors import ModelNotFoundError
@@ -39,7 +39,7 @@ class ServedModel:
         name: what answers call it.
         adapters: names of those that some worker has.
         strict_name: whether a name that is nobody's is refused.
-        compute_type: what the operator says it runs on, else the device.
+        compute_type: what it runs on, in TGI's form ("1-nvidia-a10g") or the operator's words.
         tool_parser: reads the calls in its answers.
         reasoning: how it marks what it thinks; None where thoughts are not told apart.
         created: when this server got to know it, Unix seconds.
@@ -165,7 +165,11 @@ def make_model(
         prompter=prompter,
         adapters=adapters,
         strict_name=settings.strict_model_name,
-        compute_type=settings.compute_type or info.model.device,
+        compute_type=settings.compute_type or _compute_type(info.model),
         tool_parser=catalogue.choose(settings.tool_call_parser, prompter.template(with_tools=True)),
         reasoning=choose_reasoning(settings.reasoning_parser, prompter.template()),
     )
+
+
+def _compute_type(model: ModelInfo) -> str:
+    return f"{model.num_devices}-{'-'.join(model.device.lower().split())}"
