@@ -12,11 +12,12 @@ TEXT = (
 )
 
 
-def reader(*, reasoning=True, tools=True, parallel=True):
+def reader(*, reasoning=True, tools=True, parallel=True, enforced=False):
     return AnswerReader(
         QWEN.splitter("Hi") if reasoning else None,
         PARSERS["hermes"](FUNCTIONS) if tools else None,
         parallel=parallel,
+        enforced=enforced,
     )
 
 
@@ -58,3 +59,11 @@ def test_without_tools_only_the_thinking_is_split():
 def test_what_is_held_back_comes_with_the_end():
     assert joined(reader(), ["<think>a</think>b <tool"]) == ("a", "b <tool", {})
     assert joined(reader(reasoning=False), ["b <tool"]) == ("", "b <tool", {})
+
+
+def test_an_enforced_call_that_is_cut_off_before_its_name_is_no_content():
+    beginning = '<think>\nHm.\n</think>\n\n<tool_call>{"name": "get_wea'
+    for cut in range(len(beginning) + 1):
+        pieces = [beginning[:cut], beginning[cut:]]
+        assert joined(reader(enforced=True), pieces) == ("Hm.", "", {})
+    assert joined(reader(), [beginning])[1] == '{"name": "get_wea'

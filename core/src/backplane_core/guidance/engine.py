@@ -28,7 +28,7 @@ _log = logging.getLogger(__name__)
 _NUM_COMPILERS: Final = 2
 _MAX_MASKERS: Final = 8
 # Compiling can wait; the model's own threads cannot, where they use every core.
-_COMPILER_NICENESS: Final = 10
+_COMPILER_NICENESS: Final = 19
 
 
 class GuidanceEngine:

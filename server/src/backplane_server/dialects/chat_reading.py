@@ -39,6 +39,7 @@ class ReadingPlan:
                 None if self.reasoning is None else self.reasoning.splitter(self.beginning),
                 None if self.tools is None else self.tools.parser(),
                 parallel=self.tools is None or self.tools.parallel,
+                enforced=self.tools is not None and self.tools.required,
             )
         )
 

@@ -24,6 +24,8 @@ class AnswerReader:
         parser: finds the calls; None where the request has no tools.
         parallel: whether there may be more than one call. If not, calls after the first are
             left out, as OpenAI promises with `parallel_tool_calls: false`.
+        enforced: whether a grammar lets the answer be calls alone. Then whatever is none is the
+            beginning of one that was cut off, and no content.
 
     Attributes:
         num_calls: calls told of so far.
@@ -35,11 +37,13 @@ class AnswerReader:
         parser: ToolParser | None,
         *,
         parallel: bool = True,
+        enforced: bool = False,
     ) -> None:
         self.num_calls = 0
         self._reasoning = reasoning
         self._parser = parser
         self._parallel = parallel
+        self._enforced = enforced
 
     @property
     def answering(self) -> bool:
@@ -75,4 +79,4 @@ class AnswerReader:
             calls = tuple(call for call in calls if call.index == 0)
         if calls:
             self.num_calls = max(self.num_calls, calls[-1].index + 1)
-        return AnswerDelta(reasoning, parsed.content, calls)
+        return AnswerDelta(reasoning, "" if self._enforced else parsed.content, calls)
