@@ -10,6 +10,7 @@ from backplane_core.errors import ValidationError
 from backplane_core.messages import Grammar
 
 from backplane_server.dialects.openai_types import SamplingFields, StructuredOutputs
+from backplane_server.errors import BodyError
 from backplane_server.grammars import sources
 
 _FORMATS: Final = "text, json_object, json_schema, json and regex"
@@ -76,12 +77,12 @@ def _of_response_format(asked: Any) -> Grammar | None:
         return sources.json_schema(holder.get("schema"), f"{path}.schema")
     if kind == "regex":
         return sources.regex(value, "response_format.value")
-    raise ValidationError(
+    raise BodyError(  # a shape that TGI refuses while it reads the body
         f"`response_format.type` must be one of {_FORMATS}", parameter="response_format.type"
     )
 
 
 def _object(value: Any, name: str) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise ValidationError(f"`{name}` must be an object", parameter=name)
+        raise BodyError(f"`{name}` must be an object", parameter=name)
     return cast("dict[str, Any]", value)
