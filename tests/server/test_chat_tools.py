@@ -57,6 +57,18 @@ def test_a_call_is_a_call(hermes):
     }
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_call_that_a_stop_string_cuts_is_not_for_calling(hermes, stream):
+    question, body = call("weather", city="Oslo"), {"tools": TOOLS, "stop": ["lo"]}
+    if stream:
+        [choice], _ = joined(hermes, question, **body)
+    else:
+        [choice] = ask(hermes, question, **body)["choices"]
+    [cut] = choice["message"]["tool_calls"]
+    assert cut["function"]["arguments"] == '{"city": "Os'
+    assert choice["finish_reason"] == "stop"
+
+
 def test_the_bytes_of_a_streamed_call(hermes):
     messages = [{"role": "user", "content": "Hi " + call("time")}]
     body = {"messages": messages, "temperature": 0, "stream": True, "tools": TOOLS}

@@ -4,6 +4,8 @@ import secrets
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from backplane_server.dialects.chat_types import AnsweredCall, AnsweredFunction
 from backplane_server.text.choice_decoder import Finish
 from backplane_server.text.reasoning import ReasoningFamily
@@ -117,8 +119,13 @@ class ChoiceReader:
         ]
 
     def is_call(self, finish: Finish) -> bool:
-        """Whether the answer ended because it is for the client to call."""
-        return self.num_calls > 0 and finish is not Finish.LENGTH
+        """Whether the answer ended because it is for the client to call: its calls are whole.
+
+        A call can be cut off by a stop string, or stop being JSON in its midst.
+        """
+        if not self._calls or finish is Finish.LENGTH:
+            return False
+        return all(_is_json("".join(call.arguments)) for call in self._calls)
 
     def _kept(self, delta: AnswerDelta) -> AnswerDelta:
         if delta.reasoning:
@@ -132,3 +139,11 @@ class ChoiceReader:
             call.name = news.name or call.name
             call.arguments.append(news.arguments)
         return delta
+
+
+def _is_json(text: str) -> bool:
+    try:
+        msgspec.json.decode(text, type=msgspec.Raw)
+    except msgspec.DecodeError:
+        return False
+    return True

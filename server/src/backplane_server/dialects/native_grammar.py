@@ -33,7 +33,5 @@ def _schema_in(value: Any) -> Any:
     """`{name?, schema}`, as OpenAI's `response_format` has it too."""
     holder = cast("dict[str, Any]", value if isinstance(value, dict) else {})
     if holder.get("schema") is None:
-        raise BodyError(
-            f"`{_NAME}` must be an object with a `schema`", parameter=f"{_NAME}.schema"
-        )
+        raise BodyError(f"`{_NAME}` must be an object with a `schema`", parameter=f"{_NAME}.schema")
     return holder["schema"]

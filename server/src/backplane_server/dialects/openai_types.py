@@ -59,7 +59,7 @@ class SamplingFields(msgspec.Struct, kw_only=True, frozen=True):
     prompt_cache_key: Any = None
     top_k: Annotated[int, Meta(ge=-1, le=2**31 - 1)] | None = None
     min_p: Share | None = None
-    repetition_penalty: Annotated[float, Meta(gt=0, le=1000)] | None = None
+    repetition_penalty: Annotated[float, Meta(ge=1e-6, le=1000)] | None = None
     ignore_eos: bool | None = None
     min_tokens: Annotated[int, Meta(ge=0, le=2**32 - 1)] | None = None
     stop_token_ids: Annotated[list[int], Meta(max_length=256)] | None = None
