@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 
 import pytest
 from backplane_core.errors import ValidationError
@@ -63,6 +64,62 @@ def test_schemas(value, schema):
     assert schema_of(value) == schema
 
 
+@pytest.mark.parametrize(
+    "unasked",
+    [
+        {"uniqueItems": False},
+        {"not": False},
+        {"unevaluatedProperties": True},
+        {"unevaluatedItems": {}},
+        {"propertyNames": {}},
+        {"dependencies": {}},
+        {"dependentRequired": {"a": []}},
+        {"dependentSchemas": {"a": True}},
+        {"minContains": 2, "maxContains": 3},
+        {"contains": {"type": "string"}, "minContains": 0},
+        {"if": {"type": "string"}},
+        {"then": {"type": "string"}, "else": False},
+        {"if": {"type": "string"}, "then": True, "else": {}},
+        {"$dynamicAnchor": "node"},
+        {"$recursiveAnchor": False},
+    ],
+)
+def test_a_keyword_that_asks_for_nothing_is_left_out(unasked):
+    inner = {"type": "array", **unasked}
+    bare = {"type": "array"}
+    assert schema_of({**bare, **unasked, "items": inner}) == {**bare, "items": bare}
+
+
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {"uniqueItems": True},
+        {"uniqueItems": 0},
+        {"not": {}},
+        {"not": True},
+        {"unevaluatedProperties": False},
+        {"propertyNames": {"minLength": 1}},
+        {"dependentRequired": {"a": [], "b": ["c"]}},
+        {"dependentSchemas": {"a": False}},
+        {"contains": {}},
+        {"contains": {}, "minContains": False},
+        {"contains": {}, "minContains": 0, "maxContains": 1},
+        {"if": {}, "then": {"type": "null"}},
+        {"if": {}, "then": True, "else": False},
+        {"$dynamicRef": "#node"},
+        {"$recursiveAnchor": True},
+    ],
+)
+def test_a_keyword_that_asks_for_something_stays(asked):
+    left = {key: value for key, value in asked.items() if (key, value) != ("then", True)}
+    assert json.dumps(schema_of({"items": asked})) == json.dumps({"items": left})
+
+
+def test_properties_may_be_called_as_keywords_are():
+    schema = {"type": "object", "properties": {"uniqueItems": False, "if": {}, "not": False}}
+    assert schema_of(schema) == schema
+
+
 def test_the_order_of_properties_is_kept():
     source = sources.json_schema({"properties": {"z": {}, "a": {}, "m": {}}}, NAME).source
     assert re.findall(r'"([zam])"', source) == ["z", "a", "m"]
@@ -96,6 +153,14 @@ def test_the_clients_own_object_is_left_alone():
         ({"$ref": "http://example.org/a"}, "`grammar.value.$ref` must refer to a place in"),
         ({"items": {"$ref": "file:///etc/passwd"}}, "`grammar.value.items.$ref` must refer"),
         ({"$ref": 5}, "`grammar.value.$ref` must refer"),
+        ({"properties": {"k" * 9000: {"not": 5}}}, f"properties.{'k' * 40}….not` must be a JSON"),
+        ({"minimum": 10**400}, "`grammar.value.minimum` is a number that is too large"),
+        (
+            {"items": {"enum": [1, {"a": -(10**309)}]}},
+            "`grammar.value.items.enum[1].a` is a number that is too large",
+        ),
+        (f'{{"minimum": 1{"0" * 400}}}', "`grammar.value.minimum` is a number that is too large"),
+        ('{"minimum": 1e400}', "`grammar.value` holds a number that is too large"),
         (nested(MAX_DEPTH + 1), f"more than {MAX_DEPTH} deep"),
         ({"enum": ["x" * 200_000]}, "at most 131072 are taken"),
         ('"' + "x" * 200_000 + '"', "at most 131072 are taken"),
@@ -119,6 +184,29 @@ def test_what_nests_beyond_any_stack_is_refused():
         deep = deep.pop("not", None)
     with pytest.raises(ValidationError):
         sources.json_schema("[" * 100_000, NAME)
+
+
+def test_a_number_that_can_be_read_and_a_text_of_digits_are_taken():
+    schema = {"const": 10**308, "enum": ["1" * 400]}
+    assert schema_of(schema) == schema
+
+
+def most_memory(make):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError):
+            make()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+@pytest.mark.parametrize("where", ["properties", "anyOf"])
+def test_a_long_key_above_many_schemas_costs_no_more_than_its_length(where):
+    many = {f"{number}": True for number in range(3000)} | {"last": 5}
+    below = {where: many if where == "properties" else list(many.values())}
+    schema = {"properties": {"A" * 60_000: below}}
+    assert most_memory(lambda: sources.json_schema(schema, NAME)) < 5_000_000
 
 
 JSON = st.recursive(
@@ -180,3 +268,15 @@ def test_a_choice_matches_its_words_and_nothing_else(words):
     for word in words:
         assert pattern.fullmatch(word)
         assert bool(pattern.fullmatch(word + "x")) == (word + "x" in words)
+
+
+def test_choices_that_are_too_many_are_not_looked_at_to_the_end():
+    with pytest.raises(ValidationError, match=r"`grammar\.value` has more than 131072 bytes"):
+        sources.choice([*["a"] * 70_000, 5], NAME)
+    with pytest.raises(ValidationError, match=r"`grammar\.value` has 131\d\d\d bytes"):
+        sources.choice(["ä" * 65_600], NAME)
+
+
+def test_a_choice_that_is_too_long_is_not_built():
+    words = ["x" * 4_000_000]
+    assert most_memory(lambda: sources.choice(words, NAME)) < 1_000_000

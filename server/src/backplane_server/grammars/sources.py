@@ -10,7 +10,7 @@ from backplane_core.errors import ValidationError
 from backplane_core.guidance.limits import GuidanceLimits
 from backplane_core.messages import Grammar
 
-from backplane_server.grammars.json_schemas import prepared
+from backplane_server.grammars.json_schemas import prepared, refuse_huge_numbers
 
 MAX_SOURCE_BYTES: Final = GuidanceLimits().max_source_bytes
 _SPECIAL_IN_REGEX: Final = frozenset("\\.+*?()|[]{}^$/&-~#")
@@ -28,6 +28,10 @@ def json_schema(schema: Any, name: str) -> Grammar:
         _check_size(schema, name)
         try:
             schema = msgspec.json.decode(schema)
+        except msgspec.ValidationError:  # all that can be wrong with a value of any type
+            raise ValidationError(
+                f"`{name}` holds a number that is too large", parameter=name
+            ) from None
         except (msgspec.DecodeError, RecursionError, UnicodeEncodeError):
             raise ValidationError(
                 f"`{name}` is a string that holds no JSON", parameter=name
@@ -44,7 +48,9 @@ def json_schema(schema: Any, name: str) -> Grammar:
     try:
         encoded = msgspec.json.encode(schema)
         if len(encoded) <= MAX_SOURCE_BYTES:
-            encoded = msgspec.json.encode(prepared(msgspec.json.decode(encoded), name))
+            copy = msgspec.json.decode(encoded)
+            refuse_huge_numbers(copy, encoded, name)
+            encoded = msgspec.json.encode(prepared(copy, name))
     except RecursionError:
         raise ValidationError(f"`{name}` nests too deep", parameter=name) from None
     except UnicodeEncodeError:
@@ -75,8 +81,19 @@ def choice(texts: Any, name: str) -> Grammar:
     if not isinstance(texts, list) or not texts:
         raise ValidationError(f"`{name}` must be a list of strings", parameter=name)
     items = cast("list[Any]", texts)
-    words = [_text(text, f"{name}[{index}]") for index, text in enumerate(items)]
-    return _bounded("regex", f"(?:{'|'.join(map(_escaped, words))})", name)
+    words: list[str] = []
+    num_chars = 0
+    for text in items:
+        if not isinstance(text, str) or not text:
+            _text(text, f"{name}[{len(words)}]")  # which says what is wrong
+        num_chars += len(text) + 1
+        if num_chars > MAX_SOURCE_BYTES:  # nothing is built of what is too long in any case
+            raise ValidationError(
+                f"`{name}` has more than {MAX_SOURCE_BYTES} bytes, which is the most that is taken",
+                parameter=name,
+            )
+        words.append(_escaped(text))
+    return _bounded("regex", f"(?:{'|'.join(words)})", name)
 
 
 def grammar(source: Any, name: str) -> Grammar:
