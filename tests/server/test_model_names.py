@@ -47,6 +47,13 @@ def test_a_name_that_is_nobodys_is_an_alias_and_logged_once(model, caplog):
     assert caplog.text.count("'gpt-4'") == 1
 
 
+def test_what_is_kept_of_names_is_bounded(model):
+    made = model()
+    for number in range(200):
+        assert made.resolve(f"{number}{'m' * 100_000}") is None
+    assert sum(map(len, made._aliases_seen)) <= 100 * 200
+
+
 def test_strictly_it_is_not_found_and_the_known_ones_are_named(model):
     with pytest.raises(ModelNotFoundError) as caught:
         model(strict_name=True).resolve("gpt-4")

@@ -101,10 +101,11 @@ class ServedModel:
         return f"served are: {', '.join(names)}"
 
     def _note_alias(self, name: str) -> None:
-        """Log, once, a name that nobody has. Clients of TGI send what they like."""
+        """Log, once, a name that nobody has. Clients of TGI send what they like, of any length."""
+        name = name[:_MAX_NAME_CHARS]
         if name not in self._aliases_seen and len(self._aliases_seen) < _MAX_ALIASES_LOGGED:
             self._aliases_seen.add(name)
-            _log.info("asked for the model %.200r; %s answers to it", name, self.name)
+            _log.info("asked for the model %r; %s answers to it", name, self.name)
 
 
 def is_same_model(one: RunnerInfo, other: RunnerInfo) -> bool:
