@@ -11,6 +11,7 @@ from backplane_core.sampling import SamplingParams
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.request_checks import check_request, fit_to_context
+from backplane_server.services.services import Services
 from backplane_server.services.worker_pool import least_outstanding
 from backplane_server.web.errors import map_error
 
@@ -93,6 +94,13 @@ def test_the_context_bounds_new_tokens(info):
     for asked, num_prompt in ((request(max_new_tokens=71), 30), (request(), 91)):
         with pytest.raises(ValidationError):
             fit_to_context(asked, num_prompt, info())
+
+
+async def test_only_the_names_that_are_told_are_looked_at():
+    names = iter([f"name\n{number}" for number in range(1000)])
+    told = Services(SETTINGS, SimpleNamespace()).note_ignored(names)
+    assert told == ", ".join(f"name%0A{number}" for number in range(20))
+    assert next(names) == "name\n20"
 
 
 def test_the_least_busy_replica_is_taken():

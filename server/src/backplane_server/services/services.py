@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncGenerator, Iterable
+from itertools import islice
 from typing import Final
 from urllib.parse import quote
 
@@ -91,7 +92,7 @@ class Services:
 
         Names come from clients: they are escaped, cut and counted.
         """
-        shown = [quote(name[:_MAX_NAME_CHARS], safe="._-[]") for name in names][:_MAX_NAMED]
+        shown = [quote(name[:_MAX_NAME_CHARS], safe="._-[]") for name in islice(names, _MAX_NAMED)]
         for name in shown:
             if name not in self._logged_names and len(self._logged_names) < _MAX_LOGGED_NAMES:
                 self._logged_names.add(name)
