@@ -116,6 +116,36 @@ async def test_a_broken_connection_to_a_living_worker_is_made_again(tmp_path, in
         await pool.close()
 
 
+@pytest.mark.parametrize(("draining", "level"), [(False, "WARNING"), (True, "INFO")])
+@pytest.mark.parametrize("first", ["the launcher", "the connection"])
+async def test_who_tells_first_that_a_worker_is_gone_makes_no_difference(
+    tmp_path, info, caplog, first, draining, level
+):
+    caplog.set_level("INFO")
+    worker, readiness = FakeWorker(tmp_path / "worker.sock", info()), Readiness()
+    pool = WorkerPool("server-0", readiness, connected)
+    down = WorkerDown(worker_id="w", reason="signal 9", summary="it was killed")
+    async with await worker.listen():
+        pool.worker_up(worker.up)
+        await until(lambda: pool.connections)
+        readiness.draining = draining
+        [connection] = pool.connections
+        if first == "the launcher":
+            pool.worker_down(down)
+            await connection.closed.wait()
+        else:
+            worker.writers[-1].close()
+            await until(lambda: readiness.report().workers[0].phase != "ready")
+            pool.worker_down(down)
+        await pool.close()
+        await until(worker.writers[-1].is_closing)
+        await worker.writers[-1].wait_closed()
+    told = [(line.levelname, line.getMessage()) for line in caplog.records]
+    gone = [each for each in told if each[1].startswith("worker w is gone: ")]
+    assert [each[0] for each in gone] == [level]
+    assert (level, "worker w is down: signal 9") in told
+
+
 async def test_a_worker_that_listens_late_is_reached(tmp_path, info):
     worker, readiness = FakeWorker(tmp_path / "worker.sock", info()), Readiness()
     pool = WorkerPool("server-0", readiness, connected)

@@ -74,8 +74,11 @@ class WorkerPool:
     def worker_down(self, message: WorkerDown) -> None:
         """The launcher says that a worker is gone, and why: its requests end now."""
         self._announced.pop(message.worker_id, None)
+        connection = self._connections.pop(message.worker_id, None)
+        if connection is not None:
+            self._log_gone(message.worker_id, message.summary)
         self._readiness.down(message)
-        if connection := self._connections.pop(message.worker_id, None):
+        if connection is not None:
             connection.abort(f"{message.worker_id}: {message.summary}; its requests are lost")
 
     def choose(self, token_ids: list[int], adapter: str | None = None) -> WorkerConnection:
@@ -171,13 +174,17 @@ class WorkerPool:
 
     def _lost(self, message: WorkerUp, connection: WorkerConnection) -> None:
         if self._connections.get(message.worker_id) is connection:
-            level = logging.INFO if self._readiness.draining else logging.WARNING
-            _log.log(level, "worker %s is gone: %s", message.worker_id, connection.close_reason)
+            self._log_gone(message.worker_id, connection.close_reason)
             del self._connections[message.worker_id]
             # The launcher's WorkerDown knows more, and follows if the worker is gone.
             self._refuse(message.worker_id, connection.close_reason, final=False)
         if self._readiness.draining:
             self._announced.pop(message.worker_id, None)
+
+    def _log_gone(self, worker_id: str, reason: str) -> None:
+        """Said once, whether the launcher or the connection's end tells of it first."""
+        level = logging.INFO if self._readiness.draining else logging.WARNING
+        _log.log(level, "worker %s is gone: %s", worker_id, reason)
 
     async def _open(self, socket_path: str) -> WorkerConnection:
         connection = await WorkerConnection.connect(socket_path, self._server_id)
