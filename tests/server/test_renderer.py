@@ -11,7 +11,7 @@ import pytest
 from backplane_core.errors import ProtocolError, TemplateError, UnavailableError
 from backplane_core.wire import FrameDecoder, encode
 from backplane_server.helper_process.child import encoded_answer
-from backplane_server.templates.child import Render, Rendered, out_of_memory
+from backplane_server.templates.child import Render, Rendered, failed
 from backplane_server.templates.renderer import RendererProcess
 
 
@@ -144,16 +144,38 @@ async def test_a_process_that_cannot_start_is_no_fault_of_the_template(renderer,
     await assert_next_answers_are_their_own(renderer)
 
 
-def test_an_answer_too_large_to_be_sent_is_told():
+def fail_by(error):
     def answer(request):
-        raise MemoryError
+        raise error
 
+    return answer
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (fail_by(MemoryError()), "memory"),
+        (fail_by(KeyError("/secret")), "KeyError"),
+        (lambda request: Rendered(id=request.id, text="\ud800"), "UnicodeEncodeError"),
+    ],
+)
+def test_whatever_fails_while_an_answer_is_made_is_an_answer(answer, words):
     question = Render(id=3, source="", variables={})
-    [told] = FrameDecoder(Rendered).feed(encoded_answer(question, answer, out_of_memory))
+    [told] = FrameDecoder(Rendered).feed(encoded_answer(question, answer, failed))
     assert told.id == 3
     error = told.error.restore()
     assert isinstance(error, TemplateError)
-    assert "memory" in error.message
+    assert words in error.message
+    assert "secret" not in error.message
+
+
+@pytest.mark.parametrize("source", ["{{ '\\ud800' }}", "{{ raise_exception('\\ud800') }}"])
+async def test_what_is_not_unicode_is_the_templates_fault_and_costs_no_process(renderer, source):
+    await renderer.start()
+    pid = renderer._process.pid
+    with pytest.raises(TemplateError):
+        await renderer.render(source, {})
+    assert renderer._process.pid == pid
 
 
 def children_of(pid):

@@ -95,6 +95,14 @@ def test_a_templates_own_refusal_is_told():
         render("{{ raise_exception('roles must alternate') }}", {})
 
 
+def test_text_that_is_not_unicode_is_refused():
+    with pytest.raises(TemplateError, match="not Unicode"):
+        render("{{ '\\ud800' }}", {})
+    with pytest.raises(TemplateError) as caught:
+        render("{{ raise_exception('a \\ud800') }}", {})
+    assert caught.value.message == "a ?"
+
+
 def test_output_is_bounded():
     source = "{% for i in range(90000) %}{{ x }}{% endfor %}"
     with pytest.raises(TemplateError, match="longer than"):
@@ -319,6 +327,7 @@ def test_a_template_error_is_422_on_the_chat_route_only(stack_module):
         "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}",
         "{% macro m() %}{{ m() }}{% endmacro %}{{ m() }}",
         "{{ 'x' * 10000000000 }}",
+        "{{ '\\ud800' }}",
         "{{ messages[0].content.__class__.__mro__[1].__subclasses__() }}",
     ],
 )

@@ -103,17 +103,20 @@ def _tokenizer(special_tokens: SpecialTokens) -> Any:
     return make_tokenizer(vocabulary)
 
 
-def out_of_memory(question_id: int) -> Checked:
-    """What is said when there is no memory for more."""
-    error = ValidationError("the grammar needs too much memory")
-    return Checked(id=question_id, error=ErrorInfo.of(error))
+def failed(question_id: int, error: Exception) -> Checked:
+    """What is said of a failure that nobody foresaw; of foreign exceptions, only the type."""
+    if isinstance(error, MemoryError):
+        told = ValidationError("the grammar needs too much memory")
+    else:
+        told = ValidationError(f"the grammar failed with a {type(error).__name__}")
+    return Checked(id=question_id, error=ErrorInfo.of(told))
 
 
 def main() -> None:
     """Answer until standard input ends."""
     settle_in()
     os.nice(_NICENESS)
-    serve(Check, answer, out_of_memory)
+    serve(Check, answer, failed)
 
 
 if __name__ == "__main__":

@@ -24,13 +24,13 @@ QuestionT = TypeVar("QuestionT", bound=Question)
 def encoded_answer(
     question: QuestionT,
     answer: Callable[[QuestionT], Answer],
-    out_of_memory: Callable[[int], Answer],
+    failed: Callable[[int, Exception], Answer],
 ) -> bytes:
-    """The answer's frame. To be out of memory while it is made is an answer as well."""
+    """The answer's frame. Whatever fails while it is made or encoded is an answer as well."""
     try:
         return encode(answer(question))
-    except MemoryError:
-        return encode(out_of_memory(question.id))
+    except Exception as error:  # noqa: BLE001 -- what a client's text makes fail ends no process
+        return encode(failed(question.id, error))
 
 
 def limit_resources() -> None:
@@ -43,13 +43,13 @@ def limit_resources() -> None:
 def serve(
     question_type: type[QuestionT],
     answer: Callable[[QuestionT], Answer],
-    out_of_memory: Callable[[int], Answer],
+    failed: Callable[[int, Exception], Answer],
 ) -> None:
     """Answer until standard input ends."""
     frames: FrameDecoder[QuestionT] = FrameDecoder(question_type)
     while data := os.read(sys.stdin.fileno(), _READ_BYTES):
         for question in frames.feed(data):
-            reply = encoded_answer(question, answer, out_of_memory)
+            reply = encoded_answer(question, answer, failed)
             while reply:
                 reply = reply[os.write(sys.stdout.fileno(), reply) :]
 

@@ -32,17 +32,20 @@ def answer(request: Render) -> Rendered:
         return Rendered(id=request.id, error=ErrorInfo.of(error))
 
 
-def out_of_memory(request_id: int) -> Rendered:
-    """What is said when there is no memory for more."""
-    error = TemplateError("the template needs too much memory")
-    return Rendered(id=request_id, error=ErrorInfo.of(error))
+def failed(request_id: int, error: Exception) -> Rendered:
+    """What is said of a failure that nobody foresaw; of foreign exceptions, only the type."""
+    if isinstance(error, MemoryError):
+        told = TemplateError("the template needs too much memory")
+    else:
+        told = TemplateError(f"the template failed with a {type(error).__name__}")
+    return Rendered(id=request_id, error=ErrorInfo.of(told))
 
 
 def main() -> None:
     """Answer until standard input ends."""
     settle_in()
     answer(Render(id=0, source="ready", variables={}))
-    serve(Render, answer, out_of_memory)
+    serve(Render, answer, failed)
 
 
 if __name__ == "__main__":

@@ -86,23 +86,28 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
 
     Raises:
         TemplateError: syntax, an access outside the sandbox, `raise_exception`, a source over
-            `MAX_SOURCE_CHARS`, an output over `MAX_OUTPUT_CHARS`. The sentence holds no text of
-            foreign exceptions.
+            `MAX_SOURCE_CHARS`, an output over `MAX_OUTPUT_CHARS` or that is not Unicode. The
+            sentence holds no text of foreign exceptions.
     """
     if len(source) > MAX_SOURCE_CHARS:
         raise TemplateError(f"the chat template is longer than {MAX_SOURCE_CHARS} characters")
     try:
-        return _joined(_compile(source).generate(variables))
+        text = _joined(_compile(source).generate(variables))
+        text.encode()  # half of a surrogate pair is no text that can be sent
     except TemplateError:
         raise
     except JinjaError as error:
-        raise TemplateError(error.message or type(error).__name__) from error
+        message = error.message or type(error).__name__
+        raise TemplateError(message.encode(errors="replace").decode()) from error
+    except UnicodeEncodeError as error:
+        raise TemplateError("the chat template made text that is not Unicode") from error
     except RecursionError as error:
         raise TemplateError("the template nests too deep") from error
     except MemoryError as error:
         raise TemplateError("the template needs too much memory") from error
     except Exception as error:  # a template can make Python raise what it likes
         raise TemplateError(f"the template failed with a {type(error).__name__}") from error
+    return text
 
 
 def _joined(pieces: Iterable[str]) -> str:
