@@ -3,6 +3,7 @@
 import re
 import threading
 import time
+from collections import deque
 
 import pytest
 from backplane_core.batching.executor import MemoryLayout
@@ -281,6 +282,77 @@ def test_no_step_waits_for_a_slow_sequence(layout):
     for number in range(3):
         assert re.fullmatch(r"([a-z]{3,5} ){2}end<end>", text_of(engine.answer(f"r{number}")))
     guidance.close()
+
+
+class OneThread:
+    """A pool of one thread, which works when it is told to."""
+
+    def __init__(self):
+        self.tasks = deque()
+
+    def submit(self, task):
+        self.tasks.append(task)
+
+    def work(self):
+        if self.tasks:
+            self.tasks.popleft()()
+
+    def shutdown(self, **_):
+        self.tasks.clear()
+
+
+@pytest.mark.parametrize("layout", MemoryLayout)
+def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout):
+    """Its masks take no time, but the thread that makes them is busy with those of the others."""
+    guidance = GuidanceEngine(VOCABULARY)
+    guidance._maskers = pool = OneThread()
+    engine = Engine(make_traits(layout), guidance=guidance)
+    for name in ("slow-0", "slow-1", "slow-2", "quick"):
+        engine.submit(name, PROMPT, 30, grammar=regex("[a-z]*"), ignore_eos=True)
+    engine.submit("free", PROMPT, 30, ignore_eos=True)
+    guides = {name: group.sequences[0].guide for name, group in engine.runner._groups.items()}
+    quick = guides["quick"]
+    del guides["free"]
+    deadline = time.monotonic() + 30
+    while not all(guide.ready for guide in guides.values()):
+        assert time.monotonic() < deadline
+        pool.work()
+        time.sleep(0.001)
+    for name, guide in guides.items():
+        guide._clock = clock = engine.clock
+        guide._num_wary = 0
+        if name != "quick":
+            guide._follower.follow = slowly(guide._follower.follow, clock)
+    waits = []
+    execute = engine.executor.execute
+
+    def note(batch):
+        for one in batch.sequences:
+            guide = one.sequence.guide
+            if guide is not None and not guide.ready:
+                waits.append(guide)
+                while not guide.ready:
+                    pool.work()
+        return execute(batch)
+
+    engine.executor.execute = note
+    while engine.busy:
+        engine.step()
+        pool.work()
+    assert waits.count(quick) == 1
+    assert max(map(waits.count, guides.values())) == 1
+    assert {len(answer.token_ids) for answer in engine.answers.values()} == {30}
+    guidance.close()
+
+
+def slowly(follow, clock):
+    """Masks that take 30 ms."""
+
+    def followed(token_ids):
+        clock.now_s += 0.03
+        return follow(token_ids)
+
+    return followed
 
 
 def test_an_engine_whose_sequences_all_wait_for_masks_is_woken():

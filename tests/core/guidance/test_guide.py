@@ -254,6 +254,18 @@ def test_after_a_slow_mask_turns_wait_for_the_mask_and_wake_who_gives_them(engin
         guide.allowed()
 
 
+def test_who_finds_out_while_the_mask_is_made_that_it_is_late_is_woken(engine):
+    guide, pool, _ = slow_guide(engine, patience_s=0.0)
+    pool.run()
+    guide._num_wary = 0
+    woken = []
+    guide._wake = lambda: woken.append(guide.ready)
+    guide.advance([TOKENS.index(b"a")])
+    assert guide.may_take_turn
+    pool.run()
+    assert woken == [True]
+
+
 def test_after_enough_quick_masks_a_sequence_is_waited_for_again():
     engine = GuidanceEngine(VOCABULARY)
     guide, pool, _ = slow_guide(engine, patience_s=30.0)

@@ -17,7 +17,7 @@ from backplane_core.guidance.limits import GuidanceLimits
 _log = logging.getLogger(__name__)
 
 
-# So many quick masks make a slow sequence an ordinary one again.
+# So many masks in good time make a sequence whose mask was late an ordinary one again.
 _WARY_FOR = 16
 
 
@@ -57,8 +57,8 @@ class SequenceGuide:
     def may_take_turn(self) -> bool:
         """Whether the sequence should be in the next step.
 
-        A slow one should not before its mask is there, or has taken too long, which `allowed`
-        then tells.
+        One whose masks come late should not before its mask is there, or has taken too long,
+        which `allowed` then tells.
         """
         if not self._num_wary or self._mask.done():
             return True
@@ -72,10 +72,7 @@ class SequenceGuide:
         return error if isinstance(error, BackplaneError) else None
 
     def begin(self, follower: "Future[Follower]", ready: Callable[[], None]) -> None:
-        """Start at the beginning; `ready` is called, on any thread, when `self.ready`.
-
-        Of a slow sequence, for each mask to come.
-        """
+        """Start at the beginning; `ready` is called, on any thread, whenever `self.ready` again."""
         self._wake = ready
 
         def first_mask() -> bytes:
@@ -96,8 +93,9 @@ class SequenceGuide:
         Bit `id % 32` of word `id // 32` is that token's. Waits for the mask within the budget.
 
         Raises:
-            GenerationError: the mask took too long, the grammar became too complex, or a token
-                was appended that it does not allow. It concerns this sequence alone.
+            BackplaneError: the mask took too long, the grammar became too complex or cannot be
+                compiled again, or a token was appended that it does not allow. It concerns this
+                sequence alone.
         """
         return memoryview(self._result())
 
@@ -113,8 +111,8 @@ class SequenceGuide:
             previous.result()  # what went wrong once stays wrong
             return follower.follow(tokens)
 
-        if self._num_wary:
-            self._mask.add_done_callback(lambda _: self._wake())
+        # For each: whether anybody waits for this one is not known before it is there.
+        self._mask.add_done_callback(lambda _: self._wake())
         self._submit(next_mask, self._mask)
 
     def close(self) -> None:
@@ -125,16 +123,18 @@ class SequenceGuide:
 
     def _submit(self, task: Callable[[], bytes], mask: "Future[bytes]") -> None:
         self._started_s = None
+        submitted_s = self._clock()
 
         def run() -> None:
             if self._closed.is_set():
                 mask.cancel()
                 return
-            started_s = self._started_s = self._clock()
+            self._started_s = self._clock()
             try:
                 result = task()
-                slow = self._clock() > started_s + self._limits.patience_s
-                self._num_wary = _WARY_FOR if slow else max(0, self._num_wary - 1)
+                # Who waits for it waits for a thread, too, however quick its own grammar is.
+                late = self._clock() > submitted_s + self._limits.patience_s
+                self._num_wary = _WARY_FOR if late else max(0, self._num_wary - 1)
             except BackplaneError as error:
                 mask.set_exception(error)
             except BaseException as error:  # noqa: BLE001 - native code panics past Exception
