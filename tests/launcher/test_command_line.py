@@ -24,6 +24,7 @@ FACTS = (
             SettingField(name="graphs", type="str", help="graphs", flags=("--graphs",)),
             SettingField(name="door", type="int", help="door", flags=("--port",)),
             SettingField(name="length", type="int", help="length", flags=("--ctx-size",)),
+            SettingField(name="share", type="float", help="share", flags=("--share",)),
         ),
     ),
     BackendFacts(
@@ -185,6 +186,24 @@ def test_refusals(argv, sentence):
     assert "\n" not in str(caught.value)
 
 
+FLOAT_FLAGS = [
+    parameter.name[0]
+    for name, parameter in flags_of(LaunchSettings).items()
+    if "float" in re.findall(r"\w+", str(LaunchSettings.__dataclass_fields__[name].type))
+]
+
+
+@pytest.mark.parametrize("value", ["inf", "-inf", "nan", "1e999", "Infinity"])
+@pytest.mark.parametrize("flag", [*FLOAT_FLAGS, "--alpha.share", "--share"])
+def test_what_no_launch_document_could_hold_is_refused(flag, value):
+    assert {"--watermark-delta", "--write-timeout", "--rope-factor"} <= set(FLOAT_FLAGS)
+    with pytest.raises(UsageError, match=flag):
+        cli.parse([f"{flag}={value}"], {})
+    variable = flag.removeprefix("--").replace("-", "_").replace(".", "_").upper()
+    with pytest.raises(UsageError, match=f"{variable}|{flag}"):
+        cli.parse([], {f"BACKPLANE_{variable}": value})
+
+
 @pytest.mark.parametrize(
     ("environ", "sentence"),
     [
@@ -206,6 +225,7 @@ def test_backend_settings_by_long_and_short_flag_and_variable():
         "alpha": {"mode": "fast", "ctx_size": 5, "mmap": False, "numa": "isolate", "graphs": "1,2"}
     }
     assert cli.parse([], {"CELLS": "6"}).backend_settings == {"alpha": {"ctx_size": 6}}
+    assert cli.parse(["--share=-1.5"], {}).backend_settings == {"alpha": {"share": -1.5}}
     assert cli.parse([], {"BACKPLANE_ALPHA_MMAP": "0"}).backend_settings == {
         "alpha": {"mmap": False}
     }

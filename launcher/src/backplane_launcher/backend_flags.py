@@ -13,6 +13,7 @@ from backplane_core.backend import BackendFacts, SettingField
 from cyclopts import Group, Parameter
 
 from backplane_launcher.choice import is_for_tests
+from backplane_launcher.settings.flag import FINITE
 from backplane_launcher.usage import UsageError
 
 _TYPES: Final[Mapping[str, type]] = {"bool": bool, "int": int, "float": float, "str": str}
@@ -124,7 +125,12 @@ def _annotation(
     # Only a boolean that is on by default needs a way to say no: `--<backend>.no-x`.
     negative = None if field.type == "bool" and field.default else ()
     parameter = Parameter(
-        name=names, group=group, help=f"{field.help}{default}", negative=negative, show=shown
+        name=names,
+        group=group,
+        help=f"{field.help}{default}",
+        validator=FINITE if field.type == "float" else None,
+        negative=negative,
+        show=shown,
     )
     return Annotated[kind | None, parameter]
 

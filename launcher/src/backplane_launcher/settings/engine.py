@@ -9,6 +9,7 @@ from backplane_launcher.settings.flag import (
     BACKEND,
     NOT_NEGATIVE,
     POSITIVE,
+    POSITIVE_NUMBER,
     counts,
     flag,
     switch,
@@ -131,6 +132,6 @@ class BackendSettings:
             BACKEND,
             "--rope-factor",
             help="How far they are stretched; 1 if only --rope-scaling is given.",
-            validator=Number(gt=0),
+            validator=POSITIVE_NUMBER,
         ),
     ] = None

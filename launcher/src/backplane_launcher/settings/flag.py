@@ -1,5 +1,6 @@
 """How a flag is declared: its groups in the help, its names, its checks, its conversions."""
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -14,8 +15,11 @@ SUPERVISION: Final = Group("Supervision and logs", sort_key=5)
 REPLACED: Final = Group("TGI's, taken and replaced", sort_key=6)
 REFUSED: Final = Group("TGI's, refused", sort_key=7)
 
+# Below infinity: JSON, in which children are told, has neither infinity nor nan.
+FINITE: Final = Number(gt=-math.inf, lt=math.inf)
 POSITIVE: Final = Number(gte=1)
-NOT_NEGATIVE: Final = Number(gte=0)
+POSITIVE_NUMBER: Final = Number(gt=0, lt=math.inf)
+NOT_NEGATIVE: Final = Number(gte=0, lt=math.inf)
 
 _TRUE: Final = frozenset({"1", "true"})
 _FALSE: Final = frozenset({"0", "false"})

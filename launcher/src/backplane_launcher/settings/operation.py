@@ -3,9 +3,7 @@
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from cyclopts.validators import Number
-
-from backplane_launcher.settings.flag import NOT_NEGATIVE, SUPERVISION, flag
+from backplane_launcher.settings.flag import NOT_NEGATIVE, POSITIVE_NUMBER, SUPERVISION, flag
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -20,7 +18,7 @@ class OperationSettings:
             SUPERVISION,
             "--worker-stall-timeout",
             help="Seconds without a sign of life or a step after which a worker is replaced.",
-            validator=Number(gt=0),
+            validator=POSITIVE_NUMBER,
         ),
     ] = 120.0
     graceful_termination_timeout: Annotated[

@@ -5,7 +5,7 @@ from typing import Annotated
 
 from cyclopts.validators import Number
 
-from backplane_launcher.settings.flag import POSITIVE, SERVER, flag, words
+from backplane_launcher.settings.flag import POSITIVE, POSITIVE_NUMBER, SERVER, flag, words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,7 +114,7 @@ class ServerSettings:
             SERVER,
             "--request-timeout",
             help="Seconds after which a request is ended, finished or not.",
-            validator=Number(gt=0),
+            validator=POSITIVE_NUMBER,
         ),
     ] = None
     write_timeout: Annotated[
@@ -123,7 +123,7 @@ class ServerSettings:
             SERVER,
             "--write-timeout",
             help="Seconds after which a client that reads nothing is cut.",
-            validator=Number(gt=0),
+            validator=POSITIVE_NUMBER,
         ),
     ] = 30.0
     disable_grammar_support: Annotated[
@@ -149,7 +149,7 @@ class ServerSettings:
             SERVER,
             "--watermark-delta",
             help="How much a watermark favours it, added to the logits.",
-            validator=Number(gt=0),
+            validator=POSITIVE_NUMBER,
         ),
     ] = 2.0
     tgi_strict: Annotated[
