@@ -155,6 +155,18 @@ def test_a_token_that_is_not_allowed_is_found_out(engine):
         guide.allowed()
 
 
+def test_a_token_after_the_last_is_not_allowed_and_nothing_is_compiled_again_for_it():
+    engine = GuidanceEngine(VOCABULARY)
+    guide = guide_of(engine, regex("a"))
+    engine._compile = None
+    guide.advance([TOKENS.index(b"a")])
+    guide.allowed()
+    guide.advance([TOKENS.index(b"b")])
+    with pytest.raises(GenerationError, match="does not allow a token that was sampled"):
+        guide.allowed()
+    engine.close()
+
+
 @pytest.mark.parametrize(
     ("grammar", "words"),
     [

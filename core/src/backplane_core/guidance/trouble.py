@@ -15,5 +15,8 @@ def trouble_of(matcher: "LLMatcher") -> str:
     error = matcher.get_error()
     if error.startswith("NoExtension"):
         return NO_TEXT
+    # Its words for a token that breaks the grammar, and for one after the grammar's end.
+    if "satisfy the grammar" in error or error.startswith("parser stopped"):
+        return REFUSED
     # All others are limits: states, expressions, items.
-    return REFUSED if "satisfy the grammar" in error else TOO_COMPLEX
+    return TOO_COMPLEX

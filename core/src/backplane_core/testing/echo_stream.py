@@ -125,7 +125,8 @@ class EchoSequence:
 
     def _finish_reason(self, token_id: int) -> FinishReason | None:
         stopping = self.owner.request.stopping
-        if token_id == EOS and not stopping.ignore_eos:
+        # Under a grammar an end comes only where nothing else may.
+        if token_id == EOS and not (stopping.ignore_eos and self.guide is None):
             return "eos"
         if token_id in stopping.stop_token_ids:
             return "stop_token"

@@ -1,9 +1,9 @@
 """Broken in tokenizing, seeds, choices, grammars and adapters."""
 
-from backplane_core.messages import Failed, StepOutput, Submit
+from backplane_core.messages import Failed, SequenceDelta, StepOutput, Submit
 from backplane_core.testing.echo_runner import EchoRunner
 
-from broken_backends.breaking import breaks
+from broken_backends.breaking import breaks, changed
 
 
 @breaks("test_encoded_texts_decode_to_themselves")
@@ -58,6 +58,19 @@ class ConstrainsEverySecondRequest(EchoRunner):
         if request.sampling.seed % 2:
             for sequence in self._requests[request.request_id].sequences:
                 sequence.guide = None
+
+
+@breaks("test_a_grammar_may_end_where_nothing_else_follows")
+class NeverEndsWhereNoEndIsAskedFor(EchoRunner):
+    """The tokens are the grammar's; the end that comes is not taken for one."""
+
+    def _commit(self, deltas: list[SequenceDelta]) -> int:
+        for number, delta in enumerate(deltas):
+            request = self._decoding[number].owner.request
+            forbidden = request.stopping.ignore_eos or request.stopping.min_new_tokens
+            if request.grammar is not None and forbidden:
+                deltas[number] = changed(delta, finish_reason=None)
+        return super()._commit(deltas)
 
 
 @breaks("test_grammars_leave_their_neighbours_alone")

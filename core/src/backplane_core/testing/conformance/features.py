@@ -62,9 +62,8 @@ def _guided(
     """A request under this kind's grammar, or under another of its kind."""
     wanted = _GRAMMARS[kind][0] if source is None else source
     grammar = Grammar(kind=kind, source=wanted)  # type: ignore[arg-type] -- one of the kinds
-    return client.submit(
-        prompt, stopping=StoppingParams(max_new_tokens=64), grammar=grammar, **fields
-    )
+    fields.setdefault("stopping", StoppingParams(max_new_tokens=64))
+    return client.submit(prompt, grammar=grammar, **fields)
 
 
 class FeatureTests(ConformanceBase):
@@ -93,6 +92,31 @@ class FeatureTests(ConformanceBase):
                     assert continuation.finish_reason == "eos"
                     text = decode(client.info.vocabulary, continuation.token_ids)
                     assert _GRAMMARS[kind][1](text), kind
+
+    def test_a_grammar_may_end_where_nothing_else_follows(
+        self, backplane_client: WorkerClient
+    ) -> None:
+        """Where only an end may follow it comes, though `ignore_eos` or `min_new_tokens` forbid."""
+        client = backplane_client
+        known = client.info.capabilities.stopping
+        forbid = {
+            "ignore_eos": StoppingParams(max_new_tokens=64, ignore_eos=True),
+            "min_new_tokens": StoppingParams(max_new_tokens=64, min_new_tokens=60),
+        }
+        forbidding = [stopping for name, stopping in forbid.items() if name in known]
+        self.require(bool(forbidding), "`ignore_eos` or `min_new_tokens`")
+        prompt = self.prompt(client, seed=20)
+        for kind in self._kinds(client):
+            streams = [
+                _guided(client, kind, prompt, stopping=stopping, sampling=GREEDY)
+                for stopping in forbidding
+            ]
+            client.finish(streams)
+            for stream in streams:
+                assert stream.error is None
+                assert stream[0].finish_reason == "eos"
+                text = decode(client.info.vocabulary, stream[0].token_ids)
+                assert _GRAMMARS[kind][1](text), kind
 
     def test_grammars_leave_their_neighbours_alone(self, backplane_client: WorkerClient) -> None:
         """Beside guided requests, a plain one gets the tokens that it got alone."""
