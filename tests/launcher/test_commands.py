@@ -143,6 +143,7 @@ def test_quantize_writes_the_file_and_shows_progress(run, hub, tmp_path):
     [
         (("{local}", "{old}", "--type", "upper"), 2, "exists already"),
         (("{local}", "no/folder/x", "--type", "upper"), 2, "there is no folder no/folder"),
+        (("{local}", "~nobody-here/x", "--type", "upper"), 1, "the home of a user who is not here"),
         (("{local}", "{new}", "--type", "gptq"), 2, "gptq weights are not made here"),
         (("{local}", "{new}", "--type", "awq"), 2, "or make GGUF: q4_k_m, "),
         (("{local}", "{new}", "--type", "q9"), 2, "no backend makes q9 (there are: q4_k_m, "),
@@ -265,6 +266,7 @@ def test_the_share_must_be_the_one_it_was_written_with(run, tmp_path):
         (("x.txt",), 2, "wants either the server that made the text's tokens or the tokens"),
         (("x.txt", "--tokens", "--url", "http://x"), 2, "wants either the server"),
         (("x.txt", "--tokens"), 2, "x.txt cannot be read: No such file"),
+        (("~nobody-here/x", "--tokens"), 1, "~nobody-here/x names the home of a user who is not"),
         (("x.txt", "--nope"), 2, "Unknown option"),
         (("-", "--tokens"), 2, "holds no token ids"),
         (("-", "--tokens", "--gamma", "1"), 2, "does not lie between 0 and 1"),

@@ -2,8 +2,14 @@ import json
 
 import pytest
 from backplane_core.backend import ModelSource
-from backplane_core.errors import ModelError
+from backplane_core.errors import ModelError, SetupError
+from backplane_launcher.credentials import check_certificate, read_keys
+from backplane_launcher.hub import HubModel
+from backplane_launcher.local_path import local_path
 from backplane_launcher.model_source import DEMO_MODEL_ID, HubId, from_folder, locate
+from backplane_launcher.settings import LaunchSettings
+
+from .documents import server_told
 
 
 def find(model_id, **options):
@@ -109,3 +115,37 @@ def test_what_stands_in_for_the_hub_must_be_a_folder(tmp_path):
     for path in (tmp_path / "file", tmp_path / "nothing"):
         with pytest.raises(ModelError, match=f"--weights-cache-override {path} is no folder"):
             from_folder(str(path), "owner/name", gguf_file=None)
+
+
+@pytest.mark.parametrize("text", ["~nobody-of-that-name/x", "~nobody-of-that-name"])
+def test_a_home_that_nobody_has(tmp_path, text):
+    (tmp_path / "key").touch()
+    for use in (
+        lambda: local_path(text),
+        lambda: find(text),
+        lambda: from_folder(text, None, gguf_file=None),
+        lambda: read_keys(text),
+        lambda: check_certificate(text, str(tmp_path / "key")),
+        lambda: check_certificate(str(tmp_path / "key"), text),
+        lambda: server_told(LaunchSettings(tls_cert_file=text)),
+        lambda: HubModel(find("a/b"), {}, cache=text),
+    ):
+        with pytest.raises(SetupError, match=f"{text} names the home of a user who is not here"):
+            use()
+
+
+def test_a_home_of_ones_own(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert local_path("~/x") == tmp_path / "x"
+    assert local_path("x/~/y").parts == ("x", "~", "y")
+
+
+def test_what_no_file_could_be_called(tmp_path):
+    for use in (
+        lambda: find("a" * 300),
+        lambda: from_folder("a" * 300, None, gguf_file=None),
+    ):
+        with pytest.raises(ModelError, match="File name too long") as caught:
+            use()
+        assert "\n" not in str(caught.value)
+    assert from_folder(str(tmp_path), "a" * 300, gguf_file=None).model_id == "a" * 300

@@ -9,22 +9,15 @@ from backplane_core.backend import Device
 from backplane_launcher import cli
 from backplane_launcher.adapter_names import parse_adapters
 from backplane_launcher.catalogue import Catalogue
-from backplane_launcher.launch_documents import engine_settings, server_document
+from backplane_launcher.launch_documents import engine_settings
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.sharding import num_shard
 from backplane_launcher.usage import UsageError
 
+from .documents import server_told
 from .tgi_flags import TABLE, TGI_FLAGS, Row
 
 TWO = (Device(name="one"), Device(name="two"))
-ARGUMENTS = {
-    "server_id": "s",
-    "model_id": "m",
-    "control_path": "c",
-    "port": 1,
-    "listen_fd": 2,
-    "metrics_dir": "d",
-}
 EFFECTS = [row for row in TABLE if row.engine or row.server or row.launcher]
 NOTICES = [row for row in TABLE if row.notice]
 REFUSALS = [row for row in TABLE if row.refusal]
@@ -57,7 +50,7 @@ def _parsed(argv, environ):
 def documents(settings: LaunchSettings):
     shards = num_shard(settings, {}, found=TWO, spans_devices=True)
     engine = engine_settings(settings, num_shard=shards)
-    return engine, server_document(settings, **ARGUMENTS)
+    return engine, server_told(settings)
 
 
 def changes(changed, plain) -> dict:

@@ -14,11 +14,13 @@ from backplane_core.errors import SetupError
 from backplane_launcher.backoff import Backoff
 from backplane_launcher.console_progress import ConsoleProgress
 from backplane_launcher.download_progress import DownloadProgress
-from backplane_launcher.launch_documents import engine_settings, server_document
+from backplane_launcher.launch_documents import engine_settings
 from backplane_launcher.listener import address_of, is_open_to_others, listen, url_of
 from backplane_launcher.run_directory import RunDirectory
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.stall_watch import StallWatch
+
+from .documents import SERVER_ARGUMENTS, server_told
 
 
 def test_back_off_doubles_to_a_bound_and_forgets_after_health():
@@ -209,17 +211,9 @@ def test_every_setting_reaches_the_engine_or_the_server():
         reasoning_parser="think", disable_grammar_support=True, enable_prefill_logprobs=True,
         watermark_gamma=0.25, watermark_delta=21.0, compute_type="gpu", docker_label="l",
     )  # fmt: skip
-    arguments = {
-        "server_id": "s",
-        "model_id": "m",
-        "control_path": "c",
-        "port": 1,
-        "listen_fd": 2,
-        "metrics_dir": "d",
-    }
-    told = server_document(changed, **arguments)
-    plain = server_document(LaunchSettings(), **arguments)
+    told = server_told(changed)
+    plain = server_told(LaunchSettings())
     same = [name for name in told.__struct_fields__ if getattr(told, name) == getattr(plain, name)]
     # What is left over comes from the arguments, or no flag sets it.
-    assert set(same) == {*arguments}
+    assert set(same) == {*SERVER_ARGUMENTS}
     assert told.tls_cert_file == str(Path("cert").absolute())

@@ -1,10 +1,11 @@
 """The files that keys and certificates come from, read or tried before anything starts."""
 
 import ssl
-from pathlib import Path
 from typing import NoReturn
 
 from backplane_core.errors import SetupError
+
+from backplane_launcher.local_path import local_path
 
 
 def read_keys(path: str) -> tuple[str, ...]:
@@ -15,7 +16,7 @@ def read_keys(path: str) -> tuple[str, ...]:
             opened by an empty file.
     """
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = local_path(path).read_text(encoding="utf-8-sig")
     except (OSError, ValueError) as error:  # ValueError: not UTF-8, or no path at all
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise SetupError(
@@ -39,7 +40,7 @@ def check_certificate(cert_file: str, key_file: str) -> None:
     """
     for flag, path in (("--tls-cert-file", cert_file), ("--tls-key-file", key_file)):
         try:
-            Path(path).expanduser().read_bytes()
+            local_path(path).read_bytes()
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else str(error)
             raise SetupError(
@@ -48,7 +49,7 @@ def check_certificate(cert_file: str, key_file: str) -> None:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         context.load_cert_chain(
-            Path(cert_file).expanduser(), Path(key_file).expanduser(), password=_refuse_password
+            local_path(cert_file), local_path(key_file), password=_refuse_password
         )
     except (ssl.SSLError, ValueError) as error:
         reason = error.reason if isinstance(error, ssl.SSLError) else str(error)

@@ -19,6 +19,7 @@ from huggingface_hub.file_download import repo_folder_name
 
 from backplane_launcher.download_progress import DownloadProgress
 from backplane_launcher.hub_errors import explain, is_transient, not_in_cache
+from backplane_launcher.local_path import local_path
 from backplane_launcher.model_source import HubId, read_config
 
 _log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class HubModel:
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
         self._id = hub_id
-        self._cache = Path(cache or constants.HF_HUB_CACHE).expanduser()
+        self._cache = local_path(cache or constants.HF_HUB_CACHE)
         self._token = next((environ[name] for name in _TOKEN_VARIABLES if environ.get(name)), None)
         self._wait = wait
         self._listing: Listing | None = None

@@ -1,12 +1,12 @@
 """From the command line's settings to what a server and a worker are told."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, Final
 
 from backplane_core.backend import AdapterSource, EngineSettings, ModelSource, RunnerSpec
 from backplane_core.control import ServerLaunch, WorkerLaunch
 
+from backplane_launcher.local_path import local_path
 from backplane_launcher.settings import LaunchSettings
 
 # Children need none of these: keys travel in the document, downloads are the launcher's.
@@ -154,4 +154,4 @@ def server_document(
 
 def _absolute(path: str | None) -> str | None:
     # Not resolved: where certificates are renewed by turning a link, the link must be followed.
-    return None if path is None else str(Path(path).expanduser().absolute())
+    return None if path is None else str(local_path(path).absolute())

@@ -8,11 +8,13 @@ import re
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import msgspec
 from backplane_core.backend import ModelSource
 from backplane_core.errors import ModelError
+
+from backplane_launcher.local_path import is_here, local_path, looks_local
 
 DEMO_MODEL_ID: Final = "backplane-demo"
 
@@ -41,6 +43,7 @@ def locate(
     Raises:
         ModelError: nothing local has that name and it is no Hub id, a folder cannot be read, or
             its config.json is broken.
+        SetupError: it lies in the home of nobody.
     """
     if model_id is None or model_id == DEMO_MODEL_ID:
         return _demo(gguf_file)
@@ -49,7 +52,7 @@ def locate(
     if _BACKEND_ID.fullmatch(model_id):
         return ModelSource(model_id=model_id, revision=revision, gguf_file=gguf_file)
     repository, _, variant = model_id.partition(":")
-    if not _HUB_ID.fullmatch(repository) or _looks_local(model_id):
+    if not _HUB_ID.fullmatch(repository) or _is_path(model_id):
         raise ModelError(
             f"model {model_id!r} is neither a file or folder here nor a Hub id",
             remedy="check the path, or write a Hub id such as owner/name or owner/name:Q4_K_M",
@@ -69,14 +72,14 @@ def from_folder(folder: str, model_id: str | None, *, gguf_file: str | None) -> 
     Raises:
         ModelError: there is no such folder, or it cannot be read.
     """
-    path = Path(folder).expanduser()
-    if not path.is_dir():
+    path = local_path(folder)
+    if not _kind(path)[0]:
         raise ModelError(
             f"--weights-cache-override {folder} is no folder",
             remedy="name one that holds the model's files, or leave it out",
         )
     name = model_id or path.resolve().name
-    variant = None if Path(name).exists() else name.partition(":")[2] or None
+    variant = None if is_here(name) else name.partition(":")[2] or None
     return _folder(name, path, variant, gguf_file)
 
 
@@ -115,10 +118,11 @@ def _demo(gguf_file: str | None) -> ModelSource:
 
 def _local(model_id: str, gguf_file: str | None) -> ModelSource | None:
     for text, variant in ((model_id, None), _split_variant(model_id)):
-        path = Path(text).expanduser()
-        if path.is_dir():
+        path = local_path(text)
+        is_folder, is_file = _kind(path)
+        if is_folder:
             return _folder(model_id, path, variant, gguf_file)
-        if path.is_file() and variant is None:
+        if is_file and variant is None:
             return ModelSource(
                 model_id=model_id,
                 files=(path.name,),
@@ -127,6 +131,14 @@ def _local(model_id: str, gguf_file: str | None) -> ModelSource | None:
                 gguf_file=gguf_file,
             )
     return None
+
+
+def _kind(path: Path) -> tuple[bool, bool]:
+    """Whether it is a folder, and whether it is a file."""
+    try:
+        return path.is_dir(), path.is_file()
+    except OSError as error:  # a name too long for any file, or in a folder that is not for us
+        _raise_unreadable(error)
 
 
 def _split_variant(model_id: str) -> tuple[str, str | None]:
@@ -154,11 +166,11 @@ def _folder(model_id: str, folder: Path, variant: str | None, gguf_file: str | N
     )
 
 
-def _raise_unreadable(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> NoReturn:
     raise ModelError(
         f"{error.filename} cannot be read: {error.strerror}", remedy="check its permissions"
     ) from error
 
 
-def _looks_local(model_id: str) -> bool:
-    return model_id.startswith(("/", ".", "~")) or model_id.lower().endswith(".gguf")
+def _is_path(model_id: str) -> bool:
+    return looks_local(model_id) or model_id.lower().endswith(".gguf")

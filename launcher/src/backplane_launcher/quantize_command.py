@@ -4,7 +4,6 @@ import dataclasses
 import logging
 import sys
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Final, TextIO
 
 from backplane_core import quantize as quantization
@@ -17,6 +16,7 @@ from backplane_launcher.commands import QuantizeCommand
 from backplane_launcher.console_progress import ConsoleProgress
 from backplane_launcher.getting import bring_model
 from backplane_launcher.launch_documents import child_environment
+from backplane_launcher.local_path import local_path
 from backplane_launcher.usage import UsageError
 
 _log = logging.getLogger(__name__)
@@ -38,7 +38,7 @@ def quantize(command: QuantizeCommand, environ: Mapping[str, str], output: TextI
     configure_logging(settings.log_level, as_json=settings.json_output, label="quantize")
     check_name(settings.backend, catalogue.facts)
     facts = _maker(command.quantization, settings.backend, catalogue.facts)
-    target = Path(command.target).expanduser()
+    target = local_path(command.target)
     if target.exists():
         raise UsageError(f"{target} exists already", remedy="remove it, or name another file")
     if not target.parent.is_dir():

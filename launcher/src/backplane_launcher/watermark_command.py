@@ -1,6 +1,5 @@
 """`backplane detect-watermark`: whether a text bears the watermark, by its tokens."""
 
-from pathlib import Path
 from typing import TextIO
 
 import msgspec
@@ -8,6 +7,7 @@ from backplane_core.errors import SetupError
 from backplane_core.watermark import WatermarkVerdict, detect
 
 from backplane_launcher.commands import DetectWatermarkCommand
+from backplane_launcher.local_path import local_path
 from backplane_launcher.server_client import ask_server
 from backplane_launcher.usage import UsageError
 
@@ -33,7 +33,7 @@ def detect_watermark(command: DetectWatermarkCommand, stdin: TextIO, output: Tex
 
     Raises:
         UsageError: the text or the tokens cannot be read.
-        SetupError: the server does not answer as one of ours.
+        SetupError: the file has no such home; the server does not answer as one of ours.
     """
     token_ids = _token_ids(command, _text(command.file, stdin))
     verdict = detect(token_ids, command.gamma)
@@ -47,7 +47,7 @@ def detect_watermark(command: DetectWatermarkCommand, stdin: TextIO, output: Tex
 
 def _text(file: str, stdin: TextIO) -> str:
     try:
-        return stdin.read() if file == "-" else Path(file).expanduser().read_text(encoding="utf-8")
+        return stdin.read() if file == "-" else local_path(file).read_text(encoding="utf-8")
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it is not text in UTF-8"
         raise UsageError(f"{file} cannot be read: {why}", remedy="name a text file") from error
