@@ -14,19 +14,17 @@ import msgspec
 from litestar.types import Receive
 
 from backplane_server.errors import (
-    BodyError,
     ClientDisconnectedError,
     MalformedJsonError,
     MediaTypeError,
     PayloadTooLargeError,
     StalledBodyError,
 )
+from backplane_server.web.shape_errors import lower_first, shape_error
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
 _JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
-_PATH: Final = re.compile(r"(?P<what>.*?)(?: - at (?:`key` in )?`\$?(?P<path>[^`]*)`)?", re.DOTALL)
-_MISSING: Final = re.compile(r"Object missing required field `(?P<name>[^`]+)`")
 _SLOWEST_BYTES_PER_S: Final = 4096
 _DISCARD_LIMITS: Final = 4
 _DISCARD_S: Final = 1.0
@@ -86,11 +84,11 @@ class BodyReader(Generic[BodyT]):
             try:
                 value = self._decoder.decode(data)
             except msgspec.ValidationError as error:
-                msgspec.json.decode(data)  # a wrong shape may be told before the syntax was read
-                raise _shape_error(str(error)) from None
+                # A wrong shape may be told before the syntax was read.
+                raise shape_error(str(error), msgspec.json.decode(data)) from None
             return Body(value, tuple(self._unknown_fields(data)))
         except msgspec.DecodeError as error:
-            raise MalformedJsonError(f"the body is not valid JSON: {_lower_first(error)}") from None
+            raise MalformedJsonError(f"the body is not valid JSON: {lower_first(error)}") from None
         except UnicodeDecodeError:
             raise MalformedJsonError("the body is not valid JSON: it is not UTF-8") from None
         except RecursionError:
@@ -186,22 +184,3 @@ def _too_large(limit: int) -> PayloadTooLargeError:
     return PayloadTooLargeError(
         f"the body is larger than {limit} bytes", remedy="the flag --payload-limit sets the limit"
     )
-
-
-def _shape_error(text: str) -> BodyError:
-    """Turn msgspec's sentence into one that names the field as the client wrote it."""
-    match = _PATH.fullmatch(text)
-    what = match["what"] if match else text
-    path = (match["path"] or "").removeprefix(".").removesuffix("[...]") if match else ""
-    if missing := _MISSING.fullmatch(what):
-        path = f"{path}.{missing['name']}" if path else missing["name"]
-        return BodyError(f"`{path}` is missing", parameter=path)
-    if not path:
-        return BodyError(_lower_first(what))
-    return BodyError(f"`{path}`: {_lower_first(what)}", parameter=path)
-
-
-def _lower_first(text: object) -> str:
-    sentence = str(text)
-    is_acronym = sentence[1:2].isupper()  # "JSON is malformed"
-    return sentence if is_acronym else sentence[:1].lower() + sentence[1:]
