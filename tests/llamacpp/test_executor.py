@@ -5,7 +5,12 @@ import numpy as np
 import pytest
 from backplane_core.batching.executor import ScheduledBatch, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
-from backplane_core.errors import GenerationError, OutOfMemoryError
+from backplane_core.errors import (
+    BackplaneError,
+    GenerationError,
+    OutOfMemoryError,
+    ValidationError,
+)
 from backplane_core.messages import Grammar, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_llamacpp.executor import LlamaCppExecutor
@@ -240,34 +245,37 @@ def test_one_sequence_without_a_possible_token_fails_alone(
 
 
 class FixedGuide:
-    """A guide that allows these ids, or none can be told."""
+    """A guide that allows these ids, or fails."""
 
-    def __init__(self, *allowed: int) -> None:
+    def __init__(self, *allowed: int, error: BackplaneError | None = None) -> None:
         self._allowed = allowed
+        self._error = error
 
     def allowed(self) -> memoryview:
-        if not self._allowed:
-            raise GenerationError("the grammar could not be followed")
+        if self._error is not None:
+            raise self._error
         words = np.zeros(-(-290 // 32), "<u4")
         for token_id in self._allowed:
             words[token_id // 32] |= np.uint32(1 << token_id % 32)
         return memoryview(words.tobytes())
 
 
+@pytest.mark.parametrize("error", [GenerationError("too late"), ValidationError("no grammar")])
 def test_guided_sequences_get_what_is_allowed_and_a_refused_mask_fails_alone(
-    make_executor: MakeExecutor,
+    make_executor: MakeExecutor, error: BackplaneError
 ) -> None:
     executor = make_executor(batch=128)
     plain, greedy, refused = (sequence(PROMPT) for _ in range(3))
     drawn = sequence(PROMPT, sampling=SamplingParams(temperature=5.0, seed=3), top_logprobs=1)
-    greedy.guide, drawn.guide, refused.guide = FixedGuide(7, 289), FixedGuide(64, 65), FixedGuide()
+    greedy.guide, drawn.guide = FixedGuide(7, 289), FixedGuide(64, 65)
+    refused.guide = FixedGuide(error=error)
     for one in (greedy, drawn, refused):
         one.request = msgspec.structs.replace(one.request, grammar=Grammar(kind="regex", source=""))
     shares = [share(place, one) for place, one in enumerate((greedy, refused, plain, drawn))]
     results = executor.execute(ScheduledBatch(sequences=shares)).results
     rows = logits_of(executor, 4)
     assert results[0].token_ids == [max((7, 289), key=lambda one: rows[0][one])]
-    assert isinstance(results[1], GenerationError)
+    assert results[1] is error
     assert results[2].token_ids == [int(rows[2].argmax())]
     assert results[3].token_ids[0] in {64, 65}
     # Logprobs are the model's own: the likeliest token is none that was allowed.

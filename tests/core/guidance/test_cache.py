@@ -55,6 +55,17 @@ def test_many_requests_of_one_grammar_compile_it_once(counted):
     assert 0 not in ids_of(guides[1].allowed())  # its own place
 
 
+def test_where_a_thread_may_not_lower_its_priority_it_compiles_as_it_is(monkeypatch):
+    def refuse(*_):
+        raise PermissionError("the kernel says no")
+
+    monkeypatch.setattr("os.setpriority", refuse)
+    engine = GuidanceEngine(byte_level())
+    for guide in wait_for_all(engine, [regex("a"), regex("b")]):
+        assert guide.error is None
+    engine.close()
+
+
 def test_the_least_recently_used_goes(counted):
     engine, compiled = counted
     for source in ("a", "b", "c", "a", "d", "a", "b"):

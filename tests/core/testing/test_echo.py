@@ -6,7 +6,14 @@ import time
 
 import pytest
 from backplane_core.backend import EngineSettings, ModelSource, Native, RunnerSpec, Unsupported
-from backplane_core.errors import BackendError, ModelError, OutOfMemoryError, UnsupportedError
+from backplane_core.errors import (
+    BackendError,
+    ModelError,
+    OutOfMemoryError,
+    UnsupportedError,
+    ValidationError,
+)
+from backplane_core.guidance.guide import SequenceGuide
 from backplane_core.messages import Grammar, SequenceDelta, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
 from backplane_core.testing import echo_model
@@ -210,6 +217,20 @@ def test_requests_wait_for_their_own_grammar_alone():
     runner.cancel("t-3")
     stats = runner.stats()
     assert (stats.running, stats.waiting, stats.used_tokens) == (0, 0, 0)
+
+
+def test_whatever_a_guide_says_stands_in_the_way_fails_its_request_alone(monkeypatch):
+    def refuse(_):
+        raise ValidationError("it cannot be compiled again")
+
+    monkeypatch.setattr(SequenceGuide, "allowed", refuse)
+    runner = load()
+    submit(runner, 1, b"yes", grammar=Grammar(kind="regex", source="(yes|no)"))
+    submit(runner, 2, b"ab")
+    failures = []
+    while runner.stats().running + runner.stats().waiting:
+        failures += runner.poll(0.1).failures
+    assert [(one.request_id, one.error.code) for one in failures] == [("t-1", "validation")]
 
 
 def test_without_llguidance_it_declares_and_takes_no_grammar(monkeypatch):

@@ -91,7 +91,7 @@ class StepSampler:
         try:
             allowed = self._allowed(sequence)
             token_id = self._sampler.sample(scheduled.seq_id, sequence, logits, allowed)
-        except GenerationError as error:
+        except BackplaneError as error:
             return error
         except (ArithmeticError, LookupError, ValueError) as error:
             # One request's numbers must not take everybody's engine down.

@@ -164,7 +164,7 @@ class Executor(ABC):
         Where the runner's capabilities name grammars and `scheduled.sequence.guide` is not None,
         the sampler keeps only the tokens of `guide.allowed()`, after the penalties and before the
         temperature; greedy sequences too, and it does not mask end tokens for `min_new_tokens`
-        itself, as that mask has done so. A `GenerationError` of `allowed()` is that sequence's
+        itself, as that mask has done so. A `BackplaneError` of `allowed()` is that sequence's
         result. Ask for it after the forward pass: until then it is being made. Logprobs that
         are reported come from the logits before any mask.
 

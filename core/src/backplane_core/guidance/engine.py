@@ -3,6 +3,7 @@
 llguidance lets go of the interpreter's lock while it works, so threads are enough.
 """
 
+import contextlib
 import logging
 import os
 import sys
@@ -111,5 +112,8 @@ class GuidanceEngine:
 
 
 def _lower_priority() -> None:
-    if sys.platform == "linux":  # where a thread has a priority of its own
+    if sys.platform != "linux":
+        return  # a thread has no priority of its own
+    # Some kernels and sandboxes refuse; an initializer that fails would break the pool.
+    with contextlib.suppress(OSError):
         os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _COMPILER_NICENESS)

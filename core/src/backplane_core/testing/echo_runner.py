@@ -231,14 +231,14 @@ class EchoRunner(ModelRunner):
         self._telemetry.produced(1, times=len(deltas))
         return StepOutput(deltas=deltas, failures=failures, prompt_logprobs=prompt_logprobs)
 
-    def _sample(self) -> tuple[list[SequenceDelta], list[tuple[EchoRequest, GenerationError]]]:
+    def _sample(self) -> tuple[list[SequenceDelta], list[tuple[EchoRequest, BackplaneError]]]:
         """The next token of each sequence; requests whose grammar fails come to nothing."""
         deltas: list[SequenceDelta] = []
-        failed: dict[EchoRequest, GenerationError] = {}
+        failed: dict[EchoRequest, BackplaneError] = {}
         for sequence in self._decoding:
             try:
                 deltas.append(sequence.advance())
-            except GenerationError as error:
+            except BackplaneError as error:
                 failed[sequence.owner] = error
         if failed:
             gone = {request.request.request_id for request in failed}

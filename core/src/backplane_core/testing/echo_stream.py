@@ -107,7 +107,7 @@ class EchoSequence:
         """The next token; the delta's `finish_reason` says whether it was the last.
 
         Raises:
-            GenerationError: its grammar cannot be followed.
+            BackplaneError: its grammar cannot be followed.
         """
         timing = None if self.num_output else self.owner.timing()
         expected = self.cycle[self.place % len(self.cycle)]
