@@ -1,10 +1,11 @@
 """What a family's grammar allows is read as calls, and their arguments obey the schemas."""
 
 import json
+import tracemalloc
 
 import jsonschema_rs  # comes with schemathesis
 import pytest
-from backplane_core.errors import ToolError
+from backplane_core.errors import ToolError, ValidationError
 from backplane_core.testing.tool_parsers import read_answer
 from backplane_core.tool_parsers import ToolFunction
 from backplane_server.text.reasoning import FAMILIES as REASONING
@@ -243,6 +244,74 @@ def test_a_pythonic_value_may_refer_to_the_whole_schema():
     grammar = grammar_of("pythonic", [ToolFunction(name="grow", parameters=node)])
     assert allows(grammar, '[grow(child={"child": {"name": "x"}})]', {})
     assert not allows(grammar, '[grow(child={"child": {"name": 1}})]', {})
+
+
+def test_a_pythonic_value_brings_the_definitions_it_reaches_and_no_others():
+    parameters = {
+        "type": "object",
+        "properties": {
+            "a": {"$ref": "#/$defs/pair~1of"},
+            "b": {"type": "array", "items": {"$ref": "#/definitions/unit/anyOf/0"}},
+        },
+        "required": ["a", "b"],
+        "$defs": {
+            "pair/of": {"type": "array", "items": {"$ref": "#/$defs/number"}, "maxItems": 2},
+            "number": {"type": "integer"},
+            "other": {"const": "UNREACHED"},
+        },
+        "definitions": {"unit": {"anyOf": [{"enum": ["celsius"]}, {"type": "null"}]}},
+    }
+    grammar = grammar_of("pythonic", [ToolFunction(name="f", parameters=parameters)])
+    assert "UNREACHED" not in grammar.source
+    assert allows(grammar, '[f(a=[1, 2], b=["celsius"])]', {})
+    assert not allows(grammar, '[f(a=["1"], b=["celsius"])]', {})
+    assert not allows(grammar, '[f(a=[1, 2], b=["kelvin"])]', {})
+
+
+@pytest.mark.parametrize(("value", "may_stand"), [(True, True), (False, False)])
+def test_a_pythonic_value_of_a_schema_that_is_true_or_false(value, may_stand):
+    schema = {"properties": {"a": value}}
+    grammar = grammar_of("pythonic", [ToolFunction(name="f", parameters=schema)])
+    assert allows(grammar, "[f()]", {})
+    assert allows(grammar, '[f(a={"b": 1})]', {}) is may_stand
+
+
+def many_references(reference, **definition):
+    properties = {f"p{n}": {"$ref": reference, "minimum": n} for n in range(1500)}
+    return {"type": "object", "properties": properties, "$defs": {"x": definition}}
+
+
+def test_a_schema_that_many_properties_refer_to_is_written_once():
+    properties = {f"p{number}": {"$ref": "#/$defs/x"} for number in range(300)}
+    schema = {"properties": properties, "$defs": {"x": {"const": "y" * 1000}}}
+    grammar = grammar_of("pythonic", [ToolFunction(name="f", parameters=schema)])
+    assert grammar.source.count("y" * 1000) == 1
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        many_references("#/$defs/x", const="y" * 60_000),
+        many_references("#/properties/p0", const="y"),
+    ],
+)
+def test_a_pythonic_grammar_stops_at_what_a_grammar_may_have(parameters):
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError, match="more than 131072 bytes") as caught:
+            grammar_of("pythonic", [ToolFunction(name="f", parameters=parameters)])
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert caught.value.parameter == "tools"
+    assert most < 4_000_000
+
+
+@pytest.mark.parametrize("family", PARSERS)
+def test_no_family_writes_more_than_a_grammar_may_have(family):
+    schema = {"properties": {"a": {"const": "ä" * 30_000}}}  # longer as ASCII
+    with pytest.raises(ValidationError, match="more than 131072 bytes"):
+        grammar_of(family, [ToolFunction(name="f", parameters=schema)])
 
 
 # ── thinking first ───────────────────────────────────────────────────────────────────────

@@ -1,7 +1,11 @@
 """What requests say of tools, in every form clients write it in, and what is wrong said by name."""
 
+import tracemalloc
+
 import pytest
 from backplane_core.errors import ToolError, ValidationError
+from backplane_server.grammars.sources import MAX_SOURCE_BYTES
+from backplane_server.tools.enforceable import MAX_BYTES_WITH_WORDS
 from backplane_server.tools.hermes import HermesParser
 from backplane_server.tools.mistral import MistralParser
 from backplane_server.tools.plan import mentions_tools, plan_tools
@@ -215,6 +219,63 @@ def test_what_is_wrong_is_said_with_its_field(case):
         plan(**values)
     assert caught.value.parameter == field
     assert field.split(".")[0] in caught.value.message
+
+
+# ── what it may cost ─────────────────────────────────────────────────────────────────────
+
+
+def most_memory(make):
+    """Bytes at most while a plan is made, and what was said against it."""
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValidationError) as caught:
+            make()
+        return tracemalloc.get_traced_memory()[1], caught.value
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_long_key_above_many_schemas_costs_no_more_than_its_length():
+    many = {f"p{number}": True for number in range(4000)} | {"last": 5}
+    tools = tool(parameters={"properties": {"A" * 60_000: {"properties": many}}})
+    most, error = most_memory(lambda: plan(tools, "required"))
+    assert "must be a JSON schema" in error.message
+    assert len(error.message) < 300
+    assert most < 5_000_000
+
+
+@pytest.mark.parametrize(
+    ("words", "limit"),
+    [({}, MAX_SOURCE_BYTES), ({"description": "x" * 4000}, MAX_BYTES_WITH_WORDS)],
+)
+@pytest.mark.parametrize("field", ["tools", "functions"])
+def test_schemas_that_are_enforced_are_bounded_together(field, words, limit):
+    properties = {f"p{number}": {"type": "integer", **words} for number in range(50)}
+    functions = [{"name": f"f-{n}", "parameters": {"properties": properties}} for n in range(200)]
+    huge = {"name": "huge", "parameters": {"properties": properties, "enum": ["x"] * (limit // 4)}}
+    if field == "functions":
+        made = plan(functions=[*functions, huge], function_call={"name": "f-7"})
+        assert made.required, "those that are not allowed do not count"
+        asked = {"functions": [*functions, huge], "function_call": {"name": "huge"}}
+    else:
+        tools = [{"function": function} for function in functions]
+        assert plan(tools, "auto").grammar is None, "what is not enforced is not bounded"
+        asked = {"tools": tools, "choice": "required"}
+    most, error = most_memory(lambda: plan(**asked))
+    assert error.parameter == field
+    assert f"`{field}`" in error.message
+    assert f"more than {limit} bytes" in error.message
+    assert most < 3_000_000, "nothing is built of them"
+
+
+def test_words_for_people_do_not_count():
+    parameters = {
+        "description": "x" * MAX_SOURCE_BYTES,
+        "properties": {"a": {"description": "y" * MAX_SOURCE_BYTES}},
+    }
+    made = plan(tool(parameters=parameters), "required")
+    assert len(made.grammar.source) < 1000
+    assert made.template_tools[0]["function"]["parameters"] == parameters
 
 
 @pytest.mark.parametrize("choice", ["later", {"function": {"name": "later"}}])

@@ -112,23 +112,21 @@ def _check(node: dict[str, Any], place: Place | str, name: str) -> None:
 
 
 def _children(node: dict[str, Any], place: Place | str, name: str) -> Iterator[tuple[Any, Place]]:
-    for key in filter(node.__contains__, _NAMED):
-        schemas, below = node[key], Place(place, key)
-        if not isinstance(schemas, dict):
-            raise ValidationError(f"`{below}` must be an object", parameter=name)
-        for each, child in cast("dict[str, Any]", schemas).items():
-            yield child, Place(below, each)
-    for key in filter(node.__contains__, _LISTED):
-        schemas, below = node[key], Place(place, key)
-        if not isinstance(schemas, list):
-            raise ValidationError(f"`{below}` must be a list", parameter=name)
-        yield from _numbered(cast("list[Any]", schemas), below)
-    for key in filter(node.__contains__, _SINGLE):
-        child, below = node[key], Place(place, key)
-        if key == "items" and isinstance(child, list):  # the older form of prefixItems
-            yield from _numbered(cast("list[Any]", child), below)
-        else:
-            yield child, below
+    for key, value in node.items():
+        if key in _NAMED:
+            if not isinstance(value, dict):
+                raise ValidationError(f"`{place}.{key}` must be an object", parameter=name)
+            below = Place(place, key)
+            for each, child in cast("dict[str, Any]", value).items():
+                yield child, Place(below, each)
+        elif key in _LISTED:
+            if not isinstance(value, list):
+                raise ValidationError(f"`{place}.{key}` must be a list", parameter=name)
+            yield from _numbered(cast("list[Any]", value), Place(place, key))
+        elif key == "items" and isinstance(value, list):  # the older form of prefixItems
+            yield from _numbered(cast("list[Any]", value), Place(place, key))
+        elif key in _SINGLE:
+            yield value, Place(place, key)
 
 
 def _numbered(schemas: list[Any], place: Place) -> Iterator[tuple[Any, Place]]:

@@ -9,6 +9,8 @@ from typing import Any, Final, cast
 
 def leave_out_unasked(node: dict[str, Any]) -> None:
     """Remove them from one schema, in place; what is inside of it stays as it is."""
+    if _KEYWORDS.isdisjoint(node):
+        return
     for key, asks_nothing in _ASK_NOTHING.items():
         if key in node and asks_nothing(node[key]):
             del node[key]
@@ -65,3 +67,4 @@ _ASK_NOTHING: Final[dict[str, Callable[[Any], bool]]] = {
     "$dynamicAnchor": _is_text,
     "$recursiveAnchor": _is_false,
 }
+_KEYWORDS: Final = frozenset({*_ASK_NOTHING, "if", "contains", "minContains", "maxContains"})

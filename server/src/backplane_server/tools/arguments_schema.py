@@ -27,7 +27,7 @@ def arguments_schema(function: ToolFunction) -> dict[str, Any]:
     none, unless it requires others or is put together from parts that may declare some.
     """
     schema: dict[str, Any] = {"properties": {}} if not function.parameters else {}
-    schema |= {**_without_words(function.parameters), "type": "object"}
+    schema |= {**without_words(function.parameters), "type": "object"}
     listed = as_object(schema.get("properties"))
     closed = (
         listed is not None
@@ -37,7 +37,8 @@ def arguments_schema(function: ToolFunction) -> dict[str, Any]:
     return {"additionalProperties": False, **schema} if closed else schema
 
 
-def _without_words(schema: Mapping[str, Any]) -> dict[str, Any]:
+def without_words(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """The schema without what it says for people, at every depth; the given one stays."""
     bare: dict[str, Any] = {}
     for key, value in schema.items():
         if key in _WORDS:
@@ -53,6 +54,6 @@ def _without_words(schema: Mapping[str, Any]) -> dict[str, Any]:
 def _bare(value: Any) -> Any:
     fields = as_object(value)
     if fields is not None:
-        return _without_words(fields)
+        return without_words(fields)
     items = as_list(value)
     return value if items is None else [_bare(item) for item in items]

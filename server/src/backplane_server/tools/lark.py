@@ -4,9 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from backplane_core.errors import ValidationError
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction
 
+from backplane_server.grammars.sources import MAX_SOURCE_BYTES
 from backplane_server.tools.arguments_schema import arguments_schema
 
 # A model that is made to call may call one function after another without end.
@@ -22,11 +24,12 @@ _SCALARS: Final = ("string", "integer", "number")
 
 
 class CallGrammar:
-    """Writes one grammar, rule by rule."""
+    """Writes one grammar, rule by rule, and no more of it than a grammar may have."""
 
     def __init__(self, special_tokens: Mapping[str, int]) -> None:
         self._special_tokens = special_tokens
         self._rules: list[str] = []
+        self._num_bytes = 0
 
     def mark(self, literal: str) -> str:
         """A mark as the vocabulary has it: a special token by its id, or plain text."""
@@ -34,8 +37,21 @@ class CallGrammar:
         return quoted(literal) if token_id is None else f"<[{token_id}]>"
 
     def rule(self, name: str, body: str) -> str:
-        """Add a rule; its name."""
+        """Add a rule; its name.
+
+        Raises:
+            ValidationError: the grammar is too long with it.
+        """
         self._rules.append(f"{name}: {body}")
+        self._num_bytes += len(self._rules[-1].encode())
+        if self._num_bytes > MAX_SOURCE_BYTES:
+            raise ValidationError(
+                "the grammar of calls to the functions that may be called has more than "
+                f"{MAX_SOURCE_BYTES} bytes, which is the most that is taken",
+                parameter="tools",
+                remedy="allow fewer functions, give them simpler schemas, or send `tool_choice` "
+                "auto",
+            )
         return name
 
     def alternatives(self, name: str, bodies: Sequence[str]) -> str:

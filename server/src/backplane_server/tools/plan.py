@@ -5,7 +5,6 @@ Knows the request values of OpenAI and of TGI, older forms included; nothing of 
 
 import re
 from collections.abc import Mapping
-from copy import deepcopy
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
@@ -15,8 +14,8 @@ from backplane_core.errors import ToolError
 from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction, ToolParser
 
-from backplane_server.grammars.json_schemas import prepared
 from backplane_server.tools.choice import Choice, read_choice, read_older_choice
+from backplane_server.tools.enforceable import enforceable
 from backplane_server.tools.functions import read_functions, read_tools
 from backplane_server.tools.json_values import refuse
 
@@ -128,7 +127,7 @@ def plan_tools(
     grammar = None
     if choice.required:
         grammar = parser.grammar(
-            _enforceable(offered, allowed, older=older), parallel=parallel, special_tokens=special
+            enforceable(offered, allowed, older=older), parallel=parallel, special_tokens=special
         )
     return ToolPlan(
         functions=allowed,
@@ -162,27 +161,6 @@ def _allowed(offered: list[ToolFunction], choice: Choice) -> tuple[ToolFunction,
         if name not in by_name:
             raise ToolError(f"no function is called {name[:64]!r}", parameter=_CHOICE)
     return tuple(by_name[name] for name in choice.names)
-
-
-def _enforceable(
-    offered: list[ToolFunction], allowed: tuple[ToolFunction, ...], *, older: bool
-) -> list[ToolFunction]:
-    """The functions with schemas that a grammar can be made of.
-
-    Raises:
-        ValidationError: one is no such schema; names its place.
-    """
-    names = [function.name for function in offered]
-    fields = "functions[{}].parameters" if older else "tools[{}].function.parameters"
-    return [
-        msgspec.structs.replace(
-            function,
-            parameters=prepared(
-                deepcopy(function.parameters), fields.format(names.index(function.name))
-            ),
-        )
-        for function in allowed
-    ]
 
 
 def _template_tool(function: ToolFunction) -> dict[str, Any]:

@@ -9,13 +9,10 @@ from backplane_core.tool_parsers import ToolFunction
 
 from backplane_server.tools.arguments_schema import arguments_schema
 from backplane_server.tools.json_values import as_list, as_object
-from backplane_server.tools.lark import CallGrammar, embedded, quoted
+from backplane_server.tools.lark import CallGrammar, quoted
+from backplane_server.tools.property_values import PropertyValues
 
 _NOTHING: Final = '""'
-_WORDS: Final[dict[str, str]] = {
-    "boolean": '("True" | "False")',
-    "null": '"None"',
-}
 
 
 def keyword_arguments(grammar: CallGrammar, prefix: str, function: ToolFunction) -> str:
@@ -28,12 +25,15 @@ def keyword_arguments(grammar: CallGrammar, prefix: str, function: ToolFunction)
 
     Raises:
         ToolError: it has not; the function can still be offered, but not enforced.
+        ValidationError: the grammar gets too long.
     """
     schema = arguments_schema(function)
     properties = as_object(schema.get("properties")) or {}
     required = {str(name) for name in as_list(schema.get("required")) or []}
     _check(function, schema, properties, required)
-    names = list(properties)
+    values = PropertyValues(grammar, prefix, schema)
+    # What is false cannot be given, and a grammar that nothing matches is none.
+    names = [name for name in properties if properties[name] is not False or name in required]
     # `rest_n`: arguments from number n on, behind another; `first_n`: with none before them.
     rest = first = _NOTHING
     for number in reversed(range(len(names))):
@@ -41,7 +41,7 @@ def keyword_arguments(grammar: CallGrammar, prefix: str, function: ToolFunction)
         optional = name not in required
         value = grammar.rule(
             f"{prefix}_value_{number}",
-            f"{quoted(name + '=')} {_value(schema, name, properties[name])}",
+            f"{quoted(name + '=')} {values.value(name, properties[name])}",
         )
         first_body = f"{value} {rest}" + (f" | {first}" if optional else "")
         rest_body = f"{quoted(', ')} {value} {rest}" + (f" | {rest}" if optional else "")
@@ -72,42 +72,3 @@ def _check(
             "does not simply list all its properties",
             parameter="tool_choice",
         )
-
-
-def _value(schema: Mapping[str, Any], name: str, value: Any) -> str:
-    """A value that obeys a property's schema, as JSON, where it is not one of Python's words."""
-    fields = as_object(value)
-    if fields is not None and set(fields) == {"type"}:
-        word = _WORDS.get(str(fields["type"]))
-        if word is not None:
-            return word
-    if fields is not None and not _has_references(fields):
-        return embedded(fields)
-    pointer = name.replace("~", "~0").replace("/", "~1")
-    # References inside start at the whole schema's root, so all of it moves below a new one.
-    return embedded(
-        {
-            "$ref": f"#/$defs/arguments/properties/{pointer}",
-            "$defs": {"arguments": _moved(dict(schema))},
-        }
-    )
-
-
-def _has_references(value: Any) -> bool:
-    fields = as_object(value)
-    if fields is not None:
-        return "$ref" in fields or any(map(_has_references, fields.values()))
-    return any(map(_has_references, as_list(value) or []))
-
-
-def _moved(value: Any) -> Any:
-    fields = as_object(value)
-    if fields is not None:
-        return {
-            key: f"#/$defs/arguments{child[1:]}"
-            if key == "$ref" and isinstance(child, str) and child.startswith("#")
-            else _moved(child)
-            for key, child in fields.items()
-        }
-    items = as_list(value)
-    return value if items is None else [_moved(item) for item in items]
