@@ -9,7 +9,7 @@ from backplane_core.errors import BackendError, ModelError
 from backplane_core.quantize import Order, run
 
 PLUGIN = """
-import os, sys
+import os, sys, threading, time
 from pathlib import Path
 from backplane_core.errors import ModelError
 from backplane_core.hookspecs import hookimpl
@@ -27,6 +27,10 @@ class Quantizing(EchoBackend):
             os._exit(9)
         if quantization == "defect":
             raise ZeroDivisionError("of the plugin's own")
+        if quantization == "open":
+            print("writing...", end=" ", flush=True)
+        if quantization == "stuck":
+            threading.Thread(target=time.sleep, args=(300,)).start()
         target.write_bytes(Path(source.path).read_bytes() + quantization.encode())
         progress("quantize", 1.0)
 
@@ -66,6 +70,19 @@ def test_it_writes_and_reports(quantize, tmp_path, capfd):
     assert (tmp_path / "target").read_bytes() == b"weights small"
     assert reports == [("quantize", 0.25, "first"), ("quantize", 1.0, "")]
     assert "an engine's own words" in capfd.readouterr().err
+
+
+def test_a_line_that_the_engine_left_open_hides_nothing(quantize, tmp_path, capfd):
+    reports = quantize("open")
+    assert (tmp_path / "target").read_bytes() == b"weights open"
+    assert reports == [("quantize", 0.25, "first"), ("quantize", 1.0, "")]
+    assert "writing... " in capfd.readouterr().err
+
+
+def test_a_process_that_does_not_end_once_it_is_done_is_ended(quantize, tmp_path, monkeypatch):
+    monkeypatch.setattr("backplane_core.quantize._END_S", 0.1)
+    quantize("stuck")
+    assert (tmp_path / "target").read_bytes() == b"weights stuck"
 
 
 def test_what_stands_in_the_way_comes_as_the_error_it_was(quantize):

@@ -4,6 +4,7 @@ It runs in the backend's own interpreter. The order comes on standard input; pro
 outcome go to standard output, one marked line each, as engines print what they like in between.
 """
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -15,9 +16,11 @@ import msgspec
 from backplane_core.backend import ModelSource, ProgressSink
 from backplane_core.errors import BackendError, BackplaneError, ErrorInfo
 from backplane_core.process import die_with_parent
-from backplane_core.registry import Registry, discover
+from backplane_core.registry import discover
 
 _MARK = "backplane-quantize: "
+# How long an engine may take to clean up after itself.
+_END_S = 10.0
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -73,8 +76,10 @@ def run(
     with child:
         try:
             outcome = _follow(child, order, progress)
+            with contextlib.suppress(subprocess.TimeoutExpired):  # it has said all there is
+                child.wait(_END_S)
         finally:
-            if child.poll() is None and outcome is None:
+            if child.poll() is None:
                 child.kill()
     if outcome is None:
         raise BackendError(
@@ -95,11 +100,13 @@ def _follow(child: subprocess.Popen[bytes], order: Order, progress: ProgressSink
     except BrokenPipeError:
         pass  # it ended before it read the order: the missing outcome says so
     for line in child.stdout:
-        text = line.decode(errors="replace").rstrip("\n")
-        if not text.startswith(_MARK):
+        # The engine may have left its own line open.
+        text, mark, report = line.decode(errors="replace").rstrip("\n").partition(_MARK)
+        if text or not mark:
             sys.stderr.write(f"{text}\n")
+        if not mark:
             continue
-        match _LINES.decode(text.removeprefix(_MARK)):
+        match _LINES.decode(report):
             case Report(stage=stage, fraction=fraction, detail=detail):
                 progress(stage, fraction, detail)
             case Outcome() as outcome:
@@ -107,7 +114,7 @@ def _follow(child: subprocess.Popen[bytes], order: Order, progress: ProgressSink
     return None
 
 
-def carry_out(order: Order, progress: ProgressSink, registry: Registry | None = None) -> None:
+def carry_out(order: Order, progress: ProgressSink) -> None:
     """Carry out the order in this interpreter.
 
     Raises:
@@ -116,7 +123,7 @@ def carry_out(order: Order, progress: ProgressSink, registry: Registry | None = 
     target = Path(order.target)
     if target.exists():
         raise BackendError(f"{target} exists already", remedy="remove it, or name another file")
-    backend = (registry or discover()).create(order.backend)
+    backend = discover().create(order.backend)
     backend.quantize(order.source, target, order.quantization, progress)
 
 
