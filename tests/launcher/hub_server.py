@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 from urllib.parse import unquote
 
+from huggingface_hub import constants, file_download
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
@@ -175,3 +177,17 @@ class HubServer:
 
     def gets(self, file: str) -> int:
         return sum(1 for line in self.requests if line.startswith("GET") and line.endswith(file))
+
+
+def ask_here(monkeypatch, server: HubServer) -> None:
+    """Has the Hub's library in this process ask `server`."""
+    # The client reads HF_ENDPOINT and its like once, when it is imported.
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(
+        constants,
+        "HUGGINGFACE_CO_URL_TEMPLATE",
+        server.url + "/{repo_id}/resolve/{revision}/{filename}",
+    )
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(file_download.time, "sleep", lambda _: None)

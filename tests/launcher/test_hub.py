@@ -8,7 +8,7 @@ from backplane_launcher.hub import HubModel
 from backplane_launcher.model_source import HubId
 from huggingface_hub import constants, file_download
 
-from .hub_server import COMMIT, HubServer, Repository
+from .hub_server import COMMIT, HubServer, Repository, ask_here
 
 REPO = "someone/small"
 FILES = {
@@ -23,16 +23,7 @@ FILES = {
 def hub(monkeypatch):
     with HubServer() as server:
         server.repositories[REPO] = Repository(files=dict(FILES))
-        # The client reads HF_ENDPOINT and its like once, when it is imported.
-        monkeypatch.setattr(constants, "ENDPOINT", server.url)
-        monkeypatch.setattr(
-            constants,
-            "HUGGINGFACE_CO_URL_TEMPLATE",
-            server.url + "/{repo_id}/resolve/{revision}/{filename}",
-        )
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
+        ask_here(monkeypatch, server)
         yield server
 
 

@@ -263,6 +263,11 @@ def test_a_prompt_longer_than_a_step_is_no_contradiction():
         ("mine=/some/where", [("mine", "/some/where", None)]),
         ("mine=owner/a@v1", [("mine", "owner/a", "v1")]),
         (" a/b , c=./d ", [("a/b", "a/b", None), ("c", "./d", None)]),
+        ("mine=owner/a:Q8_0@v1", [("mine", "owner/a:Q8_0", "v1")]),
+        ("mine=/data/x@2024/a", [("mine", "/data/x@2024/a", None)]),
+        ("/data/x@2024", [("/data/x@2024", "/data/x@2024", None)]),
+        ("mine=./x@1/a@2", [("mine", "./x@1/a@2", None)]),
+        ("mine=~/x@1", [("mine", "~/x@1", None)]),
         ("", []),
     ],
 )

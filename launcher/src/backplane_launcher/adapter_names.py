@@ -1,8 +1,12 @@
-"""What `--lora-adapters` names: `ID`, `ID@REVISION`, `NAME=ID-OR-PATH`. Looks at no file."""
+"""What `--lora-adapters` names: `ID`, `ID@REVISION`, `NAME=ID-OR-PATH`.
+
+Looks into no file; only whether there is one, since names of files may have an `@`.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from backplane_launcher.local_path import is_here, looks_local
 from backplane_launcher.usage import UsageError
 
 
@@ -35,7 +39,7 @@ def parse_adapters(texts: Sequence[str]) -> tuple[AdapterName, ...]:
 
 def _parse(text: str) -> AdapterName:
     name, equals, rest = text.partition("=")
-    origin, at, revision = (rest if equals else text).partition("@")
+    origin, at, revision = _origin(rest if equals else text)
     parts = (name if equals else origin, origin, *((revision,) if at else ()))
     if not all(part.strip() for part in parts) or "=" in rest or "@" in revision:
         raise UsageError(
@@ -45,3 +49,9 @@ def _parse(text: str) -> AdapterName:
     return AdapterName(
         name=parts[0].strip(), origin=origin.strip(), revision=revision.strip() or None
     )
+
+
+def _origin(text: str) -> tuple[str, str, str]:
+    """What comes before the `@` of a revision, the `@`, and the revision; a path has neither."""
+    path = text.strip()
+    return (text, "", "") if looks_local(path) or is_here(path) else text.partition("@")

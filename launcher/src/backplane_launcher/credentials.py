@@ -6,6 +6,7 @@ from typing import NoReturn
 from backplane_core.errors import SetupError
 
 from backplane_launcher.local_path import local_path
+from backplane_launcher.settings import LaunchSettings
 
 
 def read_keys(path: str) -> tuple[str, ...]:
@@ -30,6 +31,25 @@ def read_keys(path: str) -> tuple[str, ...]:
             f"--api-key-file {path} holds no key", remedy="write one to a line, or leave it out"
         )
     return keys
+
+
+def what_keys_guard(settings: LaunchSettings) -> str | None:
+    """What to say to those whose probes and scrapes know of no key; None where they need none."""
+    if not settings.api_key or settings.tgi_strict:
+        return None
+    opened = {name.strip().strip("/") for name in settings.open_routes}
+    guarded = [name for name in ("health", "metrics") if name not in opened]
+    if not guarded:
+        return None
+    remedies = {
+        "health": "probes use /health/live and /health/ready",
+        "metrics": "Prometheus sends the key",
+    }
+    return (
+        f"a key guards {' and '.join(f'/{name}' for name in guarded)} too: "
+        f"{', '.join(remedies[name] for name in guarded)}, "
+        f"or start with --open-routes {','.join(guarded)}"
+    )
 
 
 def check_certificate(cert_file: str, key_file: str) -> None:

@@ -20,7 +20,7 @@ from backplane_launcher import launch_documents
 from backplane_launcher.choice import check_name
 from backplane_launcher.commands import ServeCommand
 from backplane_launcher.console_progress import ConsoleProgress
-from backplane_launcher.credentials import check_certificate, read_keys
+from backplane_launcher.credentials import check_certificate, read_keys, what_keys_guard
 from backplane_launcher.listener import (
     EVERY_INTERFACE,
     address_of,
@@ -77,6 +77,8 @@ def serve(command: ServeCommand) -> int:
             "use the model; --hostname 127.0.0.1 keeps it to this machine",
             *listening.getsockname()[:2],
         )
+    if told := what_keys_guard(settings):
+        _log.info("%s", told)
     command = dataclasses.replace(command, settings=settings)
     with listening, RunDirectory(os.environ.get("XDG_RUNTIME_DIR")) as run:
         asyncio.run(_Service(command, run, listening, os.environ).run(found))

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from backplane_core.backend import ModelSource
 from backplane_core.errors import ModelError
+from backplane_core.file_labels import has_label
 
 # The first of these that is there is taken: small enough for most machines, close to the original.
 _PREFERENCE = (
@@ -29,8 +30,7 @@ class Candidate:
 
     def has_label(self, label: str) -> bool:
         """Whether a quantization's name stands by itself in the file's or folder's name."""
-        pattern = rf"(?i)(^|[^a-z0-9]){re.escape(label)}($|[^a-z0-9_])"
-        return re.search(pattern, self.name) is not None
+        return has_label(self.name, label)
 
 
 def is_gguf(name: str) -> bool:
