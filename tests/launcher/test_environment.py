@@ -1,5 +1,7 @@
 """Names that stand in an environment for other reasons than TGI's: SageMaker's, log filters."""
 
+import re
+
 import pytest
 from backplane_launcher import cli
 from backplane_launcher.adapter_names import parse_adapters
@@ -55,6 +57,8 @@ def test_the_plain_names_go_before_them(name):
     [
         ({"SAGEMAKER_REGION": "x"}, (), 8080),
         ({"SAGEMAKER_BIND_TO_PORT": "9999"}, (), 9999),
+        ({"SAGEMAKER_BIND_TO_PORT": ""}, (), 8080),
+        ({"SAGEMAKER_BIND_TO_PORT": " ", "SAGEMAKER_REGION": "x"}, (), 8080),
         ({"SAGEMAKER_REGION": "x", "PORT": "80"}, (), 80),
         ({"SAGEMAKER_REGION": "x", "PORT": "tcp://10.0.0.1:80"}, (), 8080),
         ({"SAGEMAKER_REGION": "x"}, ("--port", "81"), 81),
@@ -84,6 +88,9 @@ def test_the_word_that_sagemaker_starts_containers_with():
         ("error,backplane_server=warn", "warning"),
         ("debug,text_generation_router=error", "debug"),
         ("text_generation_router", "debug"),
+        ("backplane", "debug"),
+        ("warn,backplane_server", "debug"),
+        ("hyper", None),
         ("hyper=debug", "info"),
         ("info,", "info"),
         ("text_generation_router[span]=debug", "debug"),
@@ -100,7 +107,13 @@ def test_the_level_of_a_filter(text, level):
 def test_a_log_level_that_is_none_is_passed_over_with_a_warning():
     command = cli.parse([], {"LOG_LEVEL": "loud"})
     assert command.settings == LaunchSettings()
-    assert command.warnings == ("LOG_LEVEL=loud names no level of a log and is ignored",)
+    (warning,) = command.warnings
+    assert warning == (
+        "LOG_LEVEL=loud names no level of a log and is ignored; what is taken: trace, debug, info, "
+        "warn, warning, error, critical, off, or a filter such as info,text_generation_router=debug"
+    )
+    for word in re.findall(r"[a-z]+", warning.partition("taken: ")[2].partition(", or")[0]):
+        assert cli.parse([], {"LOG_LEVEL": word}).warnings == ()
     assert settings_of({"LOG_LEVEL": "info,text_generation_router=debug"}).log_level == "debug"
     assert settings_of({"BACKPLANE_LOG_LEVEL": "warn", "LOG_LEVEL": "debug"}).log_level == "warning"
 

@@ -14,7 +14,7 @@ from cyclopts import Token
 
 from backplane_launcher import sagemaker
 from backplane_launcher.listener import resolves
-from backplane_launcher.log_filter import level_of
+from backplane_launcher.log_filter import TAKEN, level_of
 from backplane_launcher.settings.flag import boolean_word
 from backplane_launcher.usage import UsageError
 
@@ -69,7 +69,7 @@ class EnvironmentFlags:
     """A cyclopts configuration source over a mapping; `warnings` collects what it passed over."""
 
     def __init__(self, environ: Mapping[str, str], *, host_name: str | None = None) -> None:
-        self._environ = {**sagemaker.defaults(environ), **environ}
+        self._environ = {**environ, **sagemaker.defaults(environ)}
         self._host_name = socket.gethostname() if host_name is None else host_name
         self.warnings: list[str] = []
 
@@ -128,7 +128,9 @@ class EnvironmentFlags:
     def _log_level(self, variable: str, value: str) -> str:
         level = level_of(value)
         if level is None:
-            self._warn(f"{variable}={value} names no level of a log and is ignored")
+            self._warn(
+                f"{variable}={value} names no level of a log and is ignored; what is taken: {TAKEN}"
+            )
             return "info"
         return level
 

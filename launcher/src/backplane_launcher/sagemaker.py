@@ -30,7 +30,8 @@ def is_here(environ: Mapping[str, str]) -> bool:
 
 def defaults(environ: Mapping[str, str]) -> dict[str, str]:
     """What SageMaker expects of a container without saying it: port 8080, unless it names one."""
-    return {_NAMES["PORT"]: _PORT} if is_here(environ) else {}
+    named = environ.get(_NAMES["PORT"], "").strip()
+    return {_NAMES["PORT"]: _PORT} if is_here(environ) and not named else {}
 
 
 def without_serve(argv: Sequence[str], environ: Mapping[str, str]) -> list[str]:
