@@ -42,6 +42,26 @@ def test_gbnf_is_obeyed(stack):
     assert re.fullmatch("[ab][0-9]{2}", text_of(stack.post(CHAT, body(guided_grammar=grammar))))
 
 
+def test_a_schema_with_keywords_that_ask_for_nothing_is_obeyed(stack):
+    schema = {
+        "type": "array",
+        "items": {"const": 1, "not": False},
+        "uniqueItems": False,
+        "minItems": 2,
+        "maxItems": 2,
+    }
+    assert json.loads(text_of(stack.post(CHAT, body(guided_json=schema)))) == [1, 1]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tools_whose_schemas_are_too_large_to_enforce_are_refused(stack, stream):
+    parameters = {"properties": {"a": {"enum": ["x" * 200_000]}}}
+    tool = {"type": "function", "function": {"name": "f", "parameters": parameters}}
+    answer = stack.post(CHAT, body(stream=stream, tools=[tool], tool_choice="required"))
+    assert answer.status_code == 422
+    assert answer.json()["error"]["param"] == "tools"
+
+
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize(
     ("field", "value"),
@@ -49,6 +69,7 @@ def test_gbnf_is_obeyed(stack):
         ("guided_regex", "("),
         ("guided_regex", "a" * 10**6),
         ("guided_json", {"uniqueItems": True}),
+        ("guided_json", {"type": "integer", "minimum": 10**400}),
         ("guided_json", {"$ref": "#"}),
         ("guided_json", {"$ref": "http://example.org"}),
         ("guided_json", {"properties": {f"p{n}": {"type": "string"} for n in range(10_000)}}),
