@@ -4,6 +4,7 @@ import re
 import threading
 import time
 from collections import deque
+from types import SimpleNamespace
 
 import pytest
 from backplane_core.batching.executor import MemoryLayout
@@ -302,7 +303,7 @@ class OneThread:
 
 
 @pytest.mark.parametrize("layout", MemoryLayout)
-def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout):
+def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout, monkeypatch):
     """Its masks take no time, but the thread that makes them is busy with those of the others."""
     guidance = GuidanceEngine(VOCABULARY)
     guidance._maskers = pool = OneThread()
@@ -318,11 +319,13 @@ def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout):
         assert time.monotonic() < deadline
         pool.work()
         time.sleep(0.001)
+    monkeypatch.setattr(
+        "backplane_core.guidance.guide.time", SimpleNamespace(monotonic=engine.clock)
+    )
     for name, guide in guides.items():
-        guide._clock = clock = engine.clock
         guide._num_wary = 0
         if name != "quick":
-            guide._follower.follow = slowly(guide._follower.follow, clock)
+            guide._follower.follow = slowly(guide._follower.follow, engine.clock)
     waits = []
     execute = engine.executor.execute
 

@@ -25,9 +25,7 @@ _MAX_REASON_CHARS: Final = 300
 _NAMES: Final = {"json_schema": "JSON schema", "regex": "regular expression", "lark": "grammar"}
 
 
-def compile_grammar(
-    grammar: Grammar, tokenizer: LLTokenizer, limits: GuidanceLimits, *, parameter: str = "grammar"
-) -> LLMatcher:
+def compile_grammar(grammar: Grammar, tokenizer: LLTokenizer, limits: GuidanceLimits) -> LLMatcher:
     """A matcher at the start of the grammar.
 
     Raises:
@@ -38,20 +36,18 @@ def compile_grammar(
     if num_bytes > limits.max_source_bytes:
         raise ValidationError(
             f"the {name} has {num_bytes} bytes; at most {limits.max_source_bytes} are taken",
-            parameter=parameter,
+            parameter="grammar",
         )
-    matcher = LLMatcher(
-        tokenizer, lark_of(grammar, parameter), log_level=0, limits=_parser_limits(limits)
-    )
+    matcher = LLMatcher(tokenizer, lark_of(grammar), log_level=0, limits=_parser_limits(limits))
     if matcher.is_error():
         raise ValidationError(
             f"the {name} cannot be used: {_reason(grammar, matcher.get_error())}",
-            parameter=parameter,
+            parameter="grammar",
         )
     return matcher
 
 
-def check_first_mask(grammar: Grammar, matcher: LLMatcher, *, parameter: str = "grammar") -> None:
+def check_first_mask(grammar: Grammar, matcher: LLMatcher) -> None:
     """Whether any token can begin.
 
     Raises:
@@ -61,11 +57,11 @@ def check_first_mask(grammar: Grammar, matcher: LLMatcher, *, parameter: str = "
     if matcher.is_error():
         raise ValidationError(
             f"the {_NAMES[grammar.kind]} cannot be used: {trouble_of(matcher)}",
-            parameter=parameter,
+            parameter="grammar",
         )
 
 
-def lark_of(grammar: Grammar, parameter: str = "grammar") -> str:
+def lark_of(grammar: Grammar) -> str:
     """A grammar of any kind in llguidance's dialect of Lark.
 
     Raises:
@@ -79,18 +75,18 @@ def lark_of(grammar: Grammar, parameter: str = "grammar") -> str:
             # in TGI: who asks for \d{3} does not expect it in Devanagari.
             source = f"start: /{regex_to_lark(grammar.source, 'dws')}/"
         case "json_schema":
-            source = f"start: %json {_with_defaults(grammar.source, parameter)}"
+            source = f"start: %json {_with_defaults(grammar.source)}"
     return source + _OPTIONS
 
 
-def _with_defaults(schema: str, parameter: str) -> str:
+def _with_defaults(schema: str) -> str:
     try:
         made = json.loads(LLMatcher.grammar_from_json_schema(schema, defaults=_JSON_DEFAULTS))
         compiled = made["grammars"][0]["json_schema"]
     except (ValueError, RecursionError):
         compiled = None
     if not isinstance(compiled, dict):
-        raise ValidationError("the JSON schema is not a JSON object", parameter=parameter)
+        raise ValidationError("the JSON schema is not a JSON object", parameter="grammar")
     return json.dumps(compiled, ensure_ascii=False)
 
 

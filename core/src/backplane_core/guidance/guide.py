@@ -31,16 +31,9 @@ class SequenceGuide:
     `allowed` and `advance` are for one thread, the engine's; masks are made on `pool`'s.
     """
 
-    def __init__(
-        self,
-        pool: Executor,
-        limits: GuidanceLimits,
-        *,
-        clock: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, pool: Executor, limits: GuidanceLimits) -> None:
         self._pool = pool
         self._limits = limits
-        self._clock = clock
         self._follower: Follower | None = None
         self._mask: Future[bytes] = Future()
         self._started_s: float | None = None
@@ -63,7 +56,7 @@ class SequenceGuide:
         if not self._num_wary or self._mask.done():
             return True
         started_s = self._started_s
-        return started_s is not None and self._clock() > started_s + self._limits.mask_s
+        return started_s is not None and time.monotonic() > started_s + self._limits.mask_s
 
     @property
     def error(self) -> BackplaneError | None:
@@ -123,17 +116,17 @@ class SequenceGuide:
 
     def _submit(self, task: Callable[[], bytes], mask: "Future[bytes]") -> None:
         self._started_s = None
-        submitted_s = self._clock()
+        submitted_s = time.monotonic()
 
         def run() -> None:
             if self._closed.is_set():
                 mask.cancel()
                 return
-            self._started_s = self._clock()
+            self._started_s = time.monotonic()
             try:
                 result = task()
                 # Who waits for it waits for a thread, too, however quick its own grammar is.
-                late = self._clock() > submitted_s + self._limits.patience_s
+                late = time.monotonic() > submitted_s + self._limits.patience_s
                 self._num_wary = _WARY_FOR if late else max(0, self._num_wary - 1)
             except BackplaneError as error:
                 mask.set_exception(error)
@@ -149,9 +142,9 @@ class SequenceGuide:
 
     def _result(self) -> bytes:
         limits = self._limits
-        until_s = self._clock() + limits.queue_s
+        until_s = time.monotonic() + limits.queue_s
         while True:
-            now_s = self._clock()
+            now_s = time.monotonic()
             started_s = self._started_s
             end_s = min(until_s, now_s + limits.mask_s)
             if started_s is not None:
@@ -159,7 +152,7 @@ class SequenceGuide:
             try:
                 return self._mask.result(timeout=max(0.0, end_s - now_s))
             except TimeoutError:
-                if started_s is None and self._clock() < until_s:
+                if started_s is None and time.monotonic() < until_s:
                     continue
                 why = "no thread was free" if started_s is None else "its mask took too long"
                 raise GenerationError(
