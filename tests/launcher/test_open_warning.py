@@ -25,7 +25,7 @@ def test_the_warning(tmp_path, hostname, more, count):
         assert all("WARNING launcher" in line for line in told)
 
 
-GUARDED = "INFO launcher: a key guards /health and /metrics too: probes use /health/live"
+GUARDED = "a key guards /health and /metrics too: probes use /health/live"
 
 
 @pytest.mark.parametrize(
@@ -34,8 +34,7 @@ GUARDED = "INFO launcher: a key guards /health and /metrics too: probes use /hea
         (("--api-key", "k"), GUARDED),
         (
             ("--api-key", "k", "--open-routes", "/health"),
-            "a key guards /metrics too: Prometheus sends the key, or start with "
-            "--open-routes metrics",
+            "guards /metrics too: Prometheus sends the key, or start with --open-routes metrics",
         ),
         (("--api-key", "k", "--open-routes", "health,metrics"), None),
         (("--api-key", "k", "--tgi-strict"), None),

@@ -11,6 +11,7 @@ from backplane_server.pages.home import HOME_PAGE
 from backplane_server.services.services import Services
 from backplane_server.web.auth import ALWAYS_OPEN
 from backplane_server.web.open_routes import NAMES, open_routes
+from backplane_server.web.refusal_log import EVERY_S, RefusalLog
 
 KEYS = ("first-key", "Second-Key")
 BAD = [
@@ -204,3 +205,37 @@ async def test_keys_are_compared_in_a_time_that_tells_nothing(monkeypatch):
     assert compared == [(b"first-key", key.encode()) for key in KEYS], (
         "each key, also after a match"
     )
+
+
+def test_refusals_are_told_once_a_minute_for_each_route(caplog):
+    now = [0.0]
+    refusals = RefusalLog(lambda: now[0])
+    for path in ("/health", "/health", "/info", "/health"):
+        refusals.note("GET", path, "no key")
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2
+    first, second = caplog.messages
+    assert first == (
+        "401 for GET /health: no key; probes use /health/live and /health/ready, which need no key"
+    )
+    assert second == "401 for GET /info: no key"
+    now[0] = EVERY_S
+    for _ in range(2):
+        refusals.note("GET", "/health", "no key")
+    assert len(caplog.messages) == 3
+    assert "401 for GET /health: no key (2 more since the last such line); p" in caplog.messages[2]
+
+
+def test_a_probe_without_the_key_is_in_the_log(stack_module):
+    with stack_module.Stack(worker=False, api_keys=KEYS) as running:
+        for path in ("/health", "/metrics", "/nope-secret-path"):
+            assert running.get(path).status_code == 401
+        assert running.get("/info", headers={"authorization": "Bearer oops"}).status_code == 401
+        stack_module.wait_until(lambda: running.log().count("WARNING") >= 4)
+        log = running.log()
+    assert "401 for GET /health: send an API key" in log
+    assert "401 for GET /metrics: send an API key" in log
+    assert "--open-routes metrics" in log
+    assert "401 for GET /info: the API key is not valid" in log
+    assert "401 for GET -: " in log
+    assert "oops" not in log
+    assert "secret-path" not in log

@@ -1,12 +1,12 @@
 """The files that keys and certificates come from, read or tried before anything starts."""
 
 import ssl
+from collections.abc import Iterable
 from typing import NoReturn
 
 from backplane_core.errors import SetupError
 
 from backplane_launcher.local_path import local_path
-from backplane_launcher.settings import LaunchSettings
 
 
 def read_keys(path: str) -> tuple[str, ...]:
@@ -33,11 +33,9 @@ def read_keys(path: str) -> tuple[str, ...]:
     return keys
 
 
-def what_keys_guard(settings: LaunchSettings) -> str | None:
+def what_keys_guard(open_routes: Iterable[str]) -> str | None:
     """What to say to those whose probes and scrapes know of no key; None where they need none."""
-    if not settings.api_key or settings.tgi_strict:
-        return None
-    opened = {name.strip().strip("/") for name in settings.open_routes}
+    opened = {name.strip().lstrip("/") for name in open_routes}
     guarded = [name for name in ("health", "metrics") if name not in opened]
     if not guarded:
         return None

@@ -42,6 +42,9 @@ _log = logging.getLogger("backplane_launcher")
 
 _STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _GRACE_AFTER_FAILURE_S: Final = 2.0
+# Signals so close are one stop told by many: make and shells pass theirs on to a child that the
+# terminal or the service manager told already, and a manager may send SIGHUP after SIGTERM.
+_ONE_STOP_S: Final = 1.0
 _ResultT = TypeVar("_ResultT")
 
 
@@ -77,7 +80,8 @@ def serve(command: ServeCommand) -> int:
             "use the model; --hostname 127.0.0.1 keeps it to this machine",
             *listening.getsockname()[:2],
         )
-    if told := what_keys_guard(settings):
+    guards = settings.api_key and not settings.tgi_strict
+    if guards and (told := what_keys_guard(settings.open_routes)):
         _log.info("%s", told)
     command = dataclasses.replace(command, settings=settings)
     with listening, RunDirectory(os.environ.get("XDG_RUNTIME_DIR")) as run:
@@ -124,6 +128,7 @@ class _Service:
         self._environ = environ
         self._told = asyncio.Event()
         self._told_again = asyncio.Event()
+        self._told_s = 0.0
 
     async def run(self, found: ModelSource | HubId) -> None:
         """Serve until a signal or a failure; no child outlives this call."""
@@ -143,6 +148,7 @@ class _Service:
         finally:
             grace_s = self._command.settings.graceful_termination_timeout
             await self._stop(supervisor, _GRACE_AFTER_FAILURE_S if failure else grace_s)
+            _log.info("stopped")
 
     async def _live(self, supervisor: Supervisor, found: ModelSource | HubId) -> None:
         await supervisor.start_servers(found.model_id, self._listening)
@@ -155,6 +161,8 @@ class _Service:
             pending = set(tasks)
             while tasks[2] in pending:
                 done, pending = await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+                if tasks[2] in done:
+                    break  # what else ended may have had the same signal
                 for task in done:
                     task.result()  # raises what ended it
         finally:
@@ -202,10 +210,15 @@ class _Service:
 
     def _on_signal(self, number: int) -> None:
         name = signal.Signals(number).name
+        now = asyncio.get_running_loop().time()
         if self._told.is_set():
+            if now - self._told_s < _ONE_STOP_S:
+                _log.debug("%s so soon is the same stop", name)
+                return
             _log.warning("%s again: stopping at once", name)
             self._told_again.set()
             return
+        self._told_s = now
         grace_s = self._command.settings.graceful_termination_timeout
         _log.info(
             "%s: finishing what is in flight, %g s at most; again to stop at once", name, grace_s

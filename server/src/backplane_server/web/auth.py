@@ -13,7 +13,10 @@ from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 from backplane_server.errors import UnauthorizedError
 from backplane_server.web.errors import dialect_of, map_error
 from backplane_server.web.open_routes import OpenRoute
+from backplane_server.web.refusal_log import RefusalLog
+from backplane_server.web.request_log import record_of
 from backplane_server.web.responses import send_json
+from backplane_server.web.routes import NO_ROUTE
 
 ALWAYS_OPEN: Final = frozenset({"/health/live", "/health/ready"})
 
@@ -45,6 +48,7 @@ class Authentication:
         self._app = app
         self._keys = [key.encode() for key in keys]
         self._open = open_routes
+        self._refusals = RefusalLog()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 401."""
@@ -55,8 +59,14 @@ class Authentication:
         if problem is None:
             await self._app(scope, receive, send)
             return
+        self._note(scope, problem)
         error = map_error(UnauthorizedError(problem))
         await send_json(send, error.status, error.body(dialect_of(scope["path"])), error.headers)
+
+    def _note(self, scope: HTTPScope, problem: str) -> None:
+        record = record_of(scope)
+        route = NO_ROUTE if record is None else record.route
+        self._refusals.note(scope["method"], route, problem)
 
     def _is_open(self, scope: HTTPScope) -> bool:
         return (
