@@ -1,5 +1,7 @@
 """The commands beside serving, as processes: what they print, and their exit codes."""
 
+import importlib.util
+import io
 import json
 import os
 import subprocess
@@ -10,6 +12,8 @@ from pathlib import Path
 from threading import Thread
 
 import pytest
+from backplane_core.errors import SetupError
+from backplane_launcher.schema_command import print_schema
 
 from .hub_server import COMMIT, HubServer, Repository
 from .launched import HERE
@@ -123,6 +127,12 @@ def test_print_schema_prints_the_description(run):
     document = json.loads(done.stdout)
     assert document["openapi"].startswith("3.")
     assert {"/generate", "/v1/chat/completions"} <= set(document["paths"])
+
+
+def test_without_the_server_print_schema_says_what_to_install(monkeypatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(SetupError, match=r"not installed \(pip install backplane-server\)"):
+        print_schema(io.StringIO())
 
 
 # ── quantize ─────────────────────────────────────────────────────────────────────────────────

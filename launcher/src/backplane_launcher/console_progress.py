@@ -43,3 +43,15 @@ class ConsoleProgress:
         end = "\n" if fraction == 1.0 else ""
         self._stream.write(f"\r\x1b[K{stage} {bar}{detail}{end}")
         self._stream.flush()
+
+
+class DownloadsOnly:
+    """A `ProgressSink` that shows downloads alone: what comes before them takes no time."""
+
+    def __init__(self, console: ConsoleProgress) -> None:
+        self._console = console
+
+    def __call__(self, stage: str, fraction: float | None = None, detail: str = "") -> None:
+        """Show one report."""
+        if stage == "download":
+            self._console(stage, fraction, detail)

@@ -8,8 +8,8 @@ from backplane_core.process import configure_logging
 
 from backplane_launcher.adapters import bring_adapters
 from backplane_launcher.commands import DownloadCommand
-from backplane_launcher.console_progress import ConsoleProgress
-from backplane_launcher.getting import bring_model
+from backplane_launcher.console_progress import ConsoleProgress, DownloadsOnly
+from backplane_launcher.model_download import bring_model
 
 
 def download_weights(command: DownloadCommand, environ: Mapping[str, str], output: TextIO) -> int:
@@ -26,15 +26,3 @@ def download_weights(command: DownloadCommand, environ: Mapping[str, str], outpu
     output.write(f"{model.path or f'{model.model_id} is made by a backend, from no files'}\n")
     output.writelines(f"{adapter.path}\n" for adapter in adapters)
     return 0
-
-
-class DownloadsOnly:
-    """A `ProgressSink` that shows downloads alone: what comes before them takes no time."""
-
-    def __init__(self, console: ConsoleProgress) -> None:
-        self._console = console
-
-    def __call__(self, stage: str, fraction: float | None = None, detail: str = "") -> None:
-        """Show one report."""
-        if stage == "download":
-            self._console(stage, fraction, detail)

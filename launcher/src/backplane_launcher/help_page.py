@@ -29,7 +29,7 @@ Every flag can be set by the environment too: --max-batch-size by BACKPLANE_MAX_
 as in TGI, MAX_BATCH_SIZE. The command line beats the environment."""
 
 
-def render_help(app: App, command: str | None = None) -> str:
+def render_help(app: App, command: str | None) -> str:
     """The page of a command, or of serving; as wide as the terminal allows, 100 columns at most."""
     width = min(100, shutil.get_terminal_size().columns)
     if command is None:

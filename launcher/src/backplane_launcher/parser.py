@@ -29,7 +29,7 @@ from backplane_launcher.usage import UsageError
 
 COMMANDS: Final = ("backends", "download-weights", "quantize", "print-schema", "detect-watermark")
 
-_GETTING: Final = (
+_DOWNLOADING: Final = (
     "revision",
     "gguf_file",
     "trust_remote_code",
@@ -119,7 +119,7 @@ class Parser:
                 )
             return DownloadCommand(settings=settings, catalogue=self.known)
 
-        shared = subset_of(LaunchSettings, ("model_id", "lora_adapters", *_GETTING))
+        shared = subset_of(LaunchSettings, ("model_id", "lora_adapters", *_DOWNLOADING))
         model = _positional("model", "The model, as for --model-id.", default=None)
         return _with_signature(download_weights, [model, _mounted("settings", shared)])
 
@@ -150,7 +150,7 @@ class Parser:
             _positional("model", "The model, as for --model-id."),
             _positional("out", "The file to write."),
         ]
-        shared = subset_of(LaunchSettings, _GETTING)
+        shared = subset_of(LaunchSettings, _DOWNLOADING)
         return _with_signature(quantize, [*positional, kind, _mounted("settings", shared)])
 
 

@@ -14,9 +14,9 @@ from backplane_core.process import configure_logging
 from backplane_launcher.choice import AUTO, check_name
 from backplane_launcher.commands import QuantizeCommand
 from backplane_launcher.console_progress import ConsoleProgress
-from backplane_launcher.getting import bring_model
 from backplane_launcher.launch_documents import child_environment
 from backplane_launcher.local_path import local_path
+from backplane_launcher.model_download import bring_model
 from backplane_launcher.usage import UsageError
 
 _log = logging.getLogger(__name__)

@@ -3,12 +3,13 @@
 In a child, since the launcher imports no server.
 """
 
-import importlib.util
 import subprocess
 import sys
 from typing import TextIO
 
 from backplane_core.errors import SetupError
+
+from backplane_launcher.server_package import check_server_is_installed
 
 
 def print_schema(output: TextIO) -> int:
@@ -17,8 +18,7 @@ def print_schema(output: TextIO) -> int:
     Raises:
         SetupError: the server is not installed, or its package is broken.
     """
-    if importlib.util.find_spec("backplane_server") is None:
-        raise SetupError("the HTTP server is not installed", remedy="pip install backplane-server")
+    check_server_is_installed()
     done = subprocess.run(
         [sys.executable, "-P", "-m", "backplane_server.openapi"],
         capture_output=True,
