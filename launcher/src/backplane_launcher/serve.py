@@ -2,7 +2,6 @@
 
 import asyncio
 import dataclasses
-import importlib.util
 import logging
 import os
 import signal
@@ -13,13 +12,12 @@ from collections.abc import Callable, Mapping
 from typing import Final, TypeVar
 
 from backplane_core.backend import ModelSource
-from backplane_core.errors import SetupError
 from backplane_core.process import configure_logging
 
 from backplane_launcher import launch_documents
 from backplane_launcher.choice import check_name
 from backplane_launcher.commands import ServeCommand
-from backplane_launcher.console_progress import ConsoleProgress
+from backplane_launcher.console_progress import ConsoleProgress, DownloadsOnly
 from backplane_launcher.credentials import check_certificate, read_keys, what_keys_guard
 from backplane_launcher.listener import (
     EVERY_INTERFACE,
@@ -34,6 +32,7 @@ from backplane_launcher.preparation import PreparedModel, prepare
 from backplane_launcher.readiness import wait_until_ready
 from backplane_launcher.run_directory import RunDirectory
 from backplane_launcher.runtime_environment import log_environment
+from backplane_launcher.server_package import check_server_is_installed
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.supervisor import Supervisor
 from backplane_launcher.template_files import check_template_files
@@ -63,7 +62,7 @@ def serve(command: ServeCommand) -> int:
     for sentence in command.notices:
         _log.info("%s", sentence)
     check_name(settings.backend, command.catalogue.facts)
-    _check_server_is_installed()
+    check_server_is_installed()
     settings = _with_files_read(settings)
     found = _locate(settings)
     if found.model_id == DEMO_MODEL_ID:
@@ -171,18 +170,18 @@ class _Service:
 
     async def _bring_up(self, supervisor: Supervisor, found: ModelSource | HubId) -> None:
         loop = asyncio.get_running_loop()
-        console = ConsoleProgress(sys.stderr, as_json=self._command.settings.json_output)
+        settings = self._command.settings
+        shown = DownloadsOnly(ConsoleProgress(sys.stderr, as_json=settings.json_output))
 
         def progress(stage: str, fraction: float | None = None, detail: str = "") -> None:
-            if stage == "download":
-                console(stage, fraction, detail)
+            shown(stage, fraction, detail)
             loop.call_soon_threadsafe(supervisor.report, stage, fraction, detail)
 
         prepared = await _in_thread(lambda: prepare(self._command, found, self._environ, progress))
         self._start_workers(supervisor, prepared)
         await supervisor.serving.wait()
-        keys = self._command.settings.api_key
-        tls = self._command.settings.tls_cert_file is not None
+        keys = settings.api_key
+        tls = settings.tls_cert_file is not None
         await wait_until_ready(
             *address_of(self._listening),
             api_key=keys[0] if keys else None,
@@ -252,8 +251,3 @@ async def _in_thread(action: Callable[[], _ResultT]) -> _ResultT:
 
     threading.Thread(target=work, name="prepare", daemon=True).start()
     return await future
-
-
-def _check_server_is_installed() -> None:
-    if importlib.util.find_spec("backplane_server") is None:
-        raise SetupError("the HTTP server is not installed", remedy="pip install backplane-server")
