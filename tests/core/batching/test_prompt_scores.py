@@ -85,6 +85,18 @@ def test_forks_share_one_report(layout):
     check_report(engine, "r", PROMPT)
 
 
+@pytest.mark.parametrize("layout", [PAGED, CELLS])
+@pytest.mark.parametrize("max_running", [1, 8])
+def test_forks_of_one_token_find_the_prompt_that_the_first_computed(layout, max_running):
+    engine = Engine(make_traits(layout, max_scored_tokens=64), max_running=max_running)
+    engine.submit("r", PROMPT, 1, prompt_logprobs=0, num_sequences=4, ignore_eos=True)
+    engine.run()
+    engine.check_alone()
+    check_report(engine, "r", PROMPT)
+    per_fork = len(PROMPT) % 4 if layout is PAGED else 1
+    assert engine.stats.num_prefilled_tokens == len(PROMPT) + 3 * per_fork
+
+
 def test_when_the_first_fork_is_cancelled_the_next_goes_on_with_the_report(layout):
     engine = Engine(make_traits(layout, max_batch_tokens=8, max_scored_tokens=6))
     engine.submit("r", PROMPT, 4, prompt_logprobs=0, num_sequences=3, ignore_eos=True)

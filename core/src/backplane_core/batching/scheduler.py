@@ -128,6 +128,11 @@ class Scheduler:
         insort(self._decodes, sequence, key=_rank)
         self._release_parked(self._groups[sequence.request.request_id])
 
+    def has_waiting_sibling(self, sequence: Sequence) -> bool:
+        """Of a running sequence: whether its request has others that do not run yet."""
+        group = self._groups[sequence.request.request_id]
+        return group.num_unfinished > group.num_running
+
     def finish(self, sequence: Sequence, num_kept: int) -> None:
         """A sequence ended, for whatever reason; it may have been waiting still."""
         group = self._groups[sequence.request.request_id]

@@ -75,8 +75,9 @@ class Committer:
         return finish_s
 
     def _finish(self, sequence: Sequence, *, can_keep: bool) -> None:
-        # Nobody else finds the prefix of a request that had its prompt scored.
-        can_keep = can_keep and sequence.request.prompt_logprobs is None
+        # Of a request that had its prompt scored only its own sequences find the prefix.
+        scored = sequence.request.prompt_logprobs is not None
+        can_keep = can_keep and not (scored and not self._scheduler.has_waiting_sibling(sequence))
         started_s = time.perf_counter()
         self._scheduler.finish(sequence, sequence.num_computed_tokens if can_keep else 0)
         self._finish_s = (self._finish_s or 0.0) + time.perf_counter() - started_s
