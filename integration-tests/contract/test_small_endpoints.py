@@ -115,12 +115,13 @@ def test_the_images_label_is_told():
         assert model["id"] == "mine"
 
 
-def test_what_generates_nothing_is_a_request_all_the_same(echo):
-    before = echo.metric("tgi_request_count")
+def test_of_what_generates_nothing_only_chats_count_and_only_as_requests(echo):
+    names = ("tgi_request_count", "tgi_request_success")
+    before = [echo.metric(name) for name in names]
     answered(echo, "/chat_tokenize", {"messages": user("hi")})
     answered(echo, "/tokenize", {"inputs": "hi"})
     answered(echo, "/detokenize", {"tokens": [104]})
-    assert echo.metric("tgi_request_count") - before == 3
+    assert [echo.metric(name) for name in names] == [before[0] + 1, before[1]]
 
 
 @pytest.mark.parametrize("path", ["/health", "/ping", "/", "/health/live", "/health/ready"])

@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.control import ServerLaunch
-from backplane_core.errors import OverloadedError, ValidationError
+from backplane_core.errors import ValidationError
 from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.sampling import SamplingParams
 from backplane_core.vocabulary import TokenizerFile, Vocabulary
@@ -123,22 +123,6 @@ async def test_another_model_takes_over_and_the_old_ones_users_are_served(servic
     assert service.model.tokenizer is not old
     assert [len(token_ids) for token_ids in await asyncio.gather(*texts)] == [5000] * 40
     assert old._executor._shutdown
-
-
-async def test_requests_that_no_worker_takes_are_bounded(service, path):
-    await connect(service, info(path))
-    waiting = [
-        asyncio.create_task(service.start(request(), arrived=time.monotonic())) for _ in range(6)
-    ]
-    await asyncio.sleep(0.1)
-    with pytest.raises(OverloadedError, match="wait"):
-        await service.start(request(), arrived=time.monotonic())
-    for task in waiting:
-        task.cancel()
-    await asyncio.gather(*waiting, return_exceptions=True)
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0.1):
-            await service.start(request(), arrived=time.monotonic())
 
 
 @pytest.mark.parametrize(

@@ -93,12 +93,30 @@ def test_chat_tokenize_shows_the_template_at_work_and_adds_nothing(stack):
 
 def test_chat_tokenize_counts_as_one_request_and_fails_natively(stack):
     before = stack.metrics()["tgi_request_count"]
+    assert stack.post("/chat_tokenize", CHAT).status_code == 200
     assert "`messages`" in problem(stack.post("/chat_tokenize", {"messages": []}))
     response = stack.post(
         "/chat_tokenize", {"messages": [{"role": "user", "content": "x" * 99999}]}
     )
     assert "`messages` must have less than" in problem(response)
-    assert stack.metrics()["tgi_request_count"] == before + 2
+    assert stack.metrics()["tgi_request_count"] == before + 3
+
+
+def test_what_only_tokenizes_is_no_success_no_failure_and_but_for_chats_no_request(stack):
+    def told():
+        return {name: value for name, value in stack.metrics().items() if "_request" in name}
+
+    before = told()
+    for path, good, bad in (
+        ("/tokenize", {"inputs": "x"}, {"inputs": 5}),
+        ("/detokenize", {"tokens": [104]}, {"tokens": [999_999]}),
+        ("/chat_tokenize", CHAT, {"messages": []}),
+    ):
+        assert stack.post(path, good).status_code == 200
+        assert stack.post(path, bad).status_code == 422
+    after = told()
+    changed = {name: after[name] - before[name] for name in after if after[name] != before[name]}
+    assert changed == {"tgi_request_count": 2}
 
 
 def test_ping_is_health(stack):

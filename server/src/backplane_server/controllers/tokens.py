@@ -43,7 +43,7 @@ class TokensController(Controller):
             tokens = await _tokens_of(model, body.inputs, "inputs", add_special=add_special)
             return current.answer(tokens)
 
-        return await exchange(request, services, _text_body, handle)
+        return await exchange(request, services, _text_body, handle, counts="nothing")
 
     @post("/detokenize")
     async def detokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
@@ -57,7 +57,7 @@ class TokensController(Controller):
             )
             return current.answer(DetokenizeResponse(text=text, prompt=text))
 
-        return await exchange(request, services, _tokens_body, handle)
+        return await exchange(request, services, _tokens_body, handle, counts="nothing")
 
     @post("/chat_tokenize")
     async def chat_tokenize(
@@ -73,7 +73,7 @@ class TokensController(Controller):
                 ChatTokenizeResponse(tokenize_response=tokens, templated_text=text)
             )
 
-        return await exchange(request, services, _chat_body, handle)
+        return await exchange(request, services, _chat_body, handle, counts="arrival")
 
 
 async def _tokens_of(

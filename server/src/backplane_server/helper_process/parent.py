@@ -10,7 +10,7 @@ import sys
 from abc import ABC, abstractmethod
 from typing import Final, Generic, TypeVar
 
-from backplane_core.errors import BackplaneError, ProtocolError, UnavailableError
+from backplane_core.errors import BackplaneError, OverloadedError, ProtocolError, UnavailableError
 from backplane_core.wire import FrameDecoder, encode, read_messages
 
 from backplane_server.helper_process.messages import Answer, Question
@@ -29,15 +29,24 @@ class HelperProcess(ABC, Generic[QuestionT, AnswerT]):
     gets a new process. Whatever else goes wrong between a question and its answer ends the
     process too: an answer that stays in the pipe would be the next question's. A process that
     goes away by itself has the same question asked of a new one, once.
+
+    Who finds it busy for `wait_limit_s` is refused; None waits for ever.
     """
 
     def __init__(
-        self, module: str, name: str, answer_type: type[AnswerT], *, time_limit_s: float
+        self,
+        module: str,
+        name: str,
+        answer_type: type[AnswerT],
+        *,
+        time_limit_s: float,
+        wait_limit_s: float | None = None,
     ) -> None:
         self._module = module
         self._name = name
         self._answer_type = answer_type
         self._time_limit_s = time_limit_s
+        self._wait_limit_s = wait_limit_s
         self._lock = asyncio.Lock()
         self._ids = itertools.count()
         self._turn: asyncio.Task[AnswerT] | None = None
@@ -77,8 +86,17 @@ class HelperProcess(ABC, Generic[QuestionT, AnswerT]):
         """Ask when nobody else does. A caller that leaves meanwhile leaves the answer to be read.
 
         So a departure neither hands its answer to another nor costs the next one a new process.
+
+        Raises:
+            OverloadedError: others were asking for as long as one waits.
         """
-        await self._lock.acquire()
+        try:
+            async with asyncio.timeout(self._wait_limit_s):
+                await self._lock.acquire()
+        except TimeoutError:
+            raise OverloadedError(
+                f"too many requests wait for the {self._name}", retry_after_s=self._wait_limit_s
+            ) from None
         if self._closed:
             self._lock.release()
             raise UnavailableError("the server is shutting down")

@@ -1,4 +1,4 @@
-"""What happens to requests, as numbers. Each request is counted once, whatever its route.
+"""What happens to requests, as numbers. Each request is counted once, whatever its dialect.
 
 Names and buckets are TGI's; what TGI lacks begins with `backplane_`. With a folder, the numbers of
 all servers that use it are told as sums, those of servers that are gone among them.
@@ -87,7 +87,7 @@ class Metrics:
         )
         self._in_flight = Gauge(
             "backplane_requests_in_flight",
-            "Requests that have arrived and not ended.",
+            "Requests to generate that have arrived and not ended.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
@@ -111,6 +111,10 @@ class Metrics:
         self._requests.inc()
         self._in_flight.inc()
 
+    def arrived_only(self) -> None:
+        """A request came in of which nothing else is told."""
+        self._requests.inc()
+
     def left(self) -> None:
         """A request that arrived is over, by whatever end."""
         self._in_flight.dec()
@@ -128,10 +132,6 @@ class Metrics:
     def token_gaps(self, seconds: Sequence[float]) -> None:
         """Times between tokens of a sequence."""
         self._between.observe_all(seconds)
-
-    def answered(self) -> None:
-        """A request that generates nothing was answered."""
-        self._successes.inc()
 
     def succeeded(
         self,

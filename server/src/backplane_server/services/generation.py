@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from backplane_core.client import StreamItem
-from backplane_core.errors import BackplaneError, DeadlineExceededError
+from backplane_core.errors import BackplaneError
 from backplane_core.messages import PromptLogprobs, SequenceDelta
 
 from backplane_server.errors import IncompleteGenerationError
+from backplane_server.services.deadline import overdue
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.served_model import ServedModel
 from backplane_server.text.choice_decoder import ChoiceDecoder, ChoiceEvent, Finish
@@ -241,11 +242,3 @@ class Generation:
                 times.token_gaps_s.append(gap)
         elif times.first_token is None:
             times.first_token = now
-
-
-def overdue(timeout_s: float) -> DeadlineExceededError:
-    """What a request is told that took too long."""
-    return DeadlineExceededError(
-        f"the request was not finished within {timeout_s:g} s",
-        remedy="ask for fewer tokens, or raise --request-timeout",
-    )

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 from backplane_core.client import WorkerConnection
 from backplane_core.control import ServerLaunch
-from backplane_core.errors import OverloadedError, ValidationError
+from backplane_core.errors import ValidationError
 from backplane_core.messages import RunnerInfo, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import TokenizerFile
@@ -21,7 +21,7 @@ from backplane_core.vocabulary import TokenizerFile
 from backplane_server.errors import NotReadyError
 from backplane_server.grammars.checker import GrammarChecker
 from backplane_server.metrics.metrics import Metrics
-from backplane_server.services.generation import Generation, GenerationTimes, overdue
+from backplane_server.services.generation import Generation, GenerationTimes
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.readiness import Readiness
 from backplane_server.services.request_checks import (
@@ -45,8 +45,6 @@ from backplane_server.tokenization.tokenizer import Tokenizer
 from backplane_server.tools.catalogue import ToolCatalogue
 
 _SEED_BITS: Final = 63  # as far as JSON readers with signed 64-bit numbers can hold
-# Requests that no worker has taken yet, for each that it may take: beyond, waiting is in vain.
-_STARTING_PER_RUNNING: Final = 2
 
 
 class GenerationService:
@@ -74,7 +72,6 @@ class GenerationService:
         self._model: ServedModel | None = None
         self._links: list[WorkerConnection] = []
         self._connecting = asyncio.Lock()
-        self._num_starting = 0
 
     @property
     def model(self) -> ServedModel:
@@ -104,25 +101,12 @@ class GenerationService:
             OverloadedError: the worker has no room.
             AdapterError: an adapter that nobody has.
             NotReadyError, UnavailableError: nobody can answer now.
-            DeadlineExceededError: it was not accepted in the time a request may take.
         """
         model = self.model
         request = request.fitted_to(model.info.capabilities)
         check_request(request, self.settings, model.info)
         model.check_adapter(request.adapter)
-        if self._num_starting >= _STARTING_PER_RUNNING * self.settings.max_concurrent_requests:
-            raise OverloadedError("too many requests wait to be taken", retry_after_s=1.0)
-        self._num_starting += 1
-        timeout = asyncio.timeout(self._left_s(arrived))
-        try:
-            async with timeout:
-                return await self._start(request, model, arrived)
-        except TimeoutError:
-            if timeout.expired():
-                raise overdue(self.settings.request_timeout_s or 0.0) from None
-            raise
-        finally:
-            self._num_starting -= 1
+        return await self._start(request, model, arrived)
 
     def _left_s(self, arrived: float) -> float | None:
         """How long a request that arrived then may still take; None is for ever."""

@@ -12,6 +12,7 @@ from backplane_core.control import ServerLaunch
 
 from backplane_server.errors import NotReadyError
 from backplane_server.metrics.metrics import Metrics
+from backplane_server.services.admission import Admission
 from backplane_server.services.generation_service import GenerationService
 from backplane_server.templates.renderer import RendererProcess, TemplateRenderer
 
@@ -30,6 +31,7 @@ class Services:
         self.metrics: Final = Metrics(settings.metrics_dir)
         self.renderer: Final = renderer or RendererProcess()
         self.generation: Final = GenerationService(settings, self.renderer, self.metrics)
+        self.admission: Final = Admission(settings)
         self._logged_names: set[str] = set()
         self._reading: set[asyncio.Timeout] = set()
         self._num_open = 0

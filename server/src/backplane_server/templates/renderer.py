@@ -12,6 +12,7 @@ from backplane_server.helper_process.parent import HelperProcess
 from backplane_server.templates.child import Render, Rendered
 
 _TIME_LIMIT_S: Final = 3.0
+_WAIT_LIMIT_S: Final = 5.0
 
 
 class TemplateRenderer(Protocol):
@@ -29,12 +30,15 @@ class TemplateRenderer(Protocol):
 class RendererProcess(HelperProcess[Render, Rendered]):
     """A `TemplateRenderer` in a process of its own."""
 
-    def __init__(self, time_limit_s: float = _TIME_LIMIT_S) -> None:
+    def __init__(
+        self, time_limit_s: float = _TIME_LIMIT_S, wait_limit_s: float = _WAIT_LIMIT_S
+    ) -> None:
         super().__init__(
             "backplane_server.templates.child",
             "template renderer",
             Rendered,
             time_limit_s=time_limit_s,
+            wait_limit_s=wait_limit_s,
         )
 
     async def render(self, source: str, variables: Mapping[str, Any]) -> str:
@@ -42,6 +46,7 @@ class RendererProcess(HelperProcess[Render, Rendered]):
 
         Raises:
             TemplateError: the template failed, or went over a limit.
+            OverloadedError: others keep it busy for too long.
             UnavailableError: the renderer is closed, or no process lives to answer.
         """
         rendered = await self._take_turn(

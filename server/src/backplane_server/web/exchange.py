@@ -1,17 +1,19 @@
-"""One request on a generating route, from its body to the end of its answer.
+"""One request on a route that generates or tokenizes, from its body to the end of its answer.
 
 Counts it once, cancels what it started, and keeps the server from exiting under it.
 """
 
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Literal, Protocol, TypeVar
 
 import msgspec
 from litestar import Request
 from litestar.types import ASGIApp
 
 from backplane_server.metrics.metrics import FailureLabel
+from backplane_server.services.deadline import deadline
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.services import Services
@@ -32,6 +34,10 @@ from backplane_server.web.request_log import RequestRecord, record_of
 from backplane_server.web.responses import Answer
 
 _STREAM_PATHS: Final = frozenset({"/generate_stream"})
+
+# Which numbers a request is in: all of them, `tgi_request_count` alone (as TGI's, of chats that
+# are only tokenized), or none. What generates nothing would move the shares of what does.
+Counts = Literal["generation", "arrival", "nothing"]
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
@@ -58,10 +64,16 @@ class Exchange:
         services: the server's.
         record: what the log will tell of the request.
         dialect: how the route tells errors.
+        counts: how the metrics tell of it.
     """
 
     def __init__(
-        self, services: Services, record: RequestRecord | None = None, dialect: Dialect = "native"
+        self,
+        services: Services,
+        record: RequestRecord | None = None,
+        dialect: Dialect = "native",
+        *,
+        counts: Counts = "generation",
     ) -> None:
         self.services: Final = services
         self.arrived: Final = time.monotonic()
@@ -72,13 +84,30 @@ class Exchange:
         self._dialect: Dialect = dialect
         self._generations: list[Generation] = []
         self._settled = False
-        services.metrics.arrived()
+        self._starting = contextlib.ExitStack()
+        self._generates = counts == "generation"
+        if self._generates:
+            services.metrics.arrived()
+        elif counts == "arrival":
+            services.metrics.arrived_only()
         services.enter()
 
     @property
     def num_generated_tokens(self) -> int:
         """Tokens of all generations so far."""
         return sum(generation.num_new_tokens for generation in self._generations)
+
+    def begin(self, num_bytes: int) -> None:
+        """The request is on its way to a worker, until `start_all` or `end_start`.
+
+        Raises:
+            OverloadedError: too many are.
+        """
+        self._starting.enter_context(self.services.admission.starting(num_bytes))
+
+    def end_start(self) -> None:
+        """It is no longer on its way. Idempotent."""
+        self._starting.close()
 
     async def start(self, request: GenerationRequest) -> Generation:
         """Have a worker accept a generation; it is cancelled when the exchange closes."""
@@ -90,6 +119,7 @@ class Exchange:
         service.check_together(requests)
         for request in requests:
             self._generations.append(await service.start(request, arrived=self.arrived))
+        self.end_start()
         return list(self._generations)
 
     def answer(self, value: msgspec.Struct | list[Any]) -> Answer:
@@ -115,7 +145,8 @@ class Exchange:
         if self._settled:
             return
         self._settled = True
-        self.services.metrics.failed(label)
+        if self._generates:
+            self.services.metrics.failed(label)
         if self._record is not None:
             self._record.failure = label
 
@@ -127,7 +158,8 @@ class Exchange:
             metrics.token_gaps(generation.times.token_gaps_s)
         self._fail("dropped")
         self._tell()
-        metrics.left()
+        if self._generates:
+            metrics.left()
         self.services.leave()
 
     def succeed(self) -> None:
@@ -135,11 +167,10 @@ class Exchange:
         if self._settled:
             return
         self._settled = True
+        if not self._generates:
+            return
         times = [generation.times for generation in self._generations]
         metrics = self.services.metrics
-        if not times:  # a route that generates nothing
-            metrics.answered()
-            return
         for first_token in filter(None, (each.first_token for each in times)):
             metrics.first_token(first_token - self.arrived)
         last = max(times, key=lambda each: each.total_s)  # of several prompts, so that parts add up
@@ -204,31 +235,42 @@ async def exchange(
     services: Services,
     reader: BodyReader[BodyT],
     handle: Callable[[Exchange, BodyT], Awaitable[ASGIApp]],
+    *,
+    counts: Counts = "generation",
 ) -> ASGIApp:
-    """Read a body and have it answered, unless the client leaves first.
+    """Read a body and have it answered, unless the client leaves first or its time is up.
+
+    A stream that has begun ends by its generations, which know the deadline as well.
 
     Raises:
         BackplaneError: the answer, for the error mapper; the request is counted as failed.
     """
     path = request.scope["path"]
-    current = Exchange(services, record_of(request.scope), dialect_of(path))
+    current = Exchange(services, record_of(request.scope), dialect_of(path), counts=counts)
 
     async def work() -> ASGIApp:
-        body = reader.decode(data)
-        current.wants_stream = path in _STREAM_PATHS or bool(getattr(body.value, "stream", False))
-        current.ignored = services.note_ignored(body.ignored)
-        return await handle(current, body.value)
+        current.begin(len(data))
+        try:
+            async with services.admission.turn(len(data)):
+                body = reader.decode(data)
+            current.wants_stream |= bool(getattr(body.value, "stream", False))
+            current.ignored = services.note_ignored(body.ignored)
+            return await handle(current, body.value)
+        finally:
+            current.end_start()
 
     try:
         headers = {name.lower(): value for name, value in request.headers.items()}
-        async with services.reading():
-            data = await read_body(
-                request.receive,
-                headers,
-                services.settings.payload_limit,
-                stall_timeout_s=services.settings.write_timeout_s,
-            )
-        result = await until_disconnect(request.receive, work())
+        async with deadline(services.settings.request_timeout_s):
+            async with services.reading():
+                data = await read_body(
+                    request.receive,
+                    headers,
+                    services.settings.payload_limit,
+                    stall_timeout_s=services.settings.write_timeout_s,
+                )
+            current.wants_stream = path in _STREAM_PATHS
+            result = await until_disconnect(request.receive, work())
         if not current.streaming:
             current.succeed()
     except BaseException as error:
