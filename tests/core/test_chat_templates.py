@@ -3,7 +3,11 @@
 import json
 
 import pytest
-from backplane_core.chat_templates import find_chat_templates, read_template_file
+from backplane_core.chat_templates import (
+    find_chat_templates,
+    read_template_file,
+    read_templates,
+)
 from backplane_core.errors import ModelError
 
 
@@ -64,3 +68,17 @@ def test_a_config_without_a_template_has_none(tmp_path):
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(ModelError, match="cannot be read"):
         read_template_file(tmp_path / "nothing.jinja")
+
+
+def test_what_an_operator_means(tmp_path):
+    for text in ("{{ messages }}", "one\nline", "/no/such/{file}"):
+        assert read_templates(text) == {"default": text}
+    path = tmp_path / "template.txt"
+    path.write_text("of a file")
+    assert read_templates(str(path)) == {"default": "of a file"}
+    path = tmp_path / "chat_template.json"
+    path.write_text(config({"default": "a", "tool_use": "b"}))
+    assert read_templates(str(path)) == {"default": "a", "tool_use": "b"}
+    path.write_text("{}")
+    with pytest.raises(ModelError, match=f"{path} holds no chat template"):
+        read_templates(str(path))

@@ -1,3 +1,5 @@
+import os
+
 import pytest
 from backplane_core.errors import SetupError
 from backplane_launcher.settings import LaunchSettings
@@ -9,8 +11,17 @@ GOOD_CONFIGS = [
     "{}",
     '{"chat_template": "{{ messages }}", "bos_token": "<s>"}',
     '{"chat_template": [{"name": "default", "template": "x"}]}',
+    '{"chat_template": {"default": "x"}}',
 ]
-BAD_CONFIGS = [b"", b"[]", b"{", b'{"chat_template": 7}', b'{"chat_template": "\xff"}']
+NO_TEMPLATE = ["{}", '{"chat_template": null}', '{"chat_template": []}', '{"chat_template": {}}']
+BAD_CONFIGS = [
+    b"[" * 100_000,
+    b"",
+    b"[]",
+    b"{",
+    b'{"chat_template": 7}',
+    b'{"chat_template": "\xff"}',
+]
 
 
 @pytest.mark.parametrize("template", ["{{ messages }}", "one line\nanother", None])
@@ -34,24 +45,45 @@ def test_files_that_can_be_used(tmp_path, text):
     [
         (lambda path: None, "No such file"),
         (lambda path: path.mkdir(), "Is a directory"),
-        (lambda path: path.write_bytes(b"\xff\xfe{}"), "not text in UTF-8"),
+        (lambda path: path.write_bytes(b"\xff\xfe{}"), "is not text: it is not UTF-8"),
+        (lambda path: os.truncate(path, 65 << 20), "is larger than"),
     ],
 )
 def test_files_that_cannot_be_read(tmp_path, name, make, why):
     path = tmp_path / "file"
+    if "larger" in why:
+        path.touch()
     make(path)
-    with pytest.raises(SetupError, match=f"{path} cannot be read: .*{why}") as caught:
+    with pytest.raises(SetupError, match=f"{path} .*{why}") as caught:
         check_template_files(LaunchSettings(**{name: str(path)}))
     assert str(caught.value).startswith(f"--{name.replace('_', '-')} ")
-    assert "UTF-8" in caught.value.remedy
+    assert caught.value.remedy.startswith("check ")
 
 
 @pytest.mark.parametrize("content", BAD_CONFIGS)
 def test_a_file_that_is_no_tokenizer_config(tmp_path, content):
     path = tmp_path / "tokenizer_config.json"
     path.write_bytes(content)
-    with pytest.raises(SetupError, match=r"not a tokenizer_config\.json|not text in UTF-8"):
-        check_template_files(LaunchSettings(tokenizer_config_path=str(path)))
+    for name in ("tokenizer_config_path", "chat_template"):
+        flag = f"--{name.replace('_', '-')} {path}"
+        with pytest.raises(SetupError, match=f"^{flag} (holds no|is not text)"):
+            check_template_files(LaunchSettings(**{name: str(path)}))
+
+
+@pytest.mark.parametrize("text", [text for text in GOOD_CONFIGS if text not in NO_TEMPLATE])
+def test_a_template_may_be_a_config_that_holds_one(tmp_path, text):
+    path = tmp_path / "chat_template.json"
+    path.write_text(text)
+    check_template_files(LaunchSettings(chat_template=str(path)))
+
+
+@pytest.mark.parametrize("text", NO_TEMPLATE)
+def test_a_config_in_a_templates_place_must_hold_one(tmp_path, text):
+    path = tmp_path / "tokenizer_config.json"
+    path.write_text(text)
+    check_template_files(LaunchSettings(tokenizer_config_path=str(path)))
+    with pytest.raises(SetupError, match=f"^--chat-template {path} holds no chat template"):
+        check_template_files(LaunchSettings(chat_template=str(path)))
 
 
 def test_the_launcher_refuses_before_anything_starts(tmp_path):

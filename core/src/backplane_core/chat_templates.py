@@ -42,6 +42,23 @@ def read_template_file(path: Path) -> dict[str, str]:
     return read_template_config(path) if path.suffix == ".json" else {DEFAULT: _read(path)}
 
 
+def read_templates(text: str) -> dict[str, str]:
+    """The templates that an operator means by `text`: itself, or the path of their file.
+
+    A brace or a line break makes it a template.
+
+    Raises:
+        ModelError: the file cannot be read, or holds no template.
+    """
+    if "{" in text or "\n" in text:
+        return {DEFAULT: text}
+    if templates := read_template_file(Path(text)):
+        return templates
+    raise ModelError(
+        f"{text} holds no chat template", remedy="give a file that has one, or the template itself"
+    )
+
+
 def read_template_config(path: Path) -> dict[str, str]:
     """The templates of a JSON file's `chat_template`, by name; the unnamed one is "default".
 

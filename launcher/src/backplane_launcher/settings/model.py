@@ -79,8 +79,8 @@ class ModelSettings:
         flag(
             MODEL,
             "--chat-template",
-            help="A Jinja chat template in place of the model's: its file, or itself (with a "
-            "brace or line break).",
+            help="A Jinja chat template in place of the model's: its file (a .json is read as a "
+            "tokenizer_config.json), or itself (with a brace or line break).",
         ),
     ] = None
     tool_call_parser: Annotated[

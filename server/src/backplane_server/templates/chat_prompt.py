@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from backplane_core.chat_templates import DEFAULT, read_template_config, read_template_file
+from backplane_core.chat_templates import DEFAULT, read_template_config, read_templates
 from backplane_core.errors import TemplateError, ValidationError
 
 from backplane_server.templates.renderer import TemplateRenderer
@@ -55,9 +55,7 @@ def choose_templates(
         ModelError: a file cannot be read, or is not what it should be.
     """
     if chat_template is not None:
-        if "{" in chat_template or "\n" in chat_template:
-            return {DEFAULT: chat_template}
-        return read_template_file(Path(chat_template))
+        return read_templates(chat_template)
     if tokenizer_config_path is not None:
         return read_template_config(Path(tokenizer_config_path)) or templates
     return templates
