@@ -195,6 +195,15 @@ def test_a_json_line_is_flat_and_its_own_fields_win():
     }
 
 
+@pytest.mark.parametrize(
+    ("level", "word"),
+    [("DEBUG", "DEBUG"), ("INFO", "INFO"), ("WARNING", "WARN"), ("ERROR", "ERROR")],
+)
+def test_a_line_names_its_process_and_its_level_in_tgi_s_words(level, word):
+    line = json.loads(JsonFormatter("worker-1").format(record("a", levelname=level)))
+    assert (line["process"], line["level"]) == ("worker-1", word)
+
+
 def test_a_text_line_is_one_line():
     text = TextFormatter("%(message)s").format(record("a\nb\r\x1bc\u2028d\te \u00e9"))
     assert text == "a\\nb\\r\\x1bc\\u2028d\te \u00e9"

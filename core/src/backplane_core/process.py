@@ -7,7 +7,7 @@ import re
 import signal
 import sys
 import time
-from typing import Any
+from typing import Any, Final
 
 import msgspec
 
@@ -32,18 +32,42 @@ def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
         os.kill(os.getpid(), signum)
 
 
+def leave_stopping_to_parent(*numbers: signal.Signals) -> None:
+    """Ignore the signals that ask for an end; the parent hears them too, and says who ends when.
+
+    Terminals send them to a whole group, service managers to every process of a service.
+
+    Args:
+        numbers: which ones; none given is all: SIGINT, SIGHUP and SIGTERM.
+    """
+    for number in numbers or (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+# TGI's words, where they are others than Python's.
+_LEVEL_WORDS: Final = {"WARNING": "WARN", "CRITICAL": "ERROR"}
+
+
 class JsonFormatter(logging.Formatter):
-    """One flat JSON object a line, as TGI's: timestamp, level, target, message.
+    """One flat JSON object a line, as TGI's: timestamp, level, target, message; and the process.
 
     What a record was given as `extra={"fields": {…}}` follows, then the traceback, if any.
+
+    Args:
+        process: "server-0", "worker-0"; empty leaves it out.
     """
+
+    def __init__(self, process: str = "") -> None:
+        super().__init__()
+        self._process = {"process": process} if process else {}
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record. Fields never replace what every line has."""
         own: dict[str, Any] = {
             "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
             + f".{int(record.msecs):03d}Z",
-            "level": record.levelname,
+            "level": _LEVEL_WORDS.get(record.levelname, record.levelname),
+            **self._process,
             "target": record.name,
             "message": record.getMessage(),
         }
@@ -74,7 +98,7 @@ def configure_logging(level: str, *, as_json: bool, label: str) -> None:
     """
     handler = logging.StreamHandler()
     if as_json:
-        handler.setFormatter(JsonFormatter())
+        handler.setFormatter(JsonFormatter(label))
     else:
         handler.setFormatter(
             TextFormatter(f"%(asctime)s %(levelname)s {label} %(name)s: %(message)s")

@@ -23,7 +23,6 @@ _MAX_LINE_CHARACTERS: Final = 1 << 16
 _LABEL_WITHIN: Final = 64
 
 _output_lock = threading.Lock()
-_json_formatter = JsonFormatter()
 
 
 class Child:
@@ -132,7 +131,7 @@ class _Forwarder(threading.Thread):
         self.last_lines: deque[str] = deque(maxlen=_NUM_LAST_LINES)
         self._label = label
         self._target = target
-        self._as_json = as_json
+        self._json_formatter = JsonFormatter(label) if as_json else None
         self._read_fd, self.write_fd = os.pipe()
 
     def start(self) -> None:
@@ -149,10 +148,10 @@ class _Forwarder(threading.Thread):
                 self._write(self._rendered(text))
 
     def _rendered(self, text: str) -> str:
-        if self._as_json:
+        if self._json_formatter is not None:
             if text.startswith("{") and text.endswith("}"):
                 return text
-            return _json_formatter.format(
+            return self._json_formatter.format(
                 logging.LogRecord(self._label, logging.INFO, "", 0, text, None, None)
             )
         return text if self._label in text[:_LABEL_WITHIN] else f"{self._label}: {text}"

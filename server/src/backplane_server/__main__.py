@@ -14,7 +14,7 @@ import msgspec
 import uvloop
 from backplane_core.control import ServerLaunch
 from backplane_core.errors import BackplaneError
-from backplane_core.process import configure_logging, die_with_parent
+from backplane_core.process import configure_logging, die_with_parent, leave_stopping_to_parent
 
 SETUP_STATUS: Final = 3
 
@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
         return 2
     settings = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=ServerLaunch)
     die_with_parent(signal.SIGTERM)
-    # Ctrl-C reaches the whole terminal; the launcher decides who stops when.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # SIGTERM begins the drain that the launcher would order.
+    leave_stopping_to_parent(signal.SIGINT, signal.SIGHUP)
     configure_logging(settings.log_level, as_json=settings.log_json, label=settings.server_id)
     # prometheus_client decides by this, when it is imported, where its values lie.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)

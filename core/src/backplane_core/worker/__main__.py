@@ -10,7 +10,6 @@ import contextlib
 import gc
 import logging
 import os
-import signal
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ import msgspec
 from backplane_core.capabilities import Limits
 from backplane_core.control import WorkerDown, WorkerLaunch, WorkerUp
 from backplane_core.errors import BackplaneError, SetupError
-from backplane_core.process import configure_logging, die_with_parent
+from backplane_core.process import configure_logging, die_with_parent, leave_stopping_to_parent
 from backplane_core.registry import discover
 from backplane_core.runner import ModelRunner
 from backplane_core.worker.adapters import load_adapters
@@ -134,7 +133,10 @@ class Worker:
 
     async def _stop_when_told(self, service: WorkerService, line: LauncherLine) -> None:
         grace_s = await line.shutdown
-        _log.info("draining for at most %g s", grace_s)
+        if service.busy:
+            _log.info("stopping; what is in flight has %g s to finish", grace_s)
+        else:
+            _log.info("stopping")
         await service.drain(grace_s)
         service.engine.stop()
 
@@ -174,8 +176,7 @@ def main(arguments: list[str]) -> int:
     launch = msgspec.json.decode(Path(arguments[0]).read_bytes(), type=WorkerLaunch)
     if launch.control_path:
         die_with_parent()
-        # Ctrl-C reaches the whole terminal; the launcher decides who stops when.
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        leave_stopping_to_parent()
     configure_logging(launch.log_level, as_json=launch.log_json, label=launch.worker_id)
     try:
         return Worker(launch).run()

@@ -5,12 +5,11 @@ Has no sockets and opens no files.
 
 import os
 import resource
-import signal
 import sys
 from collections.abc import Callable
 from typing import Final, TypeVar
 
-from backplane_core.process import die_with_parent
+from backplane_core.process import die_with_parent, leave_stopping_to_parent
 from backplane_core.wire import FrameDecoder, encode
 
 from backplane_server.helper_process.messages import Answer, Question
@@ -57,7 +56,5 @@ def serve(
 def settle_in() -> None:
     """Die with the server, let it decide when, and be limited from here on."""
     die_with_parent()
-    # Ctrl-C reaches the whole terminal; this process ends with its server.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_stopping_to_parent()
     limit_resources()
