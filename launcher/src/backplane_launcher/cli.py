@@ -5,11 +5,13 @@ Light to import: what a command needs is loaded when it runs, so `--help` stays 
 
 import dataclasses
 import difflib
+import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
 
 from backplane_core.errors import BackplaneError
+from backplane_core.process import JsonFormatter
 from backplane_core.version import __version__
 from cyclopts import CycloptsError
 from cyclopts.exceptions import UnusedCliTokensError
@@ -29,11 +31,13 @@ from backplane_launcher.environment import EnvironmentFlags
 from backplane_launcher.help_page import render_help
 from backplane_launcher.parser import COMMANDS, Parser, flags_of_settings
 from backplane_launcher.sagemaker import without_serve
+from backplane_launcher.settings.flag import boolean_word
 from backplane_launcher.settings.replaced import notices
 from backplane_launcher.usage import UsageError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+_JSON_FLAG = "--json-output"
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
@@ -71,18 +75,39 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
 
 
 def main() -> int:
-    """The entry point: run the command; the exit code is 0, 1 (failure) or 2 (usage)."""
+    """The entry point: run the command; the exit code is 0, 1 (failure) or 2 (usage).
+
+    What ends it is told to people in a line of text, and with `--json-output` to programs before.
+    """
     try:
         command = parse(sys.argv[1:], os.environ)
         return 0 if command is None else _run(command)
     except UsageError as error:
+        _tell_programs(error)
         sys.stderr.write(f"error: {error}\n\nFor more information, try 'backplane --help'.\n")
         return EXIT_USAGE
     except BackplaneError as error:
+        _tell_programs(error)
         sys.stderr.write(f"Error: {error}\n")
         return EXIT_FAILURE
     except KeyboardInterrupt:
         return 0
+
+
+def _tell_programs(error: BackplaneError) -> None:
+    """One record of what ends the command, where the log is asked for in JSON."""
+    if not _json_is_asked_for(sys.argv[1:], os.environ):
+        return
+    record = logging.LogRecord("backplane_launcher", logging.ERROR, "", 0, str(error), None, None)
+    sys.stderr.write(f"{JsonFormatter('launcher').format(record)}\n")
+
+
+def _json_is_asked_for(argv: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Read by itself: what cannot be meant elsewhere on the command line is told in JSON too."""
+    if given := [word for word in argv if word.partition("=")[0] == _JSON_FLAG]:
+        return boolean_word(given[-1].partition("=")[2] or "true") == "true"
+    values = (environ.get(name, "").strip() for name in ("BACKPLANE_JSON_OUTPUT", "JSON_OUTPUT"))
+    return boolean_word(next(filter(None, values), "false")) == "true"
 
 
 def _run(command: Command) -> int:

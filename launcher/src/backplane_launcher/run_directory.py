@@ -69,12 +69,24 @@ class RunDirectory:
 
 
 def _parent(environ_runtime_dir: str | None) -> Path:
-    for candidate in (environ_runtime_dir, tempfile.gettempdir(), "/tmp"):  # noqa: S108 - only a parent; mkdtemp is private
-        if not candidate or not os.access(candidate, os.W_OK | os.X_OK):
-            continue
-        if len(os.fsencode(candidate)) + len(f"/{_PREFIX}12345678") <= _MAX_FOLDER_BYTES:
-            return Path(candidate)
-    return Path(tempfile.gettempdir())
+    if environ_runtime_dir and _is_fit(environ_runtime_dir):
+        return Path(environ_runtime_dir)
+    try:
+        temporary = tempfile.gettempdir()  # tries which can be written, /tmp among them
+    except FileNotFoundError as error:
+        raise SetupError(
+            "no folder for temporary files can be written",
+            remedy="mount an emptyDir on /tmp, or set TMPDIR",
+        ) from error
+    fit = (place for place in (temporary, "/tmp") if _is_fit(place))  # noqa: S108 - only a parent; mkdtemp is private
+    return Path(next(fit, temporary))
+
+
+def _is_fit(folder: str) -> bool:
+    """Whether it can be written, and a socket's path that begins so is short enough."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        return False
+    return len(os.fsencode(folder)) + len(f"/{_PREFIX}12345678") <= _MAX_FOLDER_BYTES
 
 
 def _sweep(parent: Path) -> None:
