@@ -159,6 +159,7 @@ class WorkerConnection:
         self.outstanding_tokens = 0
         self.closed = asyncio.Event()
         self.close_reason = ""
+        self.close_cause = ""
 
     @classmethod
     async def connect(cls, socket_path: str, server_id: str) -> "WorkerConnection":
@@ -317,15 +318,16 @@ class WorkerConnection:
         return result
 
     async def _read(self) -> None:
-        reason = f"worker {self.worker_id} went away; its requests in flight are lost"
+        cause = "its connection ended"
         try:
             while messages := await read_messages(self._reader, self._frames):
                 for message in messages:
                     self._receive(message)
         except (OSError, ProtocolError) as error:
-            reason = f"{reason} ({error})"
+            cause = f"its connection broke: {error}"
         finally:
-            self._end(reason)
+            lost = f"worker {self.worker_id} went away; its requests in flight are lost"
+            self._end(lost, cause)
 
     def _receive(self, message: FromWorker) -> None:
         match message:
@@ -368,10 +370,12 @@ class WorkerConnection:
         if self._streams.pop(stream.request_id, None) is not None:
             self.outstanding_tokens -= stream.num_tokens
 
-    def _end(self, reason: str) -> None:
+    def _end(self, reason: str, cause: str = "") -> None:
+        """Fail what is open with `reason`; `cause` is what follows "the worker is gone: "."""
         if self.closed.is_set():
             return
         self.close_reason = reason
+        self.close_cause = cause or reason
         self.closed.set()
         self._writer.close()
         for stream in list(self._streams.values()):

@@ -174,7 +174,7 @@ class WorkerPool:
 
     def _lost(self, message: WorkerUp, connection: WorkerConnection) -> None:
         if self._connections.get(message.worker_id) is connection:
-            self._log_gone(message.worker_id, connection.close_reason)
+            self._log_gone(message.worker_id, connection.close_cause)
             del self._connections[message.worker_id]
             # The launcher's WorkerDown knows more, and follows if the worker is gone.
             self._refuse(message.worker_id, connection.close_reason, final=False)
