@@ -137,6 +137,26 @@ def test_sigterm_finishes_sixteen_streams_and_exits_0():
         wait_until(lambda: not any(alive(pid) for pid in family), 5, "no process is left")
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_signal_to_every_process_finishes_the_streams(number):
+    """As systemd's KillMode=control-group sends it."""
+    with deployed() as deployment:
+        streams = open_streams(deployment, 4, max_tokens=150)
+        family = processes_below(deployment.process.pid)
+        for pid in (*family, deployment.process.pid):
+            os.kill(pid, number)
+        assert deployment.process.wait(60) == 0, deployment.output
+        for stream in streams:
+            stream.join(10)
+            assert stream.error is None
+            assert stream.done_mark
+            assert not any("error" in event for event in stream.events)
+        wait_until(lambda: not any(alive(pid) for pid in family), 5, "no process is left")
+        wait_until(lambda: deployment.lines[-1].endswith(": stopped"), 5, deployment.output)
+    assert " ERROR " not in deployment.output
+    assert "lost" not in deployment.output
+
+
 def test_kill_9_of_the_launcher_leaves_no_orphan():
     with deployed() as deployment:
         family = processes_below(deployment.process.pid)

@@ -6,10 +6,13 @@ import signal
 import socket
 import stat
 import sys
+import tempfile
+import time
 import urllib.request
 from pathlib import Path
 
 import pytest
+from backplane_core.errors import SetupError
 from backplane_launcher.run_directory import RunDirectory
 
 from .launched import HERE, LIMIT_S, Launched
@@ -188,6 +191,10 @@ def test_a_server_that_a_person_must_see_to_is_not_started_again(tmp_path, logs)
         gone(launched)
     assert launched.lines[-1] == "Error: no template: here (write one)"
     assert "starting it again" not in launched.output
+    if logs:
+        records = [json.loads(line) for line in launched.lines[:-1]]
+        (last,) = [each for each in records if each["process"] == "launcher"][-1:]
+        assert (last["level"], last["message"]) == ("ERROR", "no template: here (write one)")
 
 
 def test_a_worker_that_the_server_cannot_use_ends_the_launcher(tmp_path):
@@ -213,13 +220,90 @@ def test_a_signal_drains(tmp_path, number):
 
 
 def test_a_second_signal_stops_at_once(tmp_path):
-    with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_DRAIN_S": "60"}) as launched:
+    tuned = {"serve._ONE_STOP_S": 0.1}
+    environ = {"FAKE_SERVER_DRAIN_S": "60"}
+    with Launched(tmp_path, *ECHO, environ=environ, tuned=tuned) as launched:
         launched.wait_connected()
         launched.signal(signal.SIGTERM)
         launched.wait_for_event("Shutdown")
+        time.sleep(0.2)
         launched.signal(signal.SIGTERM)
         assert launched.wait() == 0, "well before the server has drained"
         gone(launched)
+    assert "SIGTERM again: stopping at once" in launched.output
+    assert launched.lines[-1].endswith(": stopped")
+
+
+def test_one_stop_told_twice_is_one_stop(tmp_path):
+    environ = {"FAKE_SERVER_DRAIN_S": "0.5"}
+    tuned = {"serve._ONE_STOP_S": 60}
+    with Launched(tmp_path, *ECHO, environ=environ, tuned=tuned) as launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGTERM)
+        launched.wait_for_line("finishing what is in flight")
+        launched.signal(signal.SIGTERM)  # make, and shells and systemd too, pass theirs on
+        launched.signal(signal.SIGHUP)
+        assert launched.wait() == 0
+        assert launched.wait_for_event("drained")["workers_there"] == [True]
+    assert "again: stopping" not in launched.output
+
+
+def test_a_worker_leaves_signals_to_its_launcher(tmp_path):
+    with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_DRAIN_S": "0.5"}) as launched:
+        launched.wait_connected()
+        for number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM):
+            os.kill(launched.worker_pid(), number)
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+        assert launched.wait_for_event("drained")["workers_there"] == [True]
+        gone(launched)
+    assert "was killed by" not in launched.output
+
+
+def test_a_worker_that_dies_while_all_stops_is_not_started_again(tmp_path):
+    with Launched(tmp_path, *ECHO, environ={"FAKE_SERVER_DRAIN_S": "1.5"}) as launched:
+        launched.wait_connected()
+        launched.signal(signal.SIGTERM)
+        launched.wait_for_event("Shutdown")
+        os.kill(launched.worker_pid(), signal.SIGKILL)
+        assert launched.wait() == 0
+        gone(launched)
+    assert "worker-0 was killed by SIGKILL while all was stopping" in launched.output
+    assert "starting it again" not in launched.output
+    assert len([event for event in launched.events() if event["event"] == "WorkerUp"]) == 1
+
+
+def test_a_stop_reads_in_order_and_has_an_end(tmp_path):
+    with Launched(tmp_path, *ECHO, "-g", "7") as launched:
+        launched.wait_connected()
+        before = len(launched.lines)
+        launched.signal(signal.SIGTERM)
+        assert launched.wait() == 0
+    said = [line.split(": ", 1)[1] for line in launched.lines[before:]]
+    assert said == [
+        "SIGTERM: finishing what is in flight, 7 s at most; again to stop at once",
+        "the servers have ended; now the workers",
+        "stopping",
+        "stopped",
+    ]
+
+
+@pytest.mark.parametrize("runtime", [True, False])
+def test_nowhere_to_write_is_one_sentence(tmp_path, monkeypatch, runtime):
+    def nowhere():
+        raise FileNotFoundError(2, "No usable temporary directory found in ['/tmp']")
+
+    monkeypatch.setattr(tempfile, "gettempdir", nowhere)
+    if runtime:
+        with RunDirectory(str(tmp_path)) as run:
+            assert run.path.parent == tmp_path, "nobody asks for what is not needed"
+        return
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(SetupError) as error:
+        RunDirectory(None)
+    assert str(error.value) == (
+        "no folder for temporary files can be written (mount an emptyDir on /tmp, or set TMPDIR)"
+    )
 
 
 def test_a_server_that_does_not_stop_is_killed(tmp_path):
@@ -354,8 +438,31 @@ def test_json_output_is_json_lines_only(tmp_path):
         assert launched.wait() == 0
     documents = [json.loads(line) for line in launched.lines]
     assert any("Connected" in document["message"] for document in documents)
+    assert {each["process"] for each in documents} == {"launcher", "server-0", "worker-0"}
     assert any(document["target"] == "server-0" for document in documents)
     assert all("timestamp" in document for document in documents)
+
+
+@pytest.mark.parametrize(
+    ("argv", "environ", "as_json"),
+    [
+        (("--json-output",), {}, True),
+        ((), {"JSON_OUTPUT": "true"}, True),
+        ((), {"JSON_OUTPUT": "true", "BACKPLANE_JSON_OUTPUT": "0"}, False),
+        (("--json-output=false",), {"JSON_OUTPUT": "true"}, False),
+        ((), {}, False),
+    ],
+)
+def test_what_ends_the_launcher_is_a_record_too_where_logs_are_json(
+    tmp_path, argv, environ, as_json
+):
+    with Launched(tmp_path, "--port", "no number", *argv, environ=environ) as launched:
+        assert launched.wait() == 2
+    assert "error: " in launched.output
+    records = [json.loads(line) for line in launched.lines if line.startswith("{")]
+    told = [(each["level"], each["process"]) for each in records]
+    assert told == ([("ERROR", "launcher")] if as_json else [])
+    assert all(each["message"] in launched.output.split("error: ")[1] for each in records)
 
 
 def test_an_unnamed_model_is_the_demo_and_says_so(tmp_path):

@@ -51,6 +51,7 @@ class Slot(ABC):
         self.attempt = 0
         self.is_up = asyncio.Event()
         self._stopping = False
+        self._dismissed = False
         self.was_ever_up = False
         self._up_since: float | None = None
         self._backoff = Backoff()
@@ -86,6 +87,10 @@ class Slot(ABC):
         """The child is gone and another follows in `pause_s` seconds."""
         _log.error("%s %s; starting it again in %g s", self.name, reason, pause_s)
 
+    def lost(self, reason: str) -> None:
+        """The child is gone before it was told to stop, and no other follows: all stops."""
+        _log.error("%s %s while all was stopping", self.name, reason)
+
     def give_up_if_hopeless(self, reason: str) -> None:
         """Raise where another start cannot help, `reason` being why the last child is gone.
 
@@ -114,6 +119,8 @@ class Slot(ABC):
             await self._start()
             ending = await self._wait()
             if self._stopping:
+                if not self._dismissed and self._up_since is not None and self._failed():
+                    self.lost(self.reason(ending))
                 return
             healthy_s = self._healthy_s()
             reason = self.reason(ending)
@@ -141,9 +148,13 @@ class Slot(ABC):
         if self._document is not None:
             self._document.unlink(missing_ok=True)
 
+    def start_no_more(self) -> None:
+        """Let the child go on, and start no other when it ends."""
+        self._stopping = True
+
     async def stop(self, grace_s: float, margin_s: float) -> None:
         """Let the child finish within `grace_s`, then kill it."""
-        self._stopping = True
+        self._stopping = self._dismissed = True
         child = self.child
         if child is None:
             return
@@ -156,7 +167,7 @@ class Slot(ABC):
 
     def kill(self) -> None:
         """Kill the child at once."""
-        self._stopping = True
+        self._stopping = self._dismissed = True
         if self.child is not None:
             self.child.kill()
 
@@ -198,6 +209,9 @@ class Slot(ABC):
         self.is_up.clear()
         self.joined()
         return ending
+
+    def _failed(self) -> bool:
+        return self.child is not None and self.child.status != 0
 
     def _healthy_s(self) -> float:
         if self._up_since is None:

@@ -86,7 +86,11 @@ class Supervisor:
     async def stop(self, grace_s: float) -> None:
         """Servers finish what is in flight within `grace_s`; then the workers end."""
         self._stopping = True
+        for slot in (*self._servers, *self._workers):
+            slot.start_no_more()
         await asyncio.gather(*(slot.stop(grace_s, _MARGIN_S) for slot in self._servers))
+        if self._workers:
+            _log.info("the servers have ended; now the workers")
         await asyncio.gather(*(slot.stop(_WORKER_GRACE_S, _MARGIN_S) for slot in self._workers))
         self._finish()
 

@@ -107,6 +107,11 @@ class WorkerSlot(Slot):
         again = f"it is started again in {pause_s:g} s"
         self._tell_down(f"{reason}; {again}", f"the worker {self._ending}; {again}")
 
+    def lost(self, reason: str) -> None:
+        """Tell the servers why."""
+        super().lost(reason)
+        self._tell_down(reason, f"the worker {self._ending}", final=True)
+
     def _give_up_if_not_set_up(self, reason: str) -> None:
         if not self.was_ever_up and self.child and self.child.status == SETUP_STATUS:
             raise SetupError(reason)
