@@ -84,6 +84,10 @@ in
       serviceConfig = {
         ExecStart = "${lib.getExe (cfg.package.withPlugins cfg.plugins)} ${lib.escapeShellArgs arguments}";
         Restart = "on-failure";
+        # SIGTERM to the launcher alone; whatever is left after the time is killed, all of it.
+        KillMode = "mixed";
+        # Above --graceful-termination-timeout (90 s) and what the workers get to end.
+        TimeoutStopSec = 120;
         DynamicUser = true;
         CacheDirectory = "backplane";
         RuntimeDirectory = "backplane";

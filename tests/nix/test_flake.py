@@ -157,6 +157,7 @@ def test_the_nixos_module_writes_a_service(nix, system):
         };
       in {
         start = made.config.systemd.services.backplane.serviceConfig.ExecStart;
+        service = made.config.systemd.services.backplane.serviceConfig;
         ports = made.config.networking.firewall.allowedTCPPorts;
         options = builtins.attrNames made.options.services.backplane;
       }
@@ -168,5 +169,7 @@ def test_the_nixos_module_writes_a_service(nix, system):
         "/the/package/bin/backplane '--hostname' '127.0.0.1' '--port' '3001' "
         "'--model-id' 'owner/it'\\''s a model' '--max-total-tokens' '512'"
     )
+    assert made["service"]["KillMode"] == "mixed"
+    assert made["service"]["TimeoutStopSec"] > 90 + 5 + 2 + 5, "the grace, and what follows it"
     assert made["ports"] == [3001]
     assert "environmentFile" in made["options"]
