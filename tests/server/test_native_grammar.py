@@ -11,6 +11,7 @@ from text_generation.types import GrammarType
 
 SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}, "required": ["a"]}
 TEXT = '{"type":"object","properties":{"a":{"type":"integer"}},"required":["a"]}'
+CLOSED = TEXT.removesuffix("}") + ',"additionalProperties":false}'
 YES_OR_NO = {"type": "regex", "value": "(yes|no)"}
 
 
@@ -18,13 +19,13 @@ YES_OR_NO = {"type": "regex", "value": "(yes|no)"}
 @pytest.mark.parametrize("value", [SCHEMA, TEXT])
 def test_a_schema_comes_as_an_object_or_as_text(kind, value):
     assert grammar_of(GrammarForm(type=kind, value=value)) == Grammar(
-        kind="json_schema", source=TEXT
+        kind="json_schema", source=CLOSED
     )
 
 
 def test_a_named_schema_lies_inside():
     for value in ({"schema": SCHEMA}, {"name": "x", "strict": True, "schema": SCHEMA}):
-        assert grammar_of(GrammarForm(type="json_schema", value=value)).source == TEXT
+        assert grammar_of(GrammarForm(type="json_schema", value=value)).source == CLOSED
 
 
 def test_a_schema_without_properties_is_taken():

@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 
 NAME = "grammar.value"
 
+CLOSED = {"additionalProperties": False}
+
 
 def schema_of(value):
     grammar = sources.json_schema(value, NAME)
@@ -39,9 +41,10 @@ def nested(depth):
         (
             {"properties": {"a": {"properties": {"b": {}}}}, "required": ["a"]},
             {
-                "properties": {"a": {"properties": {"b": {}}, "type": "object"}},
+                "properties": {"a": {"properties": {"b": {}}, "type": "object", **CLOSED}},
                 "required": ["a"],
                 "type": "object",
+                **CLOSED,
             },
         ),
         (
@@ -52,7 +55,7 @@ def nested(depth):
         # A property may have any name.
         (
             {"type": "object", "properties": {"$ref": {"type": "string"}, "type": True}},
-            {"type": "object", "properties": {"$ref": {"type": "string"}, "type": True}},
+            {"type": "object", "properties": {"$ref": {"type": "string"}, "type": True}, **CLOSED},
         ),
         ({"enum": [{"$ref": 3}, {"properties": 1}]}, {"enum": [{"$ref": 3}, {"properties": 1}]}),
         ({"$ref": "#/$defs/a", "$defs": {"a": {}}}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}),
@@ -117,7 +120,7 @@ def test_a_keyword_that_asks_for_something_stays(asked):
 
 def test_properties_may_be_called_as_keywords_are():
     schema = {"type": "object", "properties": {"uniqueItems": False, "if": {}, "not": False}}
-    assert schema_of(schema) == schema
+    assert schema_of(schema) == schema | CLOSED
 
 
 def test_the_order_of_properties_is_kept():

@@ -9,6 +9,7 @@ from typing import Any, Final, cast
 
 from backplane_core.errors import ValidationError
 
+from backplane_server.grammars.closing import close
 from backplane_server.grammars.places import Place
 from backplane_server.grammars.unasked import leave_out_unasked
 
@@ -30,8 +31,9 @@ _TYPES: Final = ("object", "array", "string", "number", "integer", "boolean", "n
 def prepared(schema: dict[str, Any], name: str) -> dict[str, Any]:
     """The schema, changed in place, as it is meant.
 
-    `properties` without a `type` make it a schema of objects; what names the schema itself is
-    left out, and so are keywords that ask for nothing.
+    `properties` without a `type` make it a schema of objects, and objects whose properties are
+    listed have no others unless it says so (`closing`); what names the schema itself is left out,
+    and so are keywords that ask for nothing.
 
     Raises:
         ValidationError: it nests too deep, refers elsewhere, or is malformed; names the place.
@@ -39,6 +41,7 @@ def prepared(schema: dict[str, Any], name: str) -> dict[str, Any]:
     for key in ("$schema", "$id"):
         schema.pop(key, None)
     _prepare(schema, name, name, depth=1)
+    close(schema)
     return schema
 
 

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from backplane_core.tool_parsers import ToolFunction
 
+from backplane_server.grammars.closing import close
 from backplane_server.tools.json_values import as_list, as_object
 
 # What a schema says for people alone; of many functions it can be more than a grammar may hold.
@@ -16,25 +17,20 @@ _NAMED_SCHEMAS: Final = (
     "definitions",
     "dependentSchemas",
 )
+_TAKES_NOTHING: Final[dict[str, Any]] = {"type": "object", "properties": {}}
 _DATA: Final = ("enum", "const", "required", "type", "dependentRequired")
-_OPEN_ENDED: Final = ("$ref", "allOf", "anyOf", "oneOf", "if", "patternProperties")
 
 
 def arguments_schema(function: ToolFunction) -> dict[str, Any]:
     """The schema of a function's arguments: an object, of nothing that is not declared.
 
-    A schema that lists properties and leaves open whether there may be others is taken to mean
-    none, unless it requires others or is put together from parts that may declare some.
+    A function that declares nothing takes none. Beyond that, `grammars.closing` has the rule.
     """
-    schema: dict[str, Any] = {"properties": {}} if not function.parameters else {}
-    schema |= {**without_words(function.parameters), "type": "object"}
-    listed = as_object(schema.get("properties"))
-    closed = (
-        listed is not None
-        and not any(key in schema for key in _OPEN_ENDED)
-        and all(name in listed for name in as_list(schema.get("required")) or [])
-    )
-    return {"additionalProperties": False, **schema} if closed else schema
+    schema: dict[str, Any] = {**without_words(function.parameters), "type": "object"}
+    if not function.parameters or schema == _TAKES_NOTHING:
+        return {**_TAKES_NOTHING, "additionalProperties": False}
+    close(schema)
+    return schema
 
 
 def without_words(schema: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from backplane_core.tool_parsers import ToolFunction
 
 from backplane_server.grammars.json_schemas import prepared
 from backplane_server.grammars.sources import MAX_SOURCE_BYTES
-from backplane_server.tools.arguments_schema import without_words
+from backplane_server.tools.arguments_schema import arguments_schema
 
 # Words for people are not in a grammar, but they have to be read to be left out.
 MAX_BYTES_WITH_WORDS: Final = 4 * MAX_SOURCE_BYTES
@@ -51,9 +51,9 @@ def enforceable(
 
 
 def _bare(functions: Sequence[ToolFunction], bare: list[bytes]) -> Iterator[bytes]:
-    """Their schemas without words for people, one after another; each is put into the list."""
+    """What their arguments obey, one after another; each is put into the list."""
     for function in functions:
-        bare.append(msgspec.json.encode(without_words(function.parameters)))
+        bare.append(msgspec.json.encode(arguments_schema(function)))
         yield bare[-1]
 
 
