@@ -131,6 +131,12 @@ def test_a_page_of_the_web_gets_nothing_from_a_local_server(stack):
     assert not [name for name in answer.headers if name.startswith("access-control")]
     refused = preflight(stack)
     assert not [name for name in refused.headers if name.startswith("access-control-allow")]
+    assert refused.status_code == 403
+    error = refused.json()["error"]
+    assert error["code"] == "origin_not_allowed"
+    assert error["message"] == (
+        f"origin {PAGE!r} is not allowed (the flag --cors-allow-origin lists them)"
+    )
     mine = stack.get("/info", headers={"origin": LOCAL[0]})
     assert mine.headers["access-control-allow-origin"] == LOCAL[0]
     assert "origin" in mine.headers["vary"]

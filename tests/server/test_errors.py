@@ -1,8 +1,11 @@
 """What is refused, with which status and in whose shape, on every generating route."""
 
 import json
+import re
 
 import pytest
+from backplane_server.web.errors import map_error
+from backplane_server.web.request_ids import current_request_id
 
 NATIVE = ["/generate", "/generate_stream", "/"]
 CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
@@ -298,6 +301,28 @@ def test_unknown_route_and_method(stack):
         assert (response.status_code, response.headers["allow"]) == (405, "OPTIONS, POST")
     response = stack.post("/info", {})
     assert (response.status_code, response.headers["allow"]) == (405, "GET, HEAD, OPTIONS")
+    assert "it has GET, HEAD, OPTIONS" in problem(response)[0]
+
+
+def test_routes_of_other_servers_are_told_as_not_here(stack):
+    for path in ("/v1/responses", "/v1/responses/resp_1", "/v1/embeddings", "/invocations"):
+        sentence, _ = problem(stack.post(path, {}))
+        assert sentence.startswith("this version does not have /"), sentence
+    assert "/v2 (KServe's)" in problem(stack.get("/v2/health/ready"))[0]
+    assert "there is no such route" in problem(stack.get("/v1/embeddings2"))[0]
+
+
+def test_a_fault_is_in_the_log_under_the_request_s_own_id(caplog):
+    token = current_request_id.set("the-request")
+    try:
+        told = map_error(RuntimeError("secret"))
+    finally:
+        current_request_id.reset(token)
+    assert told.message == "internal error; the server's log has it under the-request"
+    assert [record.getMessage() for record in caplog.records] == [
+        "error of request the-request: secret"
+    ]
+    assert re.search(r"under [0-9a-f]{8}$", map_error(RuntimeError("secret")).message)
 
 
 def test_an_odd_host_header_fails_no_probe(stack):

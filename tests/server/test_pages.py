@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from typing import get_args
 
 import msgspec
@@ -87,6 +89,15 @@ def test_the_document_is_openapi_30(stack):
     answer = document["paths"]["/v1/chat/completions"]["post"]["responses"]
     assert set(answer["200"]["content"]) == {"application/json", "text/event-stream"}
     assert {"422", "429", "503"} <= set(answer)
+
+
+def test_the_printed_document_can_be_read_by_people(stack):
+    printed = subprocess.run(
+        [sys.executable, "-m", "backplane_server.openapi"], capture_output=True, check=True
+    ).stdout
+    assert json.loads(printed) == stack.get("/api-doc/openapi.json").json()
+    assert printed.startswith(b'{\n  "openapi": "3.0.3",\n')
+    assert printed.endswith(b"\n}\n")
 
 
 def test_what_openapi_30_says_otherwise():

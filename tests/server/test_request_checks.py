@@ -40,6 +40,7 @@ def test_alternatives_are_openais_twenty_or_what_the_operator_allows(info, setti
         error = refusal(request(**{name: most + 1}), able, settings)
         assert error.parameter == name
         assert f"at most {most}, not {most + 1}" in error.message
+        assert "--max-top-n-tokens, where it is more than 20, raises the limit" in str(error)
 
 
 def test_tokens_that_are_not_in_the_vocabulary_are_named(info):

@@ -27,6 +27,7 @@ from backplane_server.web.host_check import HostCheck, is_loopback
 from backplane_server.web.open_routes import open_routes
 from backplane_server.web.request_log import RequestLog
 from backplane_server.web.routes import RouteNames
+from backplane_server.web.unrouted import no_method, no_route
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -90,20 +91,27 @@ def _exception(request: AnyRequest, error: Exception) -> Response[bytes]:
 
 def _http_exception(request: AnyRequest, error: HTTPException) -> Response[bytes]:
     """Errors of HTTP itself, which the framework raises: no route, no such method."""
+    allow = _allowed_methods(error)
     sentences = {
         400: ("bad_request", "the request's host or query cannot be read"),
-        404: ("not_found", "there is no such route; GET /docs lists them"),
-        405: ("method_not_allowed", "the route does not have this method"),
+        404: ("not_found", no_route(request.scope["path"])),
+        405: ("method_not_allowed", no_method(allow)),
     }
     if error.status_code not in sentences:
         return _respond(request, map_error(error))
     mapped = plain_error(error.status_code, *sentences[error.status_code])
-    if allow := (error.headers or {}).get("allow"):
-        methods = {method.strip() for method in allow.split(",")}
-        # HEAD is answered outside the framework, wherever GET is.
-        methods |= {"HEAD"} if "GET" in methods else set()
-        mapped.headers["allow"] = ", ".join(sorted(methods))
+    if allow:
+        mapped.headers["allow"] = allow
     return _respond(request, mapped)
+
+
+def _allowed_methods(error: HTTPException) -> str:
+    """The header `Allow`, where the error has one."""
+    allow = (error.headers or {}).get("allow", "")
+    methods = {method.strip() for method in allow.split(",") if method.strip()}
+    # HEAD is answered outside the framework, wherever GET is.
+    methods |= {"HEAD"} if "GET" in methods else set()
+    return ", ".join(sorted(methods))
 
 
 def _respond(request: AnyRequest, error: HttpError) -> Response[bytes]:

@@ -273,4 +273,4 @@ def _rewrite_null(schema: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":  # `backplane print-schema`
-    sys.stdout.buffer.write(openapi_document())
+    sys.stdout.buffer.write(msgspec.json.format(openapi_document(), indent=2) + b"\n")

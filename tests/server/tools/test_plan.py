@@ -280,8 +280,21 @@ def test_words_for_people_do_not_count():
 
 @pytest.mark.parametrize("choice", ["later", {"function": {"name": "later"}}])
 def test_a_function_that_there_is_not_is_a_tool_error(choice):
-    with pytest.raises(ToolError, match="no function is called 'later'"):
+    with pytest.raises(ToolError) as caught:
         plan([NOW], choice)
+    assert str(caught.value) == (
+        f"`tool_choice`: no function is called 'later'; offered are: {NOW['function']['name']}"
+    )
+
+
+def test_of_many_functions_the_first_are_named_and_cut():
+    many = [NOW | {"function": {"name": f"f{number}_x"}} for number in range(30)]
+    with pytest.raises(ToolError) as caught:
+        plan(many, "later")
+    message = str(caught.value)
+    assert "f19_" in message
+    assert "f20_" not in message
+    assert message.endswith(", …")
 
 
 def test_tools_are_told_in_words_where_the_template_says_nothing_of_them():

@@ -79,7 +79,7 @@ def choice(texts: Any, name: str) -> Grammar:
         ValidationError: it is no list of strings, empty, or too long.
     """
     if not isinstance(texts, list) or not texts:
-        raise ValidationError(f"`{name}` must be a list of strings", parameter=name)
+        raise ValidationError(f"`{name}` must be a list of at least one string", parameter=name)
     items = cast("list[Any]", texts)
     words: list[str] = []
     num_chars = 0

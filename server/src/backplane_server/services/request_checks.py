@@ -18,6 +18,9 @@ _MAX_STOP_CHARS: Final = 1000
 _MAX_IDS_LISTED: Final = 1024
 # As many as OpenAI's routes promise; the native ones hold a request against TGI's setting first.
 _OPENAI_TOP_LOGPROBS: Final = 20
+_MORE_LOGPROBS: Final = (
+    f"the flag --max-top-n-tokens, where it is more than {_OPENAI_TOP_LOGPROBS}, raises the limit"
+)
 
 
 def check_request(request: GenerationRequest, settings: ServerLaunch, info: RunnerInfo) -> None:
@@ -126,7 +129,7 @@ def _check_logprobs(request: GenerationRequest, most: int) -> None:
             raise ValidationError(
                 f"`{name}` must be at most {most}, not {count}",
                 parameter=name,
-                remedy="the flag --max-top-n-tokens sets the limit",
+                remedy=_MORE_LOGPROBS,
             )
 
 

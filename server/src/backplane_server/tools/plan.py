@@ -4,9 +4,10 @@ Knows the request values of OpenAI and of TGI, older forms included; nothing of 
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -20,6 +21,8 @@ from backplane_server.tools.functions import read_functions, read_tools
 from backplane_server.tools.json_values import refuse
 
 _CHOICE: Final = "tool_choice"
+_MAX_NAME_CHARS: Final = 64
+_MAX_NAMES_TOLD: Final = 20
 _OPENING: Final = re.compile(r"\{[{%]")
 _CLOSING: Final = re.compile(r"[%}]\}")
 _TOOLS: Final = re.compile(r"\btools\b")
@@ -116,7 +119,7 @@ def plan_tools(
         return None
     if choice.none:
         return None
-    allowed = _allowed(offered, choice)
+    allowed = _allowed(offered, choice, older=older)
     forced_name = allowed[0].name if choice.named else None
     parallel = parallel_tool_calls is not False and forced_name is None and not older
     special = {
@@ -153,14 +156,29 @@ def mentions_tools(template: str) -> bool:
     return False
 
 
-def _allowed(offered: list[ToolFunction], choice: Choice) -> tuple[ToolFunction, ...]:
+def _allowed(
+    offered: list[ToolFunction], choice: Choice, *, older: bool
+) -> tuple[ToolFunction, ...]:
     if not choice.names:
         return tuple(offered)
     by_name = {function.name: function for function in offered}
     for name in choice.names:
         if name not in by_name:
-            raise ToolError(f"no function is called {name[:64]!r}", parameter=_CHOICE)
+            field = "function_call" if older else _CHOICE
+            raise ToolError(
+                f"`{field}`: no function is called {name[:_MAX_NAME_CHARS]!r}; "
+                f"offered are: {_shown(by_name)}",
+                parameter=field,
+            )
     return tuple(by_name[name] for name in choice.names)
+
+
+def _shown(names: Iterable[str]) -> str:
+    """The first few, cut."""
+    first = [name[:_MAX_NAME_CHARS] for name in islice(names, _MAX_NAMES_TOLD + 1)]
+    if len(first) > _MAX_NAMES_TOLD:
+        first[-1] = "…"
+    return ", ".join(first)
 
 
 def _template_tool(function: ToolFunction) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from urllib.parse import urlsplit
 from backplane_core.control import ServerLaunch
 from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
 
+from backplane_server.web.errors import dialect_of, plain_error
 from backplane_server.web.host_check import is_loopback
-from backplane_server.web.responses import send_body
+from backplane_server.web.responses import send_body, send_json
 
 _METHODS: Final = "GET, POST"
 _HEADERS: Final = (
@@ -38,6 +39,7 @@ EXPOSED: Final = (
 )
 _VARY: Final = "origin, access-control-request-method, access-control-request-headers"
 _MAX_AGE_S: Final = 600
+_MAX_SHOWN: Final = 100
 
 
 # From an origin to the value of `access-control-allow-origin`; None where its pages may not read.
@@ -66,14 +68,17 @@ class Cors:
         self._policy = policy
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, unless it is a preflight of a page that may ask."""
+        """Pass the request on, unless it is a preflight: those are answered here."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
         origins = _values(scope, b"origin")
         allowed = self._policy(origins[0]) if len(origins) == 1 else None
-        if allowed is not None and _is_preflight(scope):
-            await send_body(send, 204, b"", "", _preflight_headers(scope, allowed))
+        if len(origins) == 1 and _is_preflight(scope):
+            if allowed is None:
+                await _refuse(scope, send, origins[0])
+            else:
+                await send_body(send, 204, b"", "", _preflight_headers(scope, allowed))
             return
         marks = [(b"vary", _VARY.encode())]
         if allowed is not None:
@@ -92,6 +97,17 @@ class Cors:
 
 def _is_preflight(scope: HTTPScope) -> bool:
     return scope["method"] == "OPTIONS" and bool(_values(scope, b"access-control-request-method"))
+
+
+async def _refuse(scope: HTTPScope, send: Send, origin: str) -> None:
+    """Say why, to whoever looks at what the browser was told; a key would not help."""
+    error = plain_error(
+        403,
+        "origin_not_allowed",
+        f"origin {origin[:_MAX_SHOWN]!r} is not allowed (the flag --cors-allow-origin lists them)",
+    )
+    headers = {**error.headers, "vary": _VARY}
+    await send_json(send, error.status, error.body(dialect_of(scope["path"])), headers)
 
 
 def _preflight_headers(scope: HTTPScope, allowed: str) -> dict[str, str]:

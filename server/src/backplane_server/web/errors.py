@@ -251,14 +251,13 @@ def _headers(error: BackplaneError, row: Row) -> dict[str, str]:
 
 
 def _hidden(error: BaseException) -> str:
-    error_id = secrets.token_hex(4)
-    request_id = current_request_id.get()
+    """Log it under the id of the request, which the answer's `x-request-id` has too."""
+    request_id = current_request_id.get() or secrets.token_hex(4)  # outside of any request
     _log.error(
-        "error %s of request %s: %s",
-        error_id,
+        "error of request %s: %s",
         request_id,
         error,
         exc_info=error,
         extra={"fields": {"request_id": request_id}},
     )
-    return f"internal error; the server's log has it under {error_id}"
+    return f"internal error; the server's log has it under {request_id}"
