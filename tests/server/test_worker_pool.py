@@ -143,7 +143,8 @@ async def test_who_tells_first_that_a_worker_is_gone_makes_no_difference(
     level = "INFO" if draining else "WARNING"
     told = [(line.levelname, line.getMessage()) for line in caplog.records]
     gone = [each for each in told if each[1].startswith("worker w is gone: ")]
-    assert [each[0] for each in gone] == [level]
+    why = {"the launcher": "it was killed", "the connection": "its connection ended"}[first]
+    assert [(each[0], each[1].partition("gone: ")[2]) for each in gone] == [(level, why)]
     assert (level, "worker w is down: signal 9") in told
 
 
