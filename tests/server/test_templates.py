@@ -5,9 +5,14 @@ import time
 
 import pytest
 from backplane_core.errors import ModelError, TemplateError, ValidationError
-from backplane_server.templates.chat_prompt import ChatPrompter, TemplateOptions, choose_templates
+from backplane_server.templates.chat_prompt import (
+    ChatPrompter,
+    TemplateOptions,
+    choose_templates,
+    origin_of,
+)
 from backplane_server.templates.renderer import RendererProcess
-from backplane_server.templates.sandbox import render
+from backplane_server.templates.sandbox import MAX_RANGE, check, render
 
 HI = [{"role": "user", "content": "hi"}]
 
@@ -168,6 +173,9 @@ async def test_many_renders_at_a_time_get_their_own_answers():
 
 
 class InProcess:
+    async def check(self, source):
+        check(source)
+
     async def render(self, source, variables):
         return render(source, variables)
 
@@ -341,3 +349,69 @@ def test_a_bad_template_is_no_error_of_start_up(stack_module, template):
         assert stack.post("/chat_tokenize", {"messages": HI}).status_code == 422
         assert stack.post("/v1/completions", {"prompt": "x"}).status_code == 200
         assert "Traceback" not in stack.log()
+
+
+def test_foreign_failures_are_told_in_words_of_ours():
+    for source, sentence in (
+        ("{% for i in range(100000000) %}{% endfor %}", f"range() is limited to {MAX_RANGE} num"),
+        ("{{ 1 / 0 }}", "the template failed (ZeroDivisionError)"),
+        (
+            "a\n{% for x in messages %}",
+            "the chat template does not compile: line 2: Unexpected end",
+        ),
+    ):
+        with pytest.raises(TemplateError) as caught:
+            render(source, {"messages": HI})
+        assert str(caught.value).startswith(sentence)
+
+
+BROKEN = "a\n{% for message in messages %}{{ message.content }}"
+
+
+async def test_a_template_that_does_not_compile_is_known_before_a_chat(caplog):
+    sources = {"default": BROKEN, "tool_use": "fine"}
+    made = ChatPrompter(
+        InProcess(),
+        sources,
+        bos_token="<s>",  # noqa: S106 - a marker
+        eos_token="</s>",  # noqa: S106 - a marker
+        origin=origin_of(sources, {}, chat_template="dir/bad.jinja", tokenizer_config_path=None),
+    )
+    await made.check()
+    [record] = caplog.records
+    assert record.levelname == "WARNING"
+    assert "'default' (--chat-template dir/bad.jinja) cannot be used" in record.getMessage()
+    assert "line 2: Unexpected end of template" in record.getMessage()
+    with pytest.raises(TemplateError) as caught:
+        await made.prompt(HI)
+    assert "line 2: Unexpected end of template" in str(caught.value)
+    assert str(caught.value).endswith("(the flag --chat-template brought it)")
+    assert "dir/" not in str(caught.value)
+
+
+def test_whose_a_template_is():
+    own, other = {"default": "x"}, {"default": "y"}
+    for chosen, template, config, told in (
+        (own, None, None, "the model's own"),
+        (own, None, "c.json", "the model's own"),
+        (other, None, "c.json", "--tokenizer-config-path c.json"),
+        (other, "f.jinja", "c.json", "--chat-template f.jinja"),
+        (other, "{{ x }}", None, "--chat-template"),
+    ):
+        found = origin_of(chosen, own, chat_template=template, tokenizer_config_path=config)
+        assert str(found) == told
+
+
+def test_a_bad_template_is_in_the_log_at_the_start_and_the_service_goes_on(stack_module, tmp_path):
+    file = tmp_path / "bad.jinja"
+    file.write_text(BROKEN)
+    with stack_module.Stack(chat_template=str(file), reasoning_parser="deepseek_r1") as running:
+        stack_module.wait_until(lambda: "cannot be used" in running.log())
+        refused = running.post("/v1/chat/completions", {"messages": HI})
+        assert refused.status_code == 422
+        assert "--chat-template" in refused.json()["error"]["message"]
+        assert str(file) not in refused.text
+        assert running.post("/generate", {"inputs": "x"}).status_code == 200
+        log = running.log()
+    assert log.count(str(file)) == 1
+    assert log.count("the chat template has neither <think> nor </think>") == 1

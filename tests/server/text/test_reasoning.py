@@ -108,3 +108,12 @@ def test_a_family_is_chosen_by_flag_or_template():
     assert choose_reasoning("deepseek_r1", None) is BY_NAME["deepseek_r1"]
     with pytest.raises(SetupError, match=r"no reasoning parser is called qwen4.*qwen3"):
         choose_reasoning("qwen4", None)
+
+
+def test_a_template_without_the_tags_casts_doubt_on_a_family():
+    assert BY_NAME["deepseek_r1"].doubt("<think>") is None
+    assert BY_NAME["deepseek_r1"].doubt("x.split('</think>')") is None
+    assert BY_NAME["deepseek_r1"].doubt(None) is None
+    assert "has no content" in BY_NAME["deepseek_r1"].doubt("[THINK]")
+    assert "unasked" in BY_NAME["qwen3"].doubt("no tags")
+    assert BY_NAME["mistral"].doubt("[/THINK]") is None

@@ -108,7 +108,7 @@ def failed(question_id: int, error: Exception) -> Checked:
     if isinstance(error, MemoryError):
         told = ValidationError("the grammar needs too much memory")
     else:
-        told = ValidationError(f"the grammar failed with a {type(error).__name__}")
+        told = ValidationError(f"the grammar failed ({type(error).__name__})")
     return Checked(id=question_id, error=ErrorInfo.of(told))
 
 

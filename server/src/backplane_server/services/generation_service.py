@@ -227,6 +227,7 @@ class GenerationService:
                     adapters=adapters,
                 )
                 _close_tokenizer(previous)
+                await self._model.prompter.check()
             self._metrics.set_limits(limits)
 
     def _make_tokenizer(self, info: RunnerInfo) -> Tokenizer:

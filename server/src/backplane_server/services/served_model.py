@@ -13,7 +13,7 @@ from backplane_core.messages import ModelInfo, RunnerInfo
 from backplane_core.tool_parsers import ToolParser
 
 from backplane_server.errors import ModelNotFoundError
-from backplane_server.templates.chat_prompt import ChatPrompter, choose_templates
+from backplane_server.templates.chat_prompt import ChatPrompter, choose_templates, origin_of
 from backplane_server.templates.renderer import TemplateRenderer
 from backplane_server.text.detokenizer import TokenTable
 from backplane_server.text.reasoning import ReasoningFamily, choose_reasoning
@@ -151,13 +151,23 @@ def make_model(
         chat_template=settings.chat_template,
         tokenizer_config_path=settings.tokenizer_config_path,
     )
+    origin = origin_of(
+        templates,
+        info.chat_templates,
+        chat_template=settings.chat_template,
+        tokenizer_config_path=settings.tokenizer_config_path,
+    )
     eos_ids = info.vocabulary.eos_token_ids
     prompter = ChatPrompter(
         renderer,
         templates,
         bos_token=table.text_of(info.vocabulary.bos_token_id),
         eos_token=table.text_of(eos_ids[0] if eos_ids else None),
+        origin=origin,
     )
+    reasoning = choose_reasoning(settings.reasoning_parser, prompter.template())
+    if reasoning is not None and (doubt := reasoning.doubt(prompter.template())):
+        _log.warning("--reasoning-parser %s: %s", reasoning.name, doubt)
     return ServedModel(
         name=settings.served_model_name or settings.model_id,
         info=info,
@@ -168,7 +178,7 @@ def make_model(
         strict_name=settings.strict_model_name,
         compute_type=settings.compute_type or _compute_type(info.model),
         tool_parser=catalogue.choose(settings.tool_call_parser, prompter.template(with_tools=True)),
-        reasoning=choose_reasoning(settings.reasoning_parser, prompter.template()),
+        reasoning=reasoning,
     )
 
 

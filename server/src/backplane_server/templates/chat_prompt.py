@@ -13,6 +13,7 @@ from typing import Any, Final
 from backplane_core.chat_templates import DEFAULT, read_template_config, read_templates
 from backplane_core.errors import TemplateError, ValidationError
 
+from backplane_server.templates.origin import TemplateOrigin, broken_templates
 from backplane_server.templates.renderer import TemplateRenderer
 
 TOOL_USE: Final = "tool_use"
@@ -61,6 +62,22 @@ def choose_templates(
     return templates
 
 
+def origin_of(
+    chosen: Mapping[str, str],
+    templates: Mapping[str, str],
+    *,
+    chat_template: str | None,
+    tokenizer_config_path: str | None,
+) -> TemplateOrigin:
+    """Where those that `choose_templates` chose are from, given the same."""
+    if chat_template is not None:
+        is_source = "{" in chat_template or "\n" in chat_template
+        return TemplateOrigin(flag="--chat-template", file=None if is_source else chat_template)
+    if chosen is not templates:
+        return TemplateOrigin(flag="--tokenizer-config-path", file=tokenizer_config_path)
+    return TemplateOrigin()
+
+
 @dataclass(frozen=True, kw_only=True)
 class TemplateOptions:
     """What a conversation may bring beside its messages.
@@ -104,6 +121,7 @@ class TemplateOptions:
 
 
 _PLAIN: Final = TemplateOptions()
+_MODELS_OWN: Final = TemplateOrigin()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,12 +156,19 @@ class ChatPrompter:
         *,
         bos_token: str,
         eos_token: str,
+        origin: TemplateOrigin = _MODELS_OWN,
     ) -> None:
+        self._origin = origin
+        self._broken: dict[str, TemplateError] = {}
         self._renderer = renderer
         self._templates = templates
         self._traits = {source: TemplateTraits.of(source) for source in templates.values()}
         self._bos_token = bos_token
         self._eos_token = eos_token
+
+    async def check(self) -> None:
+        """Find out, and log, which templates cannot be used; chats with them are told why."""
+        self._broken = await broken_templates(self._renderer, self._templates, self._origin)
 
     def template(self, *, with_tools: bool = False) -> str | None:
         """The source in force: with tools the one named "tool_use", where there is one."""
@@ -165,6 +190,8 @@ class ChatPrompter:
         template = self.template(with_tools=bool(options.tools))
         if template is None:
             raise TemplateError(_NO_TEMPLATE, remedy=_REMEDY)
+        if (broken := self._broken.get(template)) is not None:
+            raise TemplateError(broken.message, remedy=broken.remedy)
         if not continues:
             opens = options.add_generation_prompt is not False
             return await self._render(template, messages, options, opens=opens)

@@ -9,10 +9,10 @@ from backplane_server.helper_process.messages import Answer, Question
 
 
 class Render(Question, frozen=True, kw_only=True, tag=True):
-    """Render `source` with these variables."""
+    """Render `source` with these variables; None only compiles it."""
 
     source: str
-    variables: dict[str, Any]
+    variables: dict[str, Any] | None
 
 
 class Rendered(Answer, frozen=True, kw_only=True, tag=True):
@@ -24,9 +24,12 @@ class Rendered(Answer, frozen=True, kw_only=True, tag=True):
 
 def answer(request: Render) -> Rendered:
     """Render one template; every failure is an answer."""
-    from backplane_server.templates.sandbox import render  # noqa: PLC0415 - after the limits
+    from backplane_server.templates.sandbox import check, render  # noqa: PLC0415 - after the limits
 
     try:
+        if request.variables is None:
+            check(request.source)
+            return Rendered(id=request.id)
         return Rendered(id=request.id, text=render(request.source, request.variables))
     except TemplateError as error:
         return Rendered(id=request.id, error=ErrorInfo.of(error))
@@ -37,7 +40,7 @@ def failed(request_id: int, error: Exception) -> Rendered:
     if isinstance(error, MemoryError):
         told = TemplateError("the template needs too much memory")
     else:
-        told = TemplateError(f"the template failed with a {type(error).__name__}")
+        told = TemplateError(f"the template failed ({type(error).__name__})")
     return Rendered(id=request_id, error=ErrorInfo.of(told))
 
 

@@ -26,6 +26,14 @@ class TemplateRenderer(Protocol):
         """
         ...
 
+    async def check(self, source: str) -> None:
+        """Compile a template.
+
+        Raises:
+            TemplateError: it cannot be compiled.
+        """
+        ...
+
 
 class RendererProcess(HelperProcess[Render, Rendered]):
     """A `TemplateRenderer` in a process of its own."""
@@ -49,8 +57,21 @@ class RendererProcess(HelperProcess[Render, Rendered]):
             OverloadedError: others keep it busy for too long.
             UnavailableError: the renderer is closed, or no process lives to answer.
         """
+        return await self._rendered(source, dict(variables))
+
+    async def check(self, source: str) -> None:
+        """Compile a template.
+
+        Raises:
+            TemplateError: it cannot be compiled, or not within the limits.
+            OverloadedError: others keep it busy for too long.
+            UnavailableError: the renderer is closed, or no process lives to answer.
+        """
+        await self._rendered(source, None)
+
+    async def _rendered(self, source: str, variables: dict[str, Any] | None) -> str:
         rendered = await self._take_turn(
-            Render(id=next(self._ids), source=source, variables=dict(variables))
+            Render(id=next(self._ids), source=source, variables=variables)
         )
         if rendered.error is not None:
             raise rendered.error.restore()

@@ -3,8 +3,9 @@
 It bounds what a template may reach; the process around it bounds time and memory.
 """
 
+import contextlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from datetime import datetime
 from functools import lru_cache
 from typing import Any, Final, NoReturn, cast
@@ -12,9 +13,10 @@ from typing import Any, Final, NoReturn, cast
 from backplane_core.errors import TemplateError
 from jinja2 import Template, nodes
 from jinja2.exceptions import TemplateError as JinjaError
+from jinja2.exceptions import TemplateSyntaxError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2.sandbox import MAX_RANGE, ImmutableSandboxedEnvironment, safe_range
 
 MAX_SOURCE_CHARS: Final = 1_000_000
 MAX_OUTPUT_CHARS: Final = 8_000_000
@@ -34,6 +36,13 @@ class _GenerationTag(Extension):
 
 def _raise_exception(message: object) -> NoReturn:
     raise JinjaError(str(message))
+
+
+def _range(*limits: int) -> range:
+    try:
+        return safe_range(*limits)
+    except OverflowError:
+        raise JinjaError(f"range() is limited to {MAX_RANGE} numbers") from None
 
 
 def _strftime_now(pattern: str) -> str:
@@ -66,6 +75,7 @@ def _make_environment() -> ImmutableSandboxedEnvironment:
     )
     environment.filters["tojson"] = _to_json
     names = cast("dict[str, Any]", environment.globals)
+    names["range"] = _range
     names["raise_exception"] = _raise_exception
     names["strftime_now"] = _strftime_now
     for name in ("lipsum", "cycler", "joiner"):  # of no use to a chat template
@@ -89,13 +99,40 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
             `MAX_SOURCE_CHARS`, an output over `MAX_OUTPUT_CHARS` or that is not Unicode. The
             sentence holds no text of foreign exceptions.
     """
+    with _told():
+        text = _joined(_compiled(source).generate(variables))
+        text.encode()  # half of a surrogate pair is no text that can be sent
+        return text
+
+
+def check(source: str) -> None:
+    """Compile a template and keep it for `render`.
+
+    Raises:
+        TemplateError: syntax, or a source over `MAX_SOURCE_CHARS`.
+    """
+    with _told():
+        _compiled(source)
+
+
+def _compiled(source: str) -> Template:
     if len(source) > MAX_SOURCE_CHARS:
         raise TemplateError(f"the chat template is longer than {MAX_SOURCE_CHARS} characters")
+    return _compile(source)
+
+
+@contextlib.contextmanager
+def _told() -> Generator[None, None, None]:
+    """What goes wrong with a template, as a `TemplateError`."""
     try:
-        text = _joined(_compile(source).generate(variables))
-        text.encode()  # half of a surrogate pair is no text that can be sent
+        yield
     except TemplateError:
         raise
+    except TemplateSyntaxError as error:
+        why = (error.message or type(error).__name__).encode(errors="replace").decode()
+        raise TemplateError(
+            f"the chat template does not compile: line {error.lineno}: {why}"
+        ) from error
     except JinjaError as error:
         message = error.message or type(error).__name__
         raise TemplateError(message.encode(errors="replace").decode()) from error
@@ -106,8 +143,7 @@ def render(source: str, variables: Mapping[str, Any]) -> str:
     except MemoryError as error:
         raise TemplateError("the template needs too much memory") from error
     except Exception as error:  # a template can make Python raise what it likes
-        raise TemplateError(f"the template failed with a {type(error).__name__}") from error
-    return text
+        raise TemplateError(f"the template failed ({type(error).__name__})") from error
 
 
 def _joined(pieces: Iterable[str]) -> str:

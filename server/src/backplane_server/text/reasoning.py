@@ -43,6 +43,17 @@ class ReasoningFamily:
         """Whether a chat template is of a model with these tags."""
         return self.closing in template
 
+    def doubt(self, template: str | None) -> str | None:
+        """Why this may be the wrong family for a chat template; None where it is not."""
+        if template is None or self.opening in template or self.closing in template:
+            return None
+        outcome = (
+            "an answer that does not end its thoughts by itself has no content"
+            if self.always
+            else "answers come apart only if the model writes them unasked"
+        )
+        return f"the chat template has neither {self.opening} nor {self.closing}: {outcome}"
+
     def begins_inside(self, prompt: str) -> bool:
         """Whether an answer to this prompt begins inside the thinking.
 
