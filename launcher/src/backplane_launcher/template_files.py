@@ -3,7 +3,7 @@
 The servers read them again when a worker is up; what is wrong with them must be known by then.
 """
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def check_template_files(settings: LaunchSettings) -> None:
 
 
 @contextmanager
-def _named(flag: str) -> Iterator[None]:
+def _named(flag: str) -> Generator[None]:
     """What is wrong with a file, with the flag that names it."""
     try:
         yield
