@@ -7,14 +7,14 @@ from backplane_core.messages import Grammar
 from backplane_core.tool_parsers import ToolFunction
 
 from backplane_server.tools.lark import CallGrammar, quoted
-from backplane_server.tools.object_calls import ObjectCallParser
+from backplane_server.tools.object_calls import ArrayCallParser
 from backplane_server.tools.streaming import skip_space
 
 _FENCE: Final = "```"
 _JSON_FENCE: Final = "```json"
 
 
-class JsonParser(ObjectCallParser):
+class JsonParser(ArrayCallParser):
     """Reads calls at the beginning of an answer, and in a ```json fence anywhere.
 
     There are no marks that only calls have, so whatever is not exactly a call to one of the
@@ -30,9 +30,7 @@ class JsonParser(ObjectCallParser):
 
     def __init__(self, functions: Sequence[ToolFunction]) -> None:
         super().__init__(functions)
-        self._held: list[str] = []  # a fence and a bracket, until a call follows
         self._fenced = False
-        self._in_array = False
 
     @classmethod
     def matches(cls, template: str) -> bool:  # noqa: ARG003 -- no template is this family's
@@ -99,33 +97,12 @@ class JsonParser(ObjectCallParser):
             self._no_call("")
         return after
 
-    def _hold(self, text: str) -> None:
-        if text:
-            self._held.append(text)
-
-    def _no_call(self, text: str) -> None:
-        held = "".join(self._held)
-        self._leave()
-        super()._no_call(held + text)
-
     def _leave(self) -> None:
-        """The fence and the array are over, or never were."""
-        self._held.clear()
-        self._fenced = self._in_array = False
-        self._state = self._words
+        super()._leave()
+        self._fenced = False
 
-    def _after_call(self, text: str, position: int) -> int:
-        """Behind a call: another one in the array, its end, the fence's end, or words."""
-        self._held.clear()
-        position = skip_space(text, position)
-        if position == len(text):
-            return position
-        if self._in_array and text[position] in ",]":
-            self._in_array = text[position] == ","
-            return position + 1
-        if self._in_array and text[position] == "{":
-            self._begin_call()
-            return position
+    def _after_calls(self, text: str, position: int) -> int:
+        """The fence's end is no content."""
         if self._fenced and _FENCE.startswith(text[position : position + len(_FENCE)]):
             if len(text) - position < len(_FENCE):
                 return position

@@ -10,7 +10,7 @@ from backplane_core.tool_parsers import ToolFunction
 from backplane_server.text.marker_filter import find_marker
 from backplane_server.tools.arguments_schema import arguments_schema
 from backplane_server.tools.lark import CallGrammar, embedded, quoted
-from backplane_server.tools.object_calls import ObjectCallParser
+from backplane_server.tools.object_calls import ArrayCallParser
 from backplane_server.tools.streaming import skip_space
 from backplane_server.tools.values import ValueReader
 
@@ -21,7 +21,7 @@ _WORD: Final = re.compile(r"[A-Za-z0-9_-]{0,65}")
 _MAX_WORD: Final = 64
 
 
-class MistralParser(ObjectCallParser):
+class MistralParser(ArrayCallParser):
     """Reads both forms, whichever the model writes; each [TOOL_CALLS] begins anew."""
 
     name = "mistral"
@@ -35,8 +35,6 @@ class MistralParser(ObjectCallParser):
 
     def __init__(self, functions: Sequence[ToolFunction]) -> None:
         super().__init__(functions)
-        self._in_array = False
-        self._held: list[str] = []  # a bracket or a name, until it is a call's
         self._name = ""
         self._arguments = ValueReader()
 
@@ -91,7 +89,7 @@ class MistralParser(ObjectCallParser):
         if position == len(text):
             return position
         if text[position] == "[":
-            self._held.append("[")
+            self._hold("[")
             self._in_array = True
             self._state = self._first_of_array
             return position + 1
@@ -103,35 +101,13 @@ class MistralParser(ObjectCallParser):
 
     def _first_of_array(self, text: str, position: int) -> int:
         after = skip_space(text, position)
-        self._held.append(text[position:after])
+        self._hold(text[position:after])
         if after < len(text):
             if text[after] == "{":
                 self._begin_call()
             else:
                 self._no_call("")
         return after
-
-    def _no_call(self, text: str) -> None:
-        held = "".join(self._held)
-        self._held.clear()
-        self._in_array = False
-        super()._no_call(held + text)
-
-    def _after_call(self, text: str, position: int) -> int:
-        """Behind a call: another in the array, its end, or words."""
-        self._held.clear()
-        position = skip_space(text, position)
-        if position == len(text):
-            return position
-        if self._in_array and text[position] in ",]":
-            self._in_array = text[position] == ","
-            return position + 1
-        if self._in_array and text[position] == "{":
-            self._begin_call()
-            return position
-        self._in_array = False
-        self._state = self._words
-        return position
 
     # ── the newer form ───────────────────────────────────────────────────────────────────
 
@@ -143,7 +119,7 @@ class MistralParser(ObjectCallParser):
         if self._name not in self.functions:
             self._state = self._words
             return position
-        self._held.append(self._name)
+        self._hold(self._name)
         self._state = self._behind_name
         return end
 
@@ -155,7 +131,7 @@ class MistralParser(ObjectCallParser):
     def _behind_name(self, text: str, position: int) -> int:
         """An id, perhaps, and the arguments; their mark may be missing."""
         after = skip_space(text, position)
-        self._held.append(text[position:after])
+        self._hold(text[position:after])
         if after == len(text):
             return after
         if text[after] == "{":
@@ -166,7 +142,7 @@ class MistralParser(ObjectCallParser):
             return after
         for mark in (_ID, _ARGS):
             if text.startswith(mark, after):
-                self._held.append(mark)
+                self._hold(mark)
                 self._state = self._call_id if mark == _ID else self._behind_name
                 return after + len(mark)
             if mark.startswith(text[after:]):
@@ -178,7 +154,7 @@ class MistralParser(ObjectCallParser):
         end = self._word_end(text, position)
         if end is None:
             return position
-        self._held.append(text[position:end])
+        self._hold(text[position:end])
         self._state = self._behind_name
         return end
 

@@ -1,4 +1,4 @@
-"""Base of the families that write a call as one JSON object with its name in it."""
+"""Bases of the families that write a call as one JSON object with its name in it."""
 
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from backplane_core.tool_parsers import ToolFunction
 
 from backplane_server.text.marker_filter import find_marker
 from backplane_server.tools.call_object import CallObject, Progress
-from backplane_server.tools.streaming import StreamingParser
+from backplane_server.tools.streaming import StreamingParser, skip_space
 
 
 class ObjectCallParser(StreamingParser):
@@ -69,3 +69,46 @@ class ObjectCallParser(StreamingParser):
                 self._no_call(self._call.raw)
         elif self._state != self._swallow:
             self._out.content(rest)
+
+
+class ArrayCallParser(ObjectCallParser):
+    """Such a family that may write several calls as one array."""
+
+    def __init__(self, functions: Sequence[ToolFunction]) -> None:
+        super().__init__(functions)
+        self._in_array = False
+        self._held: list[str] = []  # what stands before a call, until it is one
+
+    def _hold(self, text: str) -> None:
+        if text:
+            self._held.append(text)
+
+    def _leave(self) -> None:
+        """The calls are over, or there were none: words follow."""
+        self._held.clear()
+        self._in_array = False
+        self._state = self._words
+
+    def _no_call(self, text: str) -> None:
+        held = "".join(self._held)
+        self._leave()
+        super()._no_call(held + text)
+
+    def _after_call(self, text: str, position: int) -> int:
+        """Behind a call: another one in the array, its end, or words."""
+        self._held.clear()
+        position = skip_space(text, position)
+        if position == len(text):
+            return position
+        if self._in_array and text[position] in ",]":
+            self._in_array = text[position] == ","
+            return position + 1
+        if self._in_array and text[position] == "{":
+            self._begin_call()
+            return position
+        return self._after_calls(text, position)
+
+    def _after_calls(self, text: str, position: int) -> int:  # noqa: ARG002 -- families look at it
+        """Behind the last call, at a character that is no white space."""
+        self._leave()
+        return position
