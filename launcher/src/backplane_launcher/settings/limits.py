@@ -36,7 +36,12 @@ class LimitSettings:
     ] = 4
     max_top_n_tokens: Annotated[
         int,
-        flag(LIMITS, "--max-top-n-tokens", help="Largest top_n_tokens.", validator=NOT_NEGATIVE),
+        flag(
+            LIMITS,
+            "--max-top-n-tokens",
+            help="Largest top_n_tokens; above 20, of OpenAI's top_logprobs too.",
+            validator=NOT_NEGATIVE,
+        ),
     ] = 5
     max_input_tokens: Annotated[
         int | None,
