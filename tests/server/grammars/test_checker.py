@@ -230,14 +230,14 @@ async def test_another_vocabulary_is_another_question(checker):
 async def test_one_question_for_all_who_ask_it_at_once(checker):
     grammar = regex("[a-c]+")
     asked = []
-    take_turn = checker._processes[0]._take_turn
+    ask_in_turn = checker._processes[0]._ask_in_turn
 
     async def counted(question):
         asked.append(question.grammar)
-        return await take_turn(question)
+        return await ask_in_turn(question)
 
     for one in checker._processes:
-        one._take_turn = counted
+        one._ask_in_turn = counted
     await asyncio.gather(*(checker.check(grammar, NAME, VOCABULARY) for _ in range(30)))
     assert asked == [grammar]
 

@@ -49,7 +49,7 @@ class CheckerProcess(HelperProcess[Check, Checked]):
             ValidationError: it takes too long, or kills who tries.
             UnavailableError: no process starts.
         """
-        return await self._take_turn(
+        return await self._ask_in_turn(
             Check(id=next(self._ids), grammar=grammar, special_tokens=special_tokens)
         )
 

@@ -72,7 +72,8 @@ class HelperProcess(ABC, Generic[QuestionT, AnswerT]):
 
     async def start(self) -> None:
         """Start the process now, so that the first question does not wait for it."""
-        await self._take_turn(self._hello(next(self._ids)))
+        # A question that came first may be starting it just now, which can take long.
+        await self._take_turn(self._hello(next(self._ids)), wait_limit_s=None)
 
     async def close(self) -> None:
         """End the process, whatever it is doing."""
@@ -82,7 +83,15 @@ class HelperProcess(ABC, Generic[QuestionT, AnswerT]):
         async with self._lock:
             await self._kill()
 
-    async def _take_turn(self, question: QuestionT) -> AnswerT:
+    async def _ask_in_turn(self, question: QuestionT) -> AnswerT:
+        """Ask, if nobody else does for longer than one waits.
+
+        Raises:
+            OverloadedError: others were asking for as long as one waits.
+        """
+        return await self._take_turn(question, wait_limit_s=self._wait_limit_s)
+
+    async def _take_turn(self, question: QuestionT, *, wait_limit_s: float | None) -> AnswerT:
         """Ask when nobody else does. A caller that leaves meanwhile leaves the answer to be read.
 
         So a departure neither hands its answer to another nor costs the next one a new process.
@@ -91,11 +100,11 @@ class HelperProcess(ABC, Generic[QuestionT, AnswerT]):
             OverloadedError: others were asking for as long as one waits.
         """
         try:
-            async with asyncio.timeout(self._wait_limit_s):
+            async with asyncio.timeout(wait_limit_s):
                 await self._lock.acquire()
         except TimeoutError:
             raise OverloadedError(
-                f"too many requests wait for the {self._name}", retry_after_s=self._wait_limit_s
+                f"too many requests wait for the {self._name}", retry_after_s=wait_limit_s
             ) from None
         if self._closed:
             self._lock.release()

@@ -6,7 +6,7 @@ Knows nothing of chats.
 from collections.abc import Mapping
 from typing import Any, Final, Protocol
 
-from backplane_core.errors import TemplateError
+from backplane_core.errors import TemplateError, UnavailableError
 
 from backplane_server.helper_process.parent import HelperProcess
 from backplane_server.templates.child import Render, Rendered
@@ -57,25 +57,29 @@ class RendererProcess(HelperProcess[Render, Rendered]):
             OverloadedError: others keep it busy for too long.
             UnavailableError: the renderer is closed, or no process lives to answer.
         """
-        return await self._rendered(source, dict(variables))
+        rendered = await self._ask_in_turn(
+            Render(id=next(self._ids), source=source, variables=dict(variables))
+        )
+        if rendered.error is not None:
+            raise rendered.error.restore()
+        return rendered.text
 
     async def check(self, source: str) -> None:
         """Compile a template.
 
         Raises:
-            TemplateError: it cannot be compiled, or not within the limits.
+            TemplateError: it cannot be compiled.
             OverloadedError: others keep it busy for too long.
-            UnavailableError: the renderer is closed, or no process lives to answer.
+            UnavailableError: the renderer is closed, no process lives to answer, or it took too
+                long, which may be the machine's fault.
         """
-        await self._rendered(source, None)
-
-    async def _rendered(self, source: str, variables: dict[str, Any] | None) -> str:
-        rendered = await self._take_turn(
-            Render(id=next(self._ids), source=source, variables=variables)
-        )
-        if rendered.error is not None:
-            raise rendered.error.restore()
-        return rendered.text
+        question = Render(id=next(self._ids), source=source, variables=None)
+        try:
+            checked = await self._ask_in_turn(question)
+        except TemplateError as error:
+            raise UnavailableError(error.message) from error
+        if checked.error is not None:
+            raise checked.error.restore()
 
     def _hello(self, question_id: int) -> Render:
         return Render(id=question_id, source="ready", variables={})
