@@ -1,5 +1,6 @@
 import errno
 import json
+import socket
 from pathlib import Path
 
 import pytest
@@ -129,6 +130,25 @@ def test_a_busy_hub_is_given_up_after_five_tries(hub, tmp_path):
         model(tmp_path, pauses=pauses).list_files()
     assert pauses == [1.0, 2.0, 4.0, 8.0]
     assert "HF_HUB_OFFLINE=1" in caught.value.remedy
+
+
+def test_a_name_that_does_not_resolve_is_tried_twice(hub, tmp_path, monkeypatch):
+    asked = []
+
+    def nowhere(*args, **options):
+        asked.append(args)
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    pauses = []
+    with pytest.raises(ModelError) as caught:
+        model(tmp_path, repository="nope", pauses=pauses).list_files()
+    assert (len(asked), pauses) == (2, [1.0])
+    assert "the Hub's name does not resolve" in str(caught.value)
+    assert "there is no file or folder nope here" in str(caught.value)
+    with pytest.raises(ModelError) as caught:
+        model(tmp_path, pauses=pauses).list_files()
+    assert "file or folder" not in str(caught.value)
 
 
 def test_not_found(hub, tmp_path):

@@ -18,7 +18,7 @@ from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
 from backplane_launcher.download_progress import DownloadProgress
-from backplane_launcher.hub_errors import explain, is_transient, not_in_cache
+from backplane_launcher.hub_errors import explain, is_transient, is_unresolved, not_in_cache
 from backplane_launcher.local_path import local_path
 from backplane_launcher.model_source import HubId, read_config
 
@@ -26,6 +26,7 @@ _log = logging.getLogger(__name__)
 
 _TOKEN_VARIABLES: Final = ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_API_TOKEN")
 _NUM_TRIES: Final = 5
+_NUM_TRIES_OF_A_NAME: Final = 2
 _ResultT = TypeVar("_ResultT")
 
 
@@ -167,7 +168,8 @@ class HubModel:
             try:
                 return action()
             except Exception as error:
-                if attempt == _NUM_TRIES or not is_transient(error):
+                most = _NUM_TRIES_OF_A_NAME if is_unresolved(error) else _NUM_TRIES
+                if attempt >= most or not is_transient(error):
                     raise
                 pause_s = float(2 ** (attempt - 1))
                 _log.warning(
@@ -175,7 +177,7 @@ class HubModel:
                     " ".join(str(error).split())[:200] or type(error).__name__,
                     pause_s,
                     attempt,
-                    _NUM_TRIES,
+                    most,
                 )
                 self._wait(pause_s)
         raise AssertionError("unreachable: the last try returns or raises")

@@ -1,6 +1,7 @@
 """What went wrong with the Hub, said in one line with the remedy."""
 
 import errno
+import socket
 
 from backplane_core.errors import ModelError
 from huggingface_hub.errors import (
@@ -32,6 +33,16 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, _CLIENT_ERROR | ConnectionError | TimeoutError):
         return True
     return isinstance(error, OSError) and "Consistency check failed" in str(error)
+
+
+def is_unresolved(error: BaseException) -> bool:
+    """Whether a host's name was not found: trying again soon seldom helps."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, socket.gaierror):
+            return True
+        cause = cause.__cause__ or cause.__context__
+    return False
 
 
 def explain(
@@ -74,7 +85,8 @@ def _of_repository(
         case RepositoryNotFoundError():
             private = "" if token else "; a private model needs HF_TOKEN set to a token with access"
             return ModelError(
-                f"the Hub knows no model {repository}", remedy=f"check the spelling{private}"
+                f"the Hub knows no model {repository}{_not_here(repository)}",
+                remedy=f"check the spelling{private}",
             )
         case RevisionNotFoundError():
             return ModelError(
@@ -104,6 +116,12 @@ def _of_machine(error: BaseException, repository: str) -> ModelError:
             f"{error.filename} cannot be written",
             remedy="give this user the right to, or name a folder with --huggingface-hub-cache",
         )
+    if is_unresolved(error):
+        return ModelError(
+            f"{repository} cannot be had: the Hub's name does not resolve "
+            f"({_line(error)}){_not_here(repository)}",
+            remedy="check the network (and HTTPS_PROXY), or the path if it is a local model",
+        )
     return ModelError(
         f"the download of {repository} broke off: {_line(error)}",
         remedy="check the network (and HTTPS_PROXY), then start again",
@@ -125,6 +143,11 @@ def _by_status(error: HfHubHTTPError, repository: str, *, token: bool) -> ModelE
             remedy="try again later, or serve from the cache with HF_HUB_OFFLINE=1",
         )
     return ModelError(f"the Hub answered {status} for {repository}: {_line(error)}")
+
+
+def _not_here(repository: str) -> str:
+    # Few ids have no owner, so one without is likelier a path that was mistyped.
+    return "" if "/" in repository else f", and there is no file or folder {repository} here"
 
 
 def _line(error: BaseException) -> str:
