@@ -33,7 +33,8 @@ A backend's own flags, `--<backend>.<setting>`, are on its page and in `backplan
 """
 _REPLACED = """\
 These mean nothing here, because something else stands in their place. A command line or an
-environment that has them starts all the same, and one line of the log says what replaces each.
+environment that has them starts all the same, and one line of the log says so of each and what
+replaces it; of `--otlp-…` it is a warning, since traces that were asked for are not sent.
 """
 _REFUSED = """\
 Passing over these would miss what was meant by them: exit code 2, with the sentence below. By

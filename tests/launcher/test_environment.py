@@ -118,6 +118,35 @@ def test_a_log_level_that_is_none_is_passed_over_with_a_warning():
     assert settings_of({"BACKPLANE_LOG_LEVEL": "warn", "LOG_LEVEL": "debug"}).log_level == "warning"
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("BACKPLANE_MAX_TOTAL_TOKNS", "; did you mean BACKPLANE_MAX_TOTAL_TOKENS?"),
+        ("BACKPLANE_COLOUR_OF_THE_SKY", ""),
+    ],
+)
+def test_a_variable_with_our_prefix_that_nothing_reads_is_told_once(name, meant):
+    command = cli.parse([], {name: "1"})
+    assert command.settings == LaunchSettings()
+    assert command.warnings == (f"{name} is no variable of Backplane's and is ignored{meant}",)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "BACKPLANE_EXTRA_PLUGINS",
+        "BACKPLANE_CACHE",
+        "BACKPLANE_MAX_INPUT_LENGTH",
+        "BACKPLANE_SERVICE_HOST",
+        "BACKPLANE_SERVICE_PORT_HTTP",
+        "BACKPLANE_PORT_3000_TCP_ADDR",
+        "BACKPLANE_GATEWAY_PORT_80_TCP",
+    ],
+)
+def test_variables_that_are_read_or_that_kubernetes_sets_are_not(name):
+    assert cli.parse([], {name: "1"}).warnings == ()
+
+
 @pytest.mark.parametrize("name", ["PROMETHEUS_PORT", "MASTER_PORT", "PORT", "HOSTNAME"])
 def test_service_links_are_passed_over_whatever_flag_they_hit(name):
     command = cli.parse([], {name: "tcp://10.0.0.7:9090"})

@@ -47,6 +47,10 @@ def _parsed(argv, environ):
     return command
 
 
+def lines_of(command) -> list[str]:
+    return [*command.warnings, *command.notices]
+
+
 def documents(settings: LaunchSettings):
     shards = num_shard(settings, {}, found=TWO, spans_devices=True)
     engine = engine_settings(settings, num_shard=shards)
@@ -73,8 +77,8 @@ def test_each_flag_has_an_outcome_and_is_refused_or_taken():
 def test_flag_and_variable_say_the_same_and_more_than_nothing(row):
     by_flag, by_variable = parsed(row.argv, {}), parsed([], row.variables)
     assert by_flag.settings == by_variable.settings
-    assert by_flag.notices == by_variable.notices
-    assert by_flag.warnings == by_variable.warnings == ()
+    told = [sentence.replace(row.flag, row.variable) for sentence in lines_of(by_flag)]
+    assert told == lines_of(by_variable)
     assert by_flag.settings != LaunchSettings()
     prefixed = {f"BACKPLANE_{row.variable.removeprefix('BACKPLANE_')}": row.text or "1"}
     assert parsed([], prefixed).settings == by_flag.settings
@@ -97,14 +101,22 @@ def test_an_effect_on_the_launcher_itself(row):
 def test_a_replaced_flag_says_what_replaces_it_in_one_line(row):
     if row.refusal:
         return
-    notices = parsed(row.argv, {}).notices
-    if row.notice is None:
-        assert notices == ()
-        return
-    (sentence,) = notices
-    assert sentence.startswith(f"{row.flag}: ")
-    assert row.notice in sentence
-    assert "\n" not in sentence
+    for command, given in (
+        (parsed(row.argv, {}), row.flag),
+        (parsed([], row.variables), row.variable),
+    ):
+        if row.notice is None:
+            assert lines_of(command) == []
+            continue
+        (sentence,) = lines_of(command)
+        assert sentence.startswith(f"{given} has no effect: ")
+        assert row.notice in sentence
+        assert "\n" not in sentence
+        assert bool(command.warnings) == row.flag.startswith("--otlp-")
+
+
+def test_what_has_its_effect_under_tgi_strict_is_not_told_to_have_none():
+    assert lines_of(parsed(["--enable-prefill-logprobs", "--tgi-strict"], {})) == []
 
 
 @each("row", NOTICES, ids=name)
@@ -174,11 +186,11 @@ def test_sharded_takes_the_same_words(argv, environ):
 
 
 def test_max_image_fetch_size_of_the_router_is_taken_too():
-    for command in (
-        parsed(["--max-image-fetch-size", "5"], {}),
-        parsed([], {"MAX_IMAGE_FETCH_SIZE": "5"}),
+    for command, given in (
+        (parsed(["--max-image-fetch-size", "5"], {}), "--max-image-fetch-size"),
+        (parsed([], {"MAX_IMAGE_FETCH_SIZE": "5"}), "MAX_IMAGE_FETCH_SIZE"),
     ):
-        assert command.notices == ("--max-image-fetch-size: no images are fetched",)
+        assert command.notices == (f"{given} has no effect: no images are fetched",)
 
 
 @each(
@@ -217,7 +229,7 @@ def test_cuda_graphs(argv, graphs):
         ("--max-batch-size 0", ">= 1"),
         ("--quantize", "requires an argument"),
         ("--dtype float16 --quantize gptq", "both decide the number format"),
-        ("--max-input-tokens 5 --max-input-length 5", "multiple times"),
+        ("--max-input-tokens 5 --max-input-length 5", "are one setting (give one)"),
         ("--max-input-tokens 9 --max-total-tokens 9", "no room for an answer"),
         ("--max-total-tokens 9 --max-batch-total-tokens 8", "would never fit"),
         ("--max-batch-prefill-tokens 9 --max-batch-total-tokens 8", "could ever be so large"),

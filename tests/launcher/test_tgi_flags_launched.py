@@ -105,7 +105,7 @@ def check(house, launched, rows) -> None:
     assert {name: document[name] for name in server} == listed(server)
     assert document["port"] == house.port
     for row in rows:
-        lines = [line for line in launched.lines if f"{row.flag}: " in line]
+        lines = [line for line in launched.lines if f"{row.flag} has no effect: " in line]
         assert [row.notice in line for line in lines] == ([True] if row.notice else [])
     assert "sizes: max_input_tokens 70, max_total_tokens 90, " in launched.output
     assert "Runtime environment:" in launched.output

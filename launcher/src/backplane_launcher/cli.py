@@ -9,12 +9,13 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from backplane_core.errors import BackplaneError
 from backplane_core.process import JsonFormatter
 from backplane_core.version import __version__
-from cyclopts import CycloptsError
-from cyclopts.exceptions import UnusedCliTokensError
+from cyclopts import App, CycloptsError
+from cyclopts.exceptions import RepeatArgumentError, UnusedCliTokensError
 
 from backplane_launcher import backend_flags, catalogue
 from backplane_launcher.commands import (
@@ -38,6 +39,13 @@ from backplane_launcher.usage import UsageError
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
 _JSON_FLAG = "--json-output"
+_TAKEN_BY = {
+    "backends": "nothing but flags",
+    "download-weights": "one model",
+    "quantize": "a model and a file",
+    "print-schema": "nothing",
+    "detect-watermark": "one file",
+}
 
 
 def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
@@ -57,20 +65,23 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
         sys.stdout.write(f"backplane {__version__}\n")
         return None
     if {"--help", "-h"}.intersection(argv):
-        sys.stdout.write(render_help(app, next((word for word in argv if word in COMMANDS), None)))
+        sys.stdout.write(render_help(app, _command_of(argv)))
         return None
     try:
         command: Command = app(list(argv), exit_on_error=False, print_error=False)
     except UnusedCliTokensError as error:
-        raise _explain_word((error.unused_tokens or ["it"])[0]) from error
+        raise _explain_word((error.unused_tokens or ["it"])[0], argv) from error
+    except RepeatArgumentError as error:
+        raise _explain_repetition(app, argv, error.token.keyword or "") from error
     except CycloptsError as error:
         raise UsageError(" ".join(str(error).split())) from error
     if isinstance(command, ServeCommand | DownloadCommand):
         check_together(command.settings)
     if isinstance(command, ServeCommand):
-        return dataclasses.replace(
-            command, warnings=tuple(source.warnings), notices=notices(command.settings)
-        )
+        source.warn_of_unknown()
+        settings = command.settings
+        missed, others = notices(settings, source.spelled, tgi_strict=settings.tgi_strict)
+        return dataclasses.replace(command, warnings=(*source.warnings, *missed), notices=others)
     return command
 
 
@@ -84,7 +95,8 @@ def main() -> int:
         return 0 if command is None else _run(command)
     except UsageError as error:
         _tell_programs(error)
-        sys.stderr.write(f"error: {error}\n\nFor more information, try 'backplane --help'.\n")
+        page = " ".join(filter(None, ("backplane", _command_of(sys.argv[1:]), "--help")))
+        sys.stderr.write(f"error: {error}\n\nFor more information, try '{page}'.\n")
         return EXIT_USAGE
     except BackplaneError as error:
         _tell_programs(error)
@@ -139,8 +151,30 @@ def _run(command: Command) -> int:
             return detect_watermark(command, sys.stdin, sys.stdout)
 
 
-def _explain_word(word: str) -> UsageError:
+def _command_of(argv: Sequence[str]) -> str | None:
+    return next((word for word in argv if word in COMMANDS), None)
+
+
+def _explain_repetition(app: App, argv: Sequence[str], flag: str) -> UsageError:
+    command = _command_of(argv)
+    arguments: Any = (app[command] if command else app).assemble_argument_collection()
+    names = next((each.names for each in arguments if flag in each.names), (flag,))
+    used = sorted({word.partition("=")[0] for word in argv}.intersection(names))
+    if len(used) > 1:
+        return UsageError(f"{' and '.join(used)} are one setting", remedy="give one")
+    return UsageError(f"{flag} is there twice", remedy="give it once")
+
+
+def _explain_word(word: str, argv: Sequence[str]) -> UsageError:
     """For a word that is neither a flag, a flag's value nor a command."""
+    before = argv[argv.index(word) - 1] if word in argv[1:] else ""
+    if before.startswith("--") and "=" not in before and boolean_word(word):
+        return UsageError(
+            f"{before} takes no word behind it", remedy=f"write {before}={boolean_word(word)}"
+        )
+    if command := _command_of(argv):
+        takes = _TAKEN_BY[command]
+        return UsageError(f"{command} takes {takes}, so {word} is too much", remedy="leave it out")
     if close := difflib.get_close_matches(word, COMMANDS, n=1, cutoff=0.7):
         return UsageError(f"there is no command {word}", remedy=f"did you mean {close[0]}?")
     return UsageError(

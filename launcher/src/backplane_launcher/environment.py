@@ -4,6 +4,7 @@ Every flag reads `BACKPLANE_<FLAG>` and, as in TGI, `<FLAG>`; some read SageMake
 after these. The command line beats all.
 """
 
+import difflib
 import re
 import socket
 import types
@@ -17,6 +18,18 @@ from backplane_launcher.listener import resolves
 from backplane_launcher.log_filter import TAKEN, level_of
 from backplane_launcher.settings.flag import boolean_word
 from backplane_launcher.usage import UsageError
+
+_PREFIX: Final = "BACKPLANE_"
+
+# Ours, but no flags: plugins under development, and what builds and tests read.
+_NO_FLAGS: Final = frozenset(
+    {"BACKPLANE_CACHE", "BACKPLANE_EXTRA_PLUGINS", "BACKPLANE_REQUIRE_NIX"}
+)
+
+# What Kubernetes sets for a service whose name begins so; nobody wrote these by hand.
+_OF_A_SERVICE: Final = re.compile(
+    r"BACKPLANE_(\w+_)?(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT|PORT_\d+_(TCP|UDP|SCTP)(_\w+)?)"
+)
 
 # Names too common for a program to claim without its prefix.
 _PREFIX_ONLY: Final = frozenset(
@@ -72,6 +85,23 @@ class EnvironmentFlags:
         self._environ = {**environ, **sagemaker.defaults(environ)}
         self._host_name = socket.gethostname() if host_name is None else host_name
         self.warnings: list[str] = []
+        self._spelled: dict[str, str] = {}
+        self._known: set[str] = set(_NO_FLAGS)
+
+    def spelled(self, flag: str) -> str:
+        """How the flag was given: another of its names, a variable; itself where it was not."""
+        return self._spelled.get(flag, flag)
+
+    def warn_of_unknown(self) -> None:
+        """Once the flags are read: warn of variables with our prefix that none of them reads."""
+        for variable in sorted(self._environ):
+            if not variable.startswith(_PREFIX) or variable in self._known:
+                continue
+            if _OF_A_SERVICE.fullmatch(variable) or not self._environ[variable].strip():
+                continue
+            close = difflib.get_close_matches(variable, sorted(self._known), n=1, cutoff=0.8)
+            meant = f"; did you mean {close[0]}?" if close else ""
+            self._warn(f"{variable} is no variable of Backplane's and is ignored{meant}")
 
     def __call__(self, app: Any, commands: tuple[str, ...], arguments: Any) -> None:
         """Give each argument that the command line left alone its variable's value."""
@@ -79,12 +109,15 @@ class EnvironmentFlags:
         for argument in arguments:
             if argument.children or not argument.parse:
                 continue
+            self._known.update(variables_of(argument.names))
             if argument.tokens:
                 self._refuse_second_name(argument.names, argument.tokens)
+                self._spelled[argument.names[0]] = str(argument.tokens[-1].keyword)
                 continue
             if (found := self._find(argument.names, argument.hint)) is None:
                 continue
             variable, values = found
+            self._spelled[argument.names[0]] = variable
             for index, value in enumerate(values):
                 argument.append(Token(keyword=variable, value=value, source="env", index=index))
 

@@ -16,7 +16,7 @@ class ModelSettings:
             MODEL,
             "--model-id",
             help="A Hub id (owner/name, owner/name:quant), a local folder or file, or an id that "
-            "a backend makes itself (echo:); without it the bundled demo model is served.",
+            "a backend makes itself (echo:). What serves without it serves the bundled demo model.",
         ),
     ] = None
     revision: Annotated[

@@ -3,7 +3,7 @@
 Each is parsed and checked, so that no word behind one is taken for something else.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal
 
@@ -29,6 +29,9 @@ REPLACEMENTS: Final[Mapping[str, str]] = {
     "enable_prefill_logprobs": "prompt logprobs are there whenever a request asks for them; with "
     "--tgi-strict only with this flag",
 }
+
+# What was asked for by these stays away: somebody waits for it elsewhere.
+_MISSED: Final = frozenset({"otlp_endpoint", "otlp_service_name"})
 
 REFUSALS: Final[Mapping[str, str]] = dict.fromkeys(
     ("ngrok", "ngrok_authtoken", "ngrok_edge"),
@@ -81,13 +84,26 @@ class ReplacedSettings:
     ngrok_edge: Annotated[str | None, _refused("ngrok_edge")] = None
 
 
-def notices(settings: ReplacedSettings) -> tuple[str, ...]:
-    """A sentence for each flag that is set and replaced by something else."""
-    return tuple(
-        f"--{name.replace('_', '-')}: {sentence}"
-        for name, sentence in REPLACEMENTS.items()
-        if getattr(settings, name) not in (None, False)
-    )
+def notices(
+    settings: ReplacedSettings, spelled: Callable[[str], str], *, tgi_strict: bool = False
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """A sentence for each flag that is set and has no effect, as warnings and as mere notices.
+
+    Args:
+        settings: what is set.
+        spelled: from a flag to how it was given, perhaps by a variable.
+        tgi_strict: --enable-prefill-logprobs has its effect.
+    """
+    warnings: list[str] = []
+    others: list[str] = []
+    for name, sentence in REPLACEMENTS.items():
+        in_effect = tgi_strict and name == "enable_prefill_logprobs"
+        if getattr(settings, name) in (None, False) or in_effect:
+            continue
+        given = spelled(f"--{name.replace('_', '-')}")
+        told = warnings if name in _MISSED else others
+        told.append(f"{given} has no effect: {sentence}")
+    return tuple(warnings), tuple(others)
 
 
 def refuse(settings: ReplacedSettings) -> None:
