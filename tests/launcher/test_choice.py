@@ -77,6 +77,14 @@ def test_auto_says_why():
     ]
 
 
+def test_a_plugin_that_failed_is_not_told_as_a_backend():
+    failed = Unavailable(
+        reason="its plugin failed to load: ImportError: x", remedy="reinstall its package"
+    )
+    _, sentences = choose("auto", [described("a"), described("parser", availability=failed)])
+    assert sentences[1:] == ["not taken: plugin parser failed to load: ImportError: x"]
+
+
 def test_equals_are_told_apart_by_name():
     _, sentences = choose("auto", [described("b"), described("a")])
     assert sentences[1].endswith("but a comes first by name")

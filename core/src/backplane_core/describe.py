@@ -30,6 +30,9 @@ from backplane_core.registry import Registry, discover
 
 _MARK = "backplane-describe: "
 
+#: How the reason begins where a plugin, which may have held no backend at all, failed to load.
+PLUGIN_FAILED = "its plugin failed to load"
+
 AnswerT = TypeVar("AnswerT")
 
 
@@ -163,7 +166,7 @@ def describe(question: Question, registry: Registry | None = None) -> list[Backe
 def _describe(registry: Registry, facts: BackendFacts, question: Question) -> BackendDescription:
     if facts.error:
         unavailable = Unavailable(
-            reason=f"its plugin failed to load: {facts.error}",
+            reason=f"{PLUGIN_FAILED}: {facts.error}",
             remedy="reinstall its package or remove it, from the environment or from "
             "BACKPLANE_EXTRA_PLUGINS",
         )

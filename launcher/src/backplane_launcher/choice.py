@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from backplane_core.backend import Available, BackendFacts, BestEffort, Native, Unsupported
-from backplane_core.describe import BackendDescription
+from backplane_core.describe import PLUGIN_FAILED, BackendDescription
 from backplane_core.errors import BackendError, BackplaneError, ModelError, SetupError
 
 AUTO = "auto"
@@ -82,6 +82,10 @@ def _obstacle(description: BackendDescription) -> BackplaneError | None:
     if not isinstance(availability, Available):
         reason = availability.reason if availability else "it gave no answer"
         remedy = availability.remedy if availability else None
+        if reason.startswith(PLUGIN_FAILED):  # what failed may be no backend: a tool parser, say
+            return BackendError(
+                f"plugin {name} failed to load{reason.removeprefix(PLUGIN_FAILED)}", remedy=remedy
+            )
         return BackendError(f"backend {name} cannot run here: {reason}", remedy=remedy or None)
     if isinstance(support, Unsupported):
         return ModelError(f"backend {name} cannot serve this model: {support.reason}")
