@@ -261,6 +261,23 @@ def test_a_watermarked_text_is_told_by_the_servers_tokens(run, tokenizing, tmp_p
     assert abs(report["z_score"]) < 4
 
 
+@pytest.mark.parametrize(("gamma", "least"), [(0.5, 17), (0.25, 8), (0.9, 145)])
+def test_a_text_too_short_to_tell_is_neither(run, tmp_path, gamma, least):
+    tokens = tmp_path / "tokens.json"
+    marked = green_tokens(gamma, least + 1)  # that many pairs
+    tokens.write_text(json.dumps(marked[:-1]))
+    argv = ("detect-watermark", str(tokens), "--tokens", "--gamma", str(gamma))
+    done = run(*argv)
+    assert done.returncode == 3, done.stderr
+    assert done.stdout.startswith(f"too short to tell (below {least} scored tokens): z ")
+    done = run(*argv, "--json")
+    assert done.returncode == 3
+    report = json.loads(done.stdout)
+    assert (report["watermarked"], report["least_scored"]) == (None, least)
+    tokens.write_text(json.dumps(marked))
+    assert run(*argv).returncode == 0
+
+
 def test_the_share_must_be_the_one_it_was_written_with(run, tmp_path):
     tokens = tmp_path / "tokens.json"
     tokens.write_text(json.dumps(green_tokens(0.25, 60)))

@@ -53,6 +53,18 @@ def green_ids(previous: int, num_tokens: int, gamma: float) -> list[int]:
     return [token_id for token_id in range(num_tokens) if is_green(previous, token_id, gamma)]
 
 
+def least_scored(gamma: float) -> int:
+    """The fewest scored tokens that can tell: of fewer, all green ones would be no proof.
+
+    All of n green is a z-score of sqrt(n(1 - gamma) / gamma), which must pass `Z_THRESHOLD`, and by
+    chance happens with gamma**n, which must be below that threshold's tail: for a small gamma the
+    normal law promises too much. 17 at a gamma of 0.5.
+    """
+    by_score = math.floor(Z_THRESHOLD**2 * gamma / (1.0 - gamma)) + 1
+    tail = 0.5 * math.erfc(Z_THRESHOLD / math.sqrt(2.0))
+    return max(by_score, math.ceil(math.log(tail) / math.log(gamma)))
+
+
 class WatermarkVerdict(msgspec.Struct, frozen=True, kw_only=True):
     """How strongly a text prefers green tokens.
 

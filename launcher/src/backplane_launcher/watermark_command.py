@@ -4,7 +4,7 @@ from typing import TextIO
 
 import msgspec
 from backplane_core.errors import SetupError
-from backplane_core.watermark import WatermarkVerdict, detect
+from backplane_core.watermark import WatermarkVerdict, detect, least_scored
 
 from backplane_launcher.commands import DetectWatermarkCommand
 from backplane_launcher.local_path import local_path
@@ -12,6 +12,7 @@ from backplane_launcher.server_client import ask_server
 from backplane_launcher.usage import UsageError
 
 EXIT_NOT_WATERMARKED = 1
+EXIT_TOO_SHORT = 3
 
 
 class _Token(msgspec.Struct):
@@ -19,17 +20,18 @@ class _Token(msgspec.Struct):
 
 
 class _Report(msgspec.Struct):
-    watermarked: bool
+    watermarked: bool | None  # null: too short to tell
     z_score: float
     p_value: float
     num_tokens: int
     num_scored: int
     num_green: int
+    least_scored: int
     gamma: float
 
 
 def detect_watermark(command: DetectWatermarkCommand, stdin: TextIO, output: TextIO) -> int:
-    """Print the verdict; the exit code is 0 where the text is watermarked and 1 where not.
+    """Print the verdict; the exit code: 0 watermarked, 1 not, 3 for a text too short to tell.
 
     Raises:
         UsageError: the text or the tokens cannot be read.
@@ -42,7 +44,13 @@ def detect_watermark(command: DetectWatermarkCommand, stdin: TextIO, output: Tex
         output.write("\n")
     else:
         output.write(_sentence(verdict, len(token_ids), command.gamma))
+    if _is_too_short(verdict, command.gamma):
+        return EXIT_TOO_SHORT
     return 0 if verdict.watermarked else EXIT_NOT_WATERMARKED
+
+
+def _is_too_short(verdict: WatermarkVerdict, gamma: float) -> bool:
+    return verdict.num_scored < least_scored(gamma)
 
 
 def _text(file: str, stdin: TextIO) -> str:
@@ -76,8 +84,11 @@ def _token_ids(command: DetectWatermarkCommand, text: str) -> list[int]:
 
 def _sentence(verdict: WatermarkVerdict, num_tokens: int, gamma: float) -> str:
     share = verdict.num_green / verdict.num_scored if verdict.num_scored else 0.0
+    finding = "watermarked" if verdict.watermarked else "not watermarked"
+    if _is_too_short(verdict, gamma):
+        finding = f"too short to tell (below {least_scored(gamma)} scored tokens)"
     return (
-        f"{'watermarked' if verdict.watermarked else 'not watermarked'}: "
+        f"{finding}: "
         f"z {verdict.z_score:.2f}, p {verdict.p_value:.2g}; {verdict.num_green} of "
         f"{verdict.num_scored} scored tokens are green ({share:.0%}, by chance {gamma:.0%}), "
         f"of {num_tokens} tokens\n"
@@ -86,11 +97,12 @@ def _sentence(verdict: WatermarkVerdict, num_tokens: int, gamma: float) -> str:
 
 def _report(verdict: WatermarkVerdict, token_ids: list[int], gamma: float) -> _Report:
     return _Report(
-        watermarked=verdict.watermarked,
+        watermarked=None if _is_too_short(verdict, gamma) else verdict.watermarked,
         z_score=verdict.z_score,
         p_value=verdict.p_value,
         num_tokens=len(token_ids),
         num_scored=verdict.num_scored,
         num_green=verdict.num_green,
+        least_scored=least_scored(gamma),
         gamma=gamma,
     )
