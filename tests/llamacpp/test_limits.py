@@ -105,6 +105,25 @@ def test_what_is_asked_for_is_done() -> None:
     assert made.limits.cache_tokens == 5120
 
 
+def test_what_is_not_done_as_asked_is_told_with_the_reason() -> None:
+    assert (
+        plan(engine={"max_batch_total_tokens": 512, "max_batch_prefill_tokens": 64}).changed == ()
+    )
+    made = plan(engine={"max_batch_total_tokens": 100, "max_batch_prefill_tokens": 8})
+    assert (made.cache_tokens, made.batch_tokens) == (256, 64)
+    assert made.changed == (
+        "--max-batch-total-tokens is 256, not 100: llama.cpp's cache grows in steps of 256",
+        (
+            "--max-batch-prefill-tokens is 64, not 8: a step has room for a token of each of the 64 "
+            "sequences; --max-batch-size lowers their number"
+        ),
+    )
+    (sentence,) = plan(ctx_size=300).changed
+    assert sentence.startswith("--llamacpp.ctx-size is 512, not 300: ")
+    (sentence,) = plan(batch_size=8).changed
+    assert sentence.startswith("--batch-size is 64, not 8: ")
+
+
 def test_a_batch_holds_at_least_every_running_sequence() -> None:
     assert plan(batch_size=8, max_sequences=32).batch_tokens == 32
 

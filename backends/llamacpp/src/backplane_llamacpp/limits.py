@@ -4,6 +4,7 @@ Pure arithmetic: no llama.cpp, no files, so that every rule can be tested by num
 """
 
 import dataclasses
+from collections.abc import Iterator
 
 from backplane_core.backend import EngineSettings
 from backplane_core.capabilities import Limits
@@ -85,7 +86,8 @@ class Plan:
     """The sizes of a context, and what is promised of it. Tokens and sequences.
 
     `chunk_tokens` is how much of a prompt is computed in a step that others wait for,
-    `scored_tokens` for how many of a prompt's tokens one step can tell logprobs.
+    `scored_tokens` for how many of a prompt's tokens one step can tell logprobs. `changed` has a
+    sentence for each size that was asked for and is another, with the reason.
     """
 
     cache_tokens: int
@@ -101,6 +103,7 @@ class Plan:
     max_waiting_requests: int
     rope_factor: float | None
     why: str
+    changed: tuple[str, ...] = ()
 
     @property
     def num_sequences(self) -> int:
@@ -166,6 +169,7 @@ def make_plan(
         max_waiting_requests=max(0, engine.max_concurrent_requests - running),
         rope_factor=shape.rope_factor,
         why=why,
+        changed=tuple(_changed(cache, batch, settings, engine)),
     )
 
 
@@ -297,6 +301,22 @@ def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettin
     if asked is None:
         return max(running, _GPU_BATCH if settings.n_gpu_layers else _CPU_BATCH)
     return max(running, asked)
+
+
+def _changed(
+    cache: int, batch: int, settings: LlamaCppSettings, engine: EngineSettings
+) -> Iterator[str]:
+    asked = settings.ctx_size or engine.max_batch_total_tokens
+    if asked is not None and asked != cache:
+        flag = "--llamacpp.ctx-size" if settings.ctx_size else "--max-batch-total-tokens"
+        yield f"{flag} is {cache}, not {asked}: llama.cpp's cache grows in steps of {_CELL_STEP}"
+    asked = settings.batch_size or engine.max_batch_prefill_tokens
+    if asked is not None and asked != batch:
+        flag = "--batch-size" if settings.batch_size else "--max-batch-prefill-tokens"
+        yield (
+            f"{flag} is {batch}, not {asked}: a step has room for a token of each of the {batch} "
+            "sequences; --max-batch-size lowers their number"
+        )
 
 
 def _scored_tokens(n_vocab: int, batch: int) -> int:

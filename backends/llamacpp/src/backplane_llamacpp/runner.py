@@ -104,6 +104,8 @@ def create_runner(
         metadata = model.metadata()
         shape = shape_of(model, metadata, rope_factor(spec.engine))
         plan = make_plan(shape, free_bytes(model, settings), settings, spec.engine)
+        for sentence in plan.changed:
+            _logger.warning("%s", sentence)
         context = open_context(model, plan, settings)
         undo.callback(context.close)
         progress("warm-up")
