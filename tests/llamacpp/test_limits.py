@@ -114,8 +114,8 @@ def test_what_is_not_done_as_asked_is_told_with_the_reason() -> None:
     assert made.changed == (
         "--max-batch-total-tokens is 256, not 100: llama.cpp's cache grows in steps of 256",
         (
-            "--max-batch-prefill-tokens is 64, not 8: a step has room for a token of each of the 64 "
-            "sequences; --max-batch-size lowers their number"
+            "--max-batch-prefill-tokens is 64, not 8: a step has room for a token of each of "
+            "the 64 sequences; --max-batch-size lowers their number"
         ),
     )
     (sentence,) = plan(ctx_size=300).changed
