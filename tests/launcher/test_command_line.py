@@ -101,6 +101,7 @@ def test_flags(argv, name, value):
         ({"MODEL_ID": ""}, "model_id", None),
         ({"PORT": "81"}, "port", 81),
         ({"PORT": "tcp://10.0.0.1:80"}, "port", 3000),
+        ({"BACKPLANE_PORT": "tcp://10.0.0.1:80", "PORT": "81"}, "port", 81),
         ({"TRUST_REMOTE_CODE": "1"}, "trust_remote_code", True),
         ({"TRUST_REMOTE_CODE": "true"}, "trust_remote_code", True),
         ({"TRUST_REMOTE_CODE": "True"}, "trust_remote_code", True),
@@ -218,7 +219,7 @@ def test_what_no_launch_document_could_hold_is_refused(flag, value):
         ({"PORT": "x"}, "PORT"),
         ({"TRUST_REMOTE_CODE": "maybe"}, "TRUST_REMOTE_CODE=maybe is not a boolean"),
         ({"MAX_INPUT_TOKENS": "5", "MAX_INPUT_LENGTH": "6"}, "contradict"),
-        ({"BACKPLANE_PORT": "tcp://1"}, "BACKPLANE_PORT"),
+        ({"BACKPLANE_PORT": "tcp"}, "BACKPLANE_PORT"),
     ],
 )
 def test_environment_refusals(environ, sentence):

@@ -168,7 +168,7 @@ class EnvironmentFlags:
         return level
 
     def _meant(self, variable: str, value: str) -> bool:
-        if _SERVICE_LINK.match(value) and not variable.startswith("BACKPLANE_"):
+        if _SERVICE_LINK.match(value):  # BACKPLANE_PORT too: a service may be called "backplane"
             self._warn(f"{variable}={value} looks like a Kubernetes service link and is ignored")
             return False
         if variable in _NOTHING_ALONE and boolean_word(self._environ.get("NGROK", "0")) == "false":
