@@ -10,7 +10,7 @@ CHAT, TEXT = "/v1/chat/completions", "/v1/completions"
 HI = {"messages": [{"role": "user", "content": "hello"}]}
 MAX_TOTAL = 4096
 SETTINGS = {"fail_on": "please fail", "max_sequences": 2, "max_waiting_requests": 1}
-# More than fits into buffers, so it lasts as long as nobody reads.
+# Lasts long: for ever, to a test, where steps take time.
 LONG = {"prompt": "a", "max_tokens": 4000, "ignore_eos": True, "stream": True}
 
 REQUEST_DURATIONS = [

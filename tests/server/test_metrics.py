@@ -76,7 +76,13 @@ def test_the_text_is_the_same_with_a_folder_and_without(one, two):
     assert names_of(one) == names_of(two[0])
 
 
-def test_failures_by_kind(one, stack_module):
+def test_failures_by_kind(stack_module):
+    # Slow enough that no stream is over before its client leaves.
+    with stack_module.Stack(settings=SETTINGS | {"step_seconds": 0.02}) as slow:
+        check_failures(slow, stack_module)
+
+
+def check_failures(one, stack_module):
     tally = Tally(one)
     tally.refuse(CHAT, {"messages": []}, status=422, kind="validation")
     body = {"inputs": "please fail", "parameters": {"max_new_tokens": 9}}

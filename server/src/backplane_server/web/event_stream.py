@@ -59,12 +59,13 @@ class EventStream:
         self._keep_alive_s = keep_alive_s
         self._last_write = 0.0
         self._lock = asyncio.Lock()
+        self._departed = False
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI has it
         """Send everything, or stop when the client leaves or stops reading."""
         tasks = {
             asyncio.create_task(self._pump(send)),
-            asyncio.create_task(wait_for_disconnect(receive)),
+            asyncio.create_task(self._watch(receive)),
         }
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -83,6 +84,10 @@ class EventStream:
         try:
             async for data in self._frames:
                 await self._write(send, data, more=True)
+                # What is sent after a client left is dropped without a word: a stream that goes
+                # on to its end then would be taken for one that arrived.
+                if self._departed:
+                    return
             await self._write(send, b"", more=False)
         except TimeoutError:
             _log.warning("a client read nothing for %g s and was cut", self._write_timeout_s)
@@ -90,6 +95,10 @@ class EventStream:
             keep_alive.cancel()
             with contextlib.suppress(asyncio.CancelledError, TimeoutError):
                 await keep_alive
+
+    async def _watch(self, receive: Receive) -> None:
+        await wait_for_disconnect(receive)
+        self._departed = True
 
     async def _write(self, send: Send, data: bytes, *, more: bool) -> None:
         async with self._lock, asyncio.timeout(self._write_timeout_s):
