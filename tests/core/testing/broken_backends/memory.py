@@ -1,5 +1,7 @@
 """Broken in scheduling, memory and their accounts."""
 
+import itertools
+
 from backplane_core.messages import RunnerStats, Submit
 from backplane_core.testing.echo_runner import EchoRunner
 from backplane_core.testing.echo_stream import EchoRequest
@@ -58,8 +60,14 @@ class IgnoresSalts(ChangingRequests):
 
 @breaks("test_memory_pressure_breaks_nothing")
 class RunsOutOfMemory(EchoRunner):
-    def _admit(self) -> None:
-        super()._admit()
-        running = self.stats().running
-        if self._waiting and running < self.info.limits.max_sequences:
+    """Counts on room for as many sequences as may run, however long they get.
+
+    It notices as they come, whatever the faults beside it make of the batch.
+    """
+
+    def submit(self, request: Submit) -> None:
+        super().submit(request)
+        limits = self.info.limits
+        first = itertools.islice(self._requests.values(), limits.max_sequences)
+        if sum(one.num_reserved for one in first) > limits.cache_tokens:
             raise MemoryError("the device has no memory left")
