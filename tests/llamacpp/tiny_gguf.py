@@ -4,6 +4,7 @@ Same arguments, same bytes: what a test learns of one holds on every machine.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 
 import gguf
@@ -85,12 +86,20 @@ def spm_vocabulary() -> tuple[list[str], list[float], list[int]]:
 
 
 def write(
-    path: Path, *, vocabulary: str = "bpe", shape: Shape | None = None, architecture: str = "llama"
+    path: Path,
+    *,
+    vocabulary: str = "bpe",
+    shape: Shape | None = None,
+    architecture: str = "llama",
+    more_tokens: Sequence[str] = (),
 ) -> Path:
-    """Write a model to `path` and return it. `vocabulary` is "bpe" or "spm"."""
+    """Write a model to `path` and return it. `vocabulary` is "bpe" or "spm".
+
+    `more_tokens` go behind those of "bpe", in its byte letters; no text is encoded by them.
+    """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
-    num_tokens = write_vocabulary(writer, vocabulary)
+    num_tokens = write_vocabulary(writer, vocabulary, more_tokens)
     _write_header(writer, shape, num_tokens)
     for name, tensor in tensors_of(shape, num_tokens).items():
         writer.add_tensor(name, tensor)
@@ -139,10 +148,12 @@ def _write_header(writer: gguf.GGUFWriter, shape: Shape, num_tokens: int) -> Non
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
 
 
-def write_vocabulary(writer: gguf.GGUFWriter, kind: str) -> int:
+def write_vocabulary(writer: gguf.GGUFWriter, kind: str, more_tokens: Sequence[str] = ()) -> int:
     """Add a vocabulary and, to "bpe", chat templates; the number of its tokens."""
     if kind == "bpe":
         tokens, types, merges = bpe_vocabulary()
+        tokens += more_tokens
+        types += [NORMAL] * len(more_tokens)
         writer.add_tokenizer_model("gpt2")
         writer.add_tokenizer_pre("gpt-2")
         writer.add_token_list(tokens)
