@@ -14,7 +14,7 @@ from backplane_core.guidance.limits import GuidanceLimits
 from backplane_core.messages import Grammar
 from backplane_core.vocabulary import Vocabulary
 
-from backplane_server.helper_process.child import serve, settle_in
+from backplane_server.helper_process.child import serve, settle_in, unforeseen
 from backplane_server.helper_process.messages import Answer, Question
 
 # What is being generated goes before what is only asked for, where they share the cores.
@@ -104,12 +104,8 @@ def _tokenizer(special_tokens: SpecialTokens) -> Any:
 
 
 def failed(question_id: int, error: Exception) -> Checked:
-    """What is said of a failure that nobody foresaw; of foreign exceptions, only the type."""
-    if isinstance(error, MemoryError):
-        told = ValidationError("the grammar needs too much memory")
-    else:
-        told = ValidationError(f"the grammar failed ({type(error).__name__})")
-    return Checked(id=question_id, error=ErrorInfo.of(told))
+    """The answer where nobody foresaw the failure."""
+    return Checked(id=question_id, error=unforeseen(error, "the grammar", ValidationError))
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from typing import Final, TypeVar
 
+from backplane_core.errors import BackplaneError, ErrorInfo
 from backplane_core.process import die_with_parent, leave_stopping_to_parent
 from backplane_core.wire import FrameDecoder, encode
 
@@ -30,6 +31,13 @@ def encoded_answer(
         return encode(answer(question))
     except Exception as error:  # noqa: BLE001 -- what a client's text makes fail ends no process
         return encode(failed(question.id, error))
+
+
+def unforeseen(error: Exception, what: str, kind: type[BackplaneError]) -> ErrorInfo:
+    """What is said of a failure that nobody foresaw; of foreign exceptions, only the type."""
+    if isinstance(error, MemoryError):
+        return ErrorInfo.of(kind(f"{what} needs too much memory"))
+    return ErrorInfo.of(kind(f"{what} failed ({type(error).__name__})"))
 
 
 def limit_resources() -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from backplane_core.errors import ErrorInfo, TemplateError
 
-from backplane_server.helper_process.child import serve, settle_in
+from backplane_server.helper_process.child import serve, settle_in, unforeseen
 from backplane_server.helper_process.messages import Answer, Question
 
 
@@ -36,12 +36,8 @@ def answer(request: Render) -> Rendered:
 
 
 def failed(request_id: int, error: Exception) -> Rendered:
-    """What is said of a failure that nobody foresaw; of foreign exceptions, only the type."""
-    if isinstance(error, MemoryError):
-        told = TemplateError("the template needs too much memory")
-    else:
-        told = TemplateError(f"the template failed ({type(error).__name__})")
-    return Rendered(id=request_id, error=ErrorInfo.of(told))
+    """The answer where nobody foresaw the failure."""
+    return Rendered(id=request_id, error=unforeseen(error, "the template", TemplateError))
 
 
 def main() -> None:
