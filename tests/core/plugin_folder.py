@@ -1,7 +1,12 @@
 """Plugins written on the spot: a folder that looks like an installed distribution."""
 
+import contextlib
+import sys
 import textwrap
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 BACKEND = """
 from backplane_core.backend import Available, Backend, Device, Native
@@ -26,6 +31,15 @@ def backplane_register_backends(register):
 """
 
 AVAILABLE = 'return Available(devices=(Device(name="toy"),), version="1")'
+
+
+@contextlib.contextmanager
+def importable(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Plugins written to `folder` are found; what was imported of them is forgotten again."""
+    monkeypatch.syspath_prepend(str(folder))
+    yield folder
+    for name in [name for name in sys.modules if name.startswith("plugin_")]:
+        del sys.modules[name]
 
 
 def write_plugin(

@@ -7,15 +7,13 @@ import pytest
 from backplane_core.errors import BackendError
 from backplane_core.registry import EXTRA_PLUGINS_VARIABLE, discover
 
-from tests.core.plugin_folder import write_plugin
+from tests.core.plugin_folder import importable, write_plugin
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("plugin_")]:
-        del sys.modules[name]
+    with importable(tmp_path, monkeypatch) as found:
+        yield found
 
 
 def test_an_installed_backend_is_found_with_its_distribution(folder):

@@ -1,9 +1,11 @@
 """A local HTTP server that speaks the Hub's protocol, with its failures on order."""
 
+import contextlib
 import hashlib
 import json
 import threading
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
@@ -191,3 +193,12 @@ def ask_here(monkeypatch, server: HubServer) -> None:
     monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(file_download.time, "sleep", lambda _: None)
+
+
+@contextlib.contextmanager
+def hub_here(monkeypatch, name: str, files: dict[str, bytes]) -> Iterator[HubServer]:
+    """A Hub with one repository, which this process asks."""
+    with HubServer() as server:
+        server.repositories[name] = Repository(files=dict(files))
+        ask_here(monkeypatch, server)
+        yield server

@@ -7,7 +7,7 @@ from backplane_core.errors import ModelError
 from backplane_launcher.adapters import bring_adapters
 from backplane_launcher.settings import LaunchSettings
 
-from .hub_server import HubServer, Repository, ask_here
+from .hub_server import hub_here
 
 REPO = "someone/lora"
 FILES = {
@@ -20,9 +20,7 @@ FILES = {
 
 @pytest.fixture
 def hub(monkeypatch):
-    with HubServer() as server:
-        server.repositories[REPO] = Repository(files=dict(FILES))
-        ask_here(monkeypatch, server)
+    with hub_here(monkeypatch, REPO, FILES) as server:
         yield server
 
 

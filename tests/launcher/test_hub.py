@@ -9,7 +9,7 @@ from backplane_launcher.hub import HubModel
 from backplane_launcher.model_source import HubId
 from huggingface_hub import constants, file_download
 
-from .hub_server import COMMIT, HubServer, Repository, ask_here
+from .hub_server import COMMIT, hub_here
 
 REPO = "someone/small"
 FILES = {
@@ -22,9 +22,7 @@ FILES = {
 
 @pytest.fixture
 def hub(monkeypatch):
-    with HubServer() as server:
-        server.repositories[REPO] = Repository(files=dict(FILES))
-        ask_here(monkeypatch, server)
+    with hub_here(monkeypatch, REPO, FILES) as server:
         yield server
 
 

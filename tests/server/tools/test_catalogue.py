@@ -1,7 +1,6 @@
 """Which families there are, plugins' included, and which one a model is taken to write."""
 
 import logging
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,7 +9,7 @@ from backplane_core.registry import EXTRA_PLUGINS_VARIABLE, discover
 from backplane_core.tool_parser_registry import DuplicateToolParserError, discover_tool_parsers
 from backplane_server.tools.catalogue import ToolCatalogue
 
-from tests.core.plugin_folder import write_plugin
+from tests.core.plugin_folder import importable, write_plugin
 
 ROOT = Path(__file__).resolve().parents[3]
 FAMILY = """
@@ -43,10 +42,8 @@ def family(name="toy", matches="return '<toy>' in template"):
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(tmp_path))
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("plugin_")]:
-        del sys.modules[name]
+    with importable(tmp_path, monkeypatch) as found:
+        yield found
 
 
 TEMPLATES = {
