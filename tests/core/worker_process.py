@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
-from backplane_core.client import RequestStream, WorkerConnection
+from backplane_core.client import WorkerConnection
 from backplane_core.messages import SequenceDelta, Submit, TokenSegment
+from backplane_core.request_stream import RequestStream
 from backplane_core.sampling import StoppingParams
 from backplane_core.testing.worker_process import WorkerProcess
 

@@ -1,13 +1,12 @@
 """The asyncio side of a worker connection: what a server holds for each worker.
 
-Routes each step's deltas to the stream of their request. A worker's end-of-file ends every
-open stream at once with a `WorkerDiedError`.
+Routes each step's deltas to the stream of their request, within the callback that read them. A
+worker's end-of-file ends every open stream at once with a `WorkerDiedError`.
 """
 
 import asyncio
 import itertools
-from collections import deque
-from typing import Final, TypeVar
+from typing import Final, TypeVar, cast
 
 import msgspec
 
@@ -34,7 +33,6 @@ from backplane_core.messages import (
     Rejected,
     RunnerInfo,
     RunnerStats,
-    SequenceDelta,
     Stats,
     StepOutput,
     Submit,
@@ -42,120 +40,32 @@ from backplane_core.messages import (
     Tokenized,
     UnloadAdapter,
 )
+from backplane_core.request_stream import RequestStream
 from backplane_core.version import PROTOCOL
-from backplane_core.wire import FrameDecoder, encode, read_messages
+from backplane_core.wire import FrameDecoder, encode
 
 _HANDSHAKE_TIMEOUT_S: Final = 10.0
 _CLOSE_TIMEOUT_S: Final = 1.0
 
-StreamItem = SequenceDelta | PromptLogprobs
 AnswerT = TypeVar("AnswerT")
-
-
-class RequestStream:
-    """What a worker says about one accepted request, as an async iterator.
-
-    Ends when every sequence has finished or was cancelled. Raises the `BackplaneError` that
-    ended the request. Items that arrived before an error are yielded first.
-    """
-
-    def __init__(self, connection: "WorkerConnection", request: Submit) -> None:
-        self.request_id: Final = request.request_id
-        self.num_tokens: Final = len(request.prompt_token_ids) + (
-            request.stopping.max_new_tokens * request.num_sequences
-        )
-        self._connection = connection
-        self._open_indexes = set(range(request.num_sequences))
-        self._items: deque[StreamItem] = deque()
-        self._error: BackplaneError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    def __aiter__(self) -> "RequestStream":
-        return self
-
-    async def __anext__(self) -> StreamItem:
-        while not self._items:
-            if self._error is not None:
-                raise self._error
-            if not self._open_indexes:
-                raise StopAsyncIteration
-            self._waiter = asyncio.get_running_loop().create_future()
-            try:
-                await self._waiter
-            finally:
-                self._waiter = None
-        return self._items.popleft()
-
-    def drain_nowait(self) -> list[StreamItem]:
-        """Whatever has arrived already, so that writes can be coalesced."""
-        items = list(self._items)
-        self._items.clear()
-        return items
-
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will arrive."""
-        return self._error is not None or not self._open_indexes
-
-    def cancel(self, index: int | None = None) -> None:
-        """Stop the request, or one of its sequences. Idempotent; tokens on the way are dropped."""
-        if self.finished:
-            return
-        self._connection.cancel(self.request_id, index)
-        self._open_indexes -= set(self._open_indexes) if index is None else {index}
-        if not self._open_indexes:
-            self._connection.forget(self)
-        self._wake()
-
-    def abandon(self, error: BackplaneError) -> None:
-        """Stop the request in the worker; the iterator raises `error` once it has run dry."""
-        if not self.finished:
-            self._connection.cancel(self.request_id)
-            self.fail(error)
-
-    def push(self, item: StreamItem) -> None:
-        """For the connection: an item arrived."""
-        if isinstance(item, SequenceDelta):
-            if item.index not in self._open_indexes:
-                return
-            if item.finish_reason is not None:
-                self._open_indexes.discard(item.index)
-                if not self._open_indexes:
-                    self._connection.forget(self)
-        self._items.append(item)
-        self._wake()
-
-    def fail(self, error: BackplaneError) -> None:
-        """For the connection: the request is over."""
-        if not self.finished:
-            self._error = error
-            self._connection.forget(self)
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
 
 class WorkerConnection:
     """One connection to one worker. Use from one event loop."""
 
-    def __init__(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, server_id: str
-    ) -> None:
-        self._reader = reader
-        self._writer = writer
+    def __init__(self, socket_path: str, server_id: str) -> None:
+        self.socket_path: Final = socket_path
         self._server_id = server_id
+        self._transport: asyncio.WriteTransport
         self._frames: FrameDecoder[FromWorker] = FrameDecoder(FromWorker)
+        self._greeting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._counter = itertools.count()
         self._streams: dict[str, RequestStream] = {}
         self._answers: dict[str, asyncio.Future[object]] = {}
         self._drained = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
         self.info: RunnerInfo
         self.adapters: frozenset[str] = frozenset()
         self.worker_id = ""
-        self.socket_path = ""
         self.outstanding_tokens = 0
         self.closed = asyncio.Event()
         self.close_reason = ""
@@ -173,41 +83,22 @@ class WorkerConnection:
             UnavailableError: nobody listens, or the worker went away.
             ProtocolError: the worker speaks another major version.
         """
+        loop = asyncio.get_running_loop()
+        connection = cls(socket_path, server_id)
         try:
-            reader, writer = await asyncio.open_unix_connection(socket_path)
+            await loop.create_unix_connection(lambda: _Line(connection), socket_path)
         except OSError as error:
             raise UnavailableError(f"no worker at {socket_path}: {error.strerror}") from error
-        connection = cls(reader, writer, server_id)
-        connection.socket_path = socket_path
         try:
             async with asyncio.timeout(_HANDSHAKE_TIMEOUT_S):
-                pending = await connection._shake_hands()
-        except (TimeoutError, OSError) as error:
-            writer.close()
+                await connection._greeting
+        except TimeoutError as error:
+            connection._transport.abort()
             raise UnavailableError(f"the worker at {socket_path} did not answer") from error
-        except BackplaneError:
-            writer.close()
+        except BaseException:
+            connection._transport.close()
             raise
-        for message in pending:
-            connection._receive(message)
-        connection._task = asyncio.create_task(connection._read())
         return connection
-
-    async def _shake_hands(self) -> list[FromWorker]:
-        self._send(Hello(protocol=PROTOCOL, server_id=self._server_id))
-        messages = await read_messages(self._reader, self._frames)
-        if not messages:
-            raise UnavailableError("the worker closed the connection during the handshake")
-        match messages[0]:
-            case Ready() as ready:
-                self.info = ready.info
-                self.adapters = frozenset(ready.adapters)
-                self.worker_id = ready.worker_id
-                return messages[1:]
-            case Rejected() as rejected:
-                raise rejected.error.restore()
-            case other:
-                raise ProtocolError(f"expected Ready, got {type(other).__name__}")
 
     # ── requests ─────────────────────────────────────────────────────────────────────────
 
@@ -282,11 +173,13 @@ class WorkerConnection:
 
         A worker that reads nothing more is given a second to take what was sent.
         """
-        self._writer.close()
-        if self._task is not None:
-            await asyncio.wait([self._task], timeout=_CLOSE_TIMEOUT_S)
-            self._writer.transport.abort()
-            await self._task
+        self._transport.close()
+        try:
+            async with asyncio.timeout(_CLOSE_TIMEOUT_S):
+                await self.closed.wait()
+        except TimeoutError:
+            self._transport.abort()
+            await self.closed.wait()
 
     def abort(self, reason: str) -> None:
         """End at once, as if the worker had gone: every stream fails with `reason`.
@@ -294,12 +187,12 @@ class WorkerConnection:
         For a worker that is known to be lost, whose sockets may stay open (it hangs).
         """
         self._end(reason)
-        self._writer.transport.abort()
+        self._transport.abort()
 
     # ── the wire ─────────────────────────────────────────────────────────────────────────
 
     def _send(self, message: msgspec.Struct) -> None:
-        self._writer.write(encode(message))
+        self._transport.write(encode(message))
 
     async def _ask(
         self, request_id: str, message: msgspec.Struct, answer: type[AnswerT]
@@ -317,19 +210,57 @@ class WorkerConnection:
             raise ProtocolError(f"expected {answer.__name__}, got {type(result).__name__}")
         return result
 
-    async def _read(self) -> None:
-        cause = "its connection ended"
+    def connected(self, transport: asyncio.WriteTransport) -> None:
+        """For the line: it is open."""
+        self._transport = transport
+        self._send(Hello(protocol=PROTOCOL, server_id=self._server_id))
+
+    def received(self, data: bytes) -> None:
+        """For the line: bytes came. Whoever waits for what they say is told before it returns."""
         try:
-            while messages := await read_messages(self._reader, self._frames):
-                for message in messages:
-                    self._receive(message)
-        except (OSError, ProtocolError) as error:
-            cause = f"its connection broke: {error}"
-        finally:
-            lost = f"worker {self.worker_id} went away; its requests in flight are lost"
-            self._end(lost, cause)
+            for message in self._frames.feed(data):
+                self._receive(message)
+        except ProtocolError as error:
+            self._break(error)
+
+    def lost(self, error: Exception | None) -> None:
+        """For the line: it is gone."""
+        if error is None:
+            self._end_by_loss("its connection ended")
+        else:
+            self._end_by_loss(f"its connection broke: {error}")
+
+    def _break(self, error: ProtocolError) -> None:
+        """What the worker says makes no sense."""
+        if not self._greeting.done():
+            self._greeting.set_exception(error)
+        self._end_by_loss(f"its connection broke: {error}")
+        self._transport.abort()
+
+    def _end_by_loss(self, cause: str) -> None:
+        if not self._greeting.done():
+            gone = "the worker closed the connection during the handshake"
+            self._greeting.set_exception(UnavailableError(gone))
+        lost = f"worker {self.worker_id} went away; its requests in flight are lost"
+        self._end(lost, cause)
+
+    def _greet(self, message: FromWorker) -> None:
+        """The handshake's answer, before which nothing else counts."""
+        match message:
+            case Ready() as ready:
+                self.info = ready.info
+                self.adapters = frozenset(ready.adapters)
+                self.worker_id = ready.worker_id
+                self._greeting.set_result(None)
+            case Rejected() as rejected:
+                self._greeting.set_exception(rejected.error.restore())
+            case other:
+                raise ProtocolError(f"expected Ready, got {type(other).__name__}")
 
     def _receive(self, message: FromWorker) -> None:
+        if not self._greeting.done():
+            self._greet(message)
+            return
         match message:
             case StepOutput():
                 self._receive_step(message)
@@ -347,11 +278,15 @@ class WorkerConnection:
                 raise ProtocolError("a second Ready")
 
     def _receive_step(self, step: StepOutput) -> None:
-        for item in (*step.prompt_logprobs, *step.deltas):
-            if stream := self._streams.get(item.request_id):
-                stream.push(item)
+        streams = self._streams
+        for chunk in step.prompt_logprobs:
+            if stream := streams.get(chunk.request_id):
+                stream.push(chunk)
+        for delta in step.deltas:
+            if stream := streams.get(delta.request_id):
+                stream.push(delta)
         for failed in step.failures:
-            if stream := self._streams.get(failed.request_id):
+            if stream := streams.get(failed.request_id):
                 stream.fail(failed.error.restore())
 
     def _answer(self, request_id: str, result: object) -> None:
@@ -377,10 +312,26 @@ class WorkerConnection:
         self.close_reason = reason
         self.close_cause = cause or reason
         self.closed.set()
-        self._writer.close()
+        self._transport.close()
         for stream in list(self._streams.values()):
             stream.fail(WorkerDiedError(reason))
         for future in list(self._answers.values()):
             if not future.done():
                 future.set_exception(WorkerDiedError(reason))
         self._drained.set()
+
+
+class _Line(asyncio.Protocol):
+    """The transport's side of a connection."""
+
+    def __init__(self, connection: WorkerConnection) -> None:
+        self._connection = connection
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection.connected(cast("asyncio.WriteTransport", transport))
+
+    def data_received(self, data: bytes) -> None:
+        self._connection.received(data)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._connection.lost(exc)

@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
-from backplane_core.client import StreamItem
 from backplane_core.errors import BackplaneError
 from backplane_core.messages import PromptLogprobs, SequenceDelta
+from backplane_core.request_stream import StreamItem
 
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.deadline import overdue
