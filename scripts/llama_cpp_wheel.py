@@ -34,6 +34,7 @@ PACKAGE = "llama-cpp-python"
 
 CMAKE_ARGS = (
     "-DGGML_NATIVE=ON",  # the processor at hand: without AVX2 and FMA, decoding is ~10 times slower
+    "-DGGML_LLAMAFILE=ON",  # tiled products for batches; off where ggml is part of another build
     "-DLLAMA_BUILD_TESTS=OFF",  # the bindings load only the libraries
     "-DLLAMA_BUILD_EXAMPLES=OFF",
     "-DLLAMA_BUILD_TOOLS=OFF",
