@@ -20,6 +20,7 @@ from cyclopts.exceptions import RepeatArgumentError, UnusedCliTokensError
 from backplane_launcher import backend_flags, catalogue
 from backplane_launcher.commands import (
     BackendsCommand,
+    BenchCommand,
     Command,
     DetectWatermarkCommand,
     DownloadCommand,
@@ -45,6 +46,7 @@ _TAKEN_BY = {
     "quantize": "a model and a file",
     "print-schema": "nothing",
     "detect-watermark": "one file",
+    "bench": "nothing but flags",
 }
 
 
@@ -128,27 +130,32 @@ def _run(command: Command) -> int:
         case ServeCommand():
             from backplane_launcher.serve import serve  # noqa: PLC0415 - lazy
 
-            return serve(command)
+            status = serve(command)
         case BackendsCommand():
             from backplane_launcher.backends_listing import print_backends  # noqa: PLC0415 - lazy
 
-            return print_backends(command, sys.stdout)
+            status = print_backends(command, sys.stdout)
         case DownloadCommand():
             from backplane_launcher.download_command import download_weights  # noqa: PLC0415 - lazy
 
-            return download_weights(command, os.environ, sys.stdout)
+            status = download_weights(command, os.environ, sys.stdout)
         case QuantizeCommand():
             from backplane_launcher.quantize_command import quantize  # noqa: PLC0415 - lazy
 
-            return quantize(command, os.environ, sys.stdout)
+            status = quantize(command, os.environ, sys.stdout)
         case PrintSchemaCommand():
             from backplane_launcher.schema_command import print_schema  # noqa: PLC0415 - lazy
 
-            return print_schema(sys.stdout)
+            status = print_schema(sys.stdout)
         case DetectWatermarkCommand():
             from backplane_launcher.watermark_command import detect_watermark  # noqa: PLC0415 - lazy
 
-            return detect_watermark(command, sys.stdin, sys.stdout)
+            status = detect_watermark(command, sys.stdin, sys.stdout)
+        case BenchCommand():
+            from backplane_launcher.bench_command import run_bench  # noqa: PLC0415 - lazy
+
+            status = run_bench(command, sys.stdout, sys.stderr)
+    return status
 
 
 def _command_of(argv: Sequence[str]) -> str | None:

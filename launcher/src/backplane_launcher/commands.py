@@ -6,6 +6,7 @@ from typing import Any
 
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.settings import LaunchSettings
+from backplane_launcher.settings.bench import BenchSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +70,13 @@ class DetectWatermarkCommand:
     as_json: bool = False
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchCommand:
+    """Measure servers."""
+
+    settings: BenchSettings
+
+
 Command = (
     ServeCommand
     | BackendsCommand
@@ -76,4 +84,5 @@ Command = (
     | QuantizeCommand
     | PrintSchemaCommand
     | DetectWatermarkCommand
+    | BenchCommand
 )

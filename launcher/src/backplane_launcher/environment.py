@@ -47,7 +47,16 @@ _PREFIX_ONLY: Final = frozenset(
 )
 
 # Flags of single commands, which no variable sets.
-_LINE_ONLY: Final = frozenset({"--gamma", "--json", "--tokens", "--type", "--url"})
+_LINE_ONLY: Final = frozenset(
+    {
+        *("--gamma", "--json", "--tokens", "--type", "--url"),
+        *("--api", "--compare", "--concurrency", "--dataset", "--duration", "--extra", "--keep"),
+        *("--model", "--no-stream", "--output-length", "--per-request", "--prompt-length"),
+        *("--prompts", "--rate", "--requests", "--rounds", "--seed", "--shared-prefix", "--slo"),
+        *("--start", "--start-timeout", "--stop-at-end", "--timeout", "--token-ids", "--turns"),
+        "--warmup",
+    }
+)
 
 # Kubernetes gives every container variables such as PORT=tcp://10.0.0.7:80 for its services.
 _SERVICE_LINK: Final = re.compile(r"(tcp|udp|sctp)://")

@@ -20,6 +20,7 @@ Usage: backplane [OPTIONS]                    serve a model over HTTP (TGI's and
        backplane quantize MODEL OUT --type T  write a model with its weights as T
        backplane print-schema                 print the API as an OpenAPI document
        backplane detect-watermark FILE        say whether a text bears a watermark
+       backplane bench                        measure how fast servers answer
 
 `backplane COMMAND --help` lists a command's options. Without --model-id the bundled demo model is
 served."""

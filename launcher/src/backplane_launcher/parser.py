@@ -16,6 +16,7 @@ from backplane_launcher import backend_flags
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.commands import (
     BackendsCommand,
+    BenchCommand,
     Command,
     DetectWatermarkCommand,
     DownloadCommand,
@@ -25,9 +26,17 @@ from backplane_launcher.commands import (
 )
 from backplane_launcher.environment import EnvironmentFlags
 from backplane_launcher.settings import LaunchSettings, flags_of, subset_of
+from backplane_launcher.settings.bench import BenchSettings
 from backplane_launcher.usage import UsageError
 
-COMMANDS: Final = ("backends", "download-weights", "quantize", "print-schema", "detect-watermark")
+COMMANDS: Final = (
+    "backends",
+    "download-weights",
+    "quantize",
+    "print-schema",
+    "detect-watermark",
+    "bench",
+)
 
 _DOWNLOADING: Final = (
     "revision",
@@ -74,6 +83,7 @@ class Parser:
         app.command(self._quantize(), name="quantize")
         app.command(_print_schema, name="print-schema")
         app.command(_detect_watermark, name="detect-watermark")
+        app.command(_bench(), name="bench")
         return app
 
     def _serve(self) -> Callable[..., Command]:
@@ -198,6 +208,14 @@ def _detect_watermark(
         are_tokens=tokens,
         as_json=json,
     )
+
+
+def _bench() -> Callable[..., Command]:
+    def bench(**values: Any) -> BenchCommand:
+        """Measure how fast servers answer, ours or any other."""
+        return BenchCommand(settings=values.get("settings", BenchSettings()))
+
+    return _with_signature(bench, [_mounted("settings", BenchSettings)])
 
 
 def _settings_from(values: dict[str, Any], **more: Any) -> LaunchSettings:

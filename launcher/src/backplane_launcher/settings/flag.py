@@ -72,6 +72,21 @@ def counts(hint: Any, tokens: Sequence[Token]) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def numbers(hint: Any, tokens: Sequence[Token]) -> tuple[float, ...]:
+    """For numbers above 0 with commas between them."""
+    del hint
+    values: list[float] = []
+    for part in ",".join(token.value for token in tokens).split(","):
+        try:
+            value = float(part)
+        except ValueError:
+            value = math.nan
+        if not 0 < value < math.inf:
+            raise ValueError(f"{part.strip() or 'nothing'} is no number above 0")
+        values.append(value)
+    return tuple(values)
+
+
 def words(hint: Any, tokens: Sequence[Token]) -> tuple[str, ...]:
     """For words with commas between them, in one value or several; empty ones are left out."""
     del hint

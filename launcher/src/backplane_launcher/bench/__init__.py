@@ -1,0 +1,1 @@
+"""`backplane bench`: how fast a server answers, measured from outside; and engines, from inside."""
