@@ -81,6 +81,7 @@ class ServerProcess:
         # What is alive now lives as long as the process: keep the collector off it.
         gc.collect()
         gc.freeze()
+        gc.enable()
         try:
             helpers = [renderer.start()]
             if not settings.disable_grammar_support:

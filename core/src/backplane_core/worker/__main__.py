@@ -100,6 +100,7 @@ class Worker:
             self._loop.call_soon_threadsafe(self._line.progress, stage, fraction, detail)
 
     def _load(self) -> ModelRunner:
+        gc.disable()  # until all is loaded: nothing of that is garbage
         backend = discover().create(self._launch.backend)
         self._progress("load", None, self._launch.spec.model.model_id)
         runner = backend.create_runner(self._launch.spec, self._progress)
@@ -111,6 +112,7 @@ class Worker:
         # What is alive now lives as long as the process: keep the collector off it.
         gc.collect()
         gc.freeze()
+        gc.enable()
         return runner
 
     async def _serve(self, runner: ModelRunner) -> WorkerService:
