@@ -25,6 +25,11 @@ NEXT_SIZE = "batch_next_size"
 SKIPPED_TOKENS = "request_skipped_tokens"
 
 _BY_METHOD = (INFERENCE, FORWARD, DECODE, FILTER)
+# Made up once, as each step asks for them.
+_STEP: dict[Method, list[str]] = {
+    method: [f"{name}/{method}" for name in (INFERENCE, FORWARD, DECODE)]
+    for method in ("prefill", "decode")
+}
 
 #: Name → upper bounds of its buckets, inclusive. "batch_inference/prefill" is TGI's
 #: `tgi_batch_inference_duration{method="prefill"}`, and so on.
@@ -78,9 +83,9 @@ class BatchTelemetry:
     ) -> None:
         """A step is done. `filter_s` is None where no sequence ended."""
         self._events[method] += 1
-        self.observe(f"{INFERENCE}/{method}", inference_s)
-        self.observe(f"{FORWARD}/{method}", forward_s)
-        self.observe(f"{DECODE}/{method}", decode_s)
+        self.observe(_STEP[method][0], inference_s)
+        self.observe(_STEP[method][1], forward_s)
+        self.observe(_STEP[method][2], decode_s)
         if filter_s is not None:
             self.observe(f"{FILTER}/{method}", filter_s)
 

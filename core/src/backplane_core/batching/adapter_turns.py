@@ -36,20 +36,25 @@ class AdapterTurns:
         `waiting` is the adapter of the sequence that is first in the queue, if there is one.
         """
         candidates = [*self._running, *(name for name in waiting if name not in self._running)]
-        if len(candidates) > self._max_per_batch:
+        complete = len(candidates) <= self._max_per_batch
+        if not complete:
             candidates.sort(key=lambda name: self._last_turn.get(name, 0))
             del candidates[self._max_per_batch :]
         self._turn += 1
         for name in candidates:
             self._last_turn[name] = self._turn
-        return AdapterSet(candidates, self._max_per_batch)
+        return AdapterSet(candidates, self._max_per_batch, complete=complete)
 
 
 class AdapterSet:
-    """The adapters that one batch may mix; it takes more while there is room."""
+    """The adapters that one batch may mix; it takes more while there is room.
 
-    def __init__(self, names: list[str | None], max_names: int) -> None:
+    It is `complete` if it has those of all sequences that were in the cache when it was chosen.
+    """
+
+    def __init__(self, names: list[str | None], max_names: int, *, complete: bool) -> None:
         self.names = set(names)
+        self.complete = complete
         self._max_names = max_names
 
     def permits(self, name: str | None) -> bool:

@@ -35,12 +35,14 @@ class CellMemory(Memory):
         self._tails: list[Run | None] = [None] * traits.max_sequences
         self._reserved = [0] * traits.max_sequences
         self._num_reserved = 0
+        self._num_decodes = 0  # cells reserved by `reserve_decodes`
         self._retained: OrderedDict[int, bytes] = OrderedDict()
 
     @property
     def _num_free(self) -> int:
         tree = self._tree
-        return self._capacity - tree.num_used - tree.num_cached - self._num_reserved
+        reserved = self._num_reserved + self._num_decodes
+        return self._capacity - tree.num_used - tree.num_cached - reserved
 
     def fits(self, num_tokens: int) -> bool:
         """Whether a sequence may be that long and there are the cells for it."""
@@ -81,12 +83,8 @@ class CellMemory(Memory):
         """Set cells aside, shedding retained ones."""
         seq_id = held_id(sequence)
         more = num_tokens - self._reserved[seq_id]
-        tree = self._tree
-        lacking = more + tree.num_used + tree.num_cached + self._num_reserved - self._capacity
-        if lacking > 0:
-            if lacking > tree.num_cached:
-                return False
-            self._shed(lacking)
+        if not self._make_room(more):
+            return False
         self._reserved[seq_id] = num_tokens
         self._num_reserved += more
         return True
@@ -102,6 +100,32 @@ class CellMemory(Memory):
             self._tails[seq_id] = self._tree.extend(seq_id, tail, sequence.token_ids, end)
         if num_written > end and self._trimmable:
             self._verbs.trim(seq_id, end)
+
+    def reserve_decodes(self, sequences: list[Sequence]) -> bool:
+        """Set a cell aside for each, in one sum."""
+        self._num_decodes = 0
+        if not self._make_room(len(sequences)):
+            return False
+        self._num_decodes = len(sequences)
+        return True
+
+    def commit_decodes(self, sequences: list[Sequence]) -> None:
+        """Let the run of each grow by a cell; whose run others share now begins its own."""
+        self._num_decodes = 0
+        tree, tails = self._tree, self._tails
+        num_grown = 0
+        for sequence in sequences:
+            end = sequence.num_computed_tokens + 1
+            sequence.num_computed_tokens = end
+            seq_id = sequence.seq_id
+            if seq_id is None or (tail := tails[seq_id]) is None:
+                raise AssertionError("a sequence that decodes holds no memory")
+            if tail.num_owners == 1 and tail.token_ids is sequence.token_ids:
+                tail.end = end  # what `extend` would do, without the call
+                num_grown += 1
+            else:
+                tails[seq_id] = tree.extend(seq_id, tail, sequence.token_ids, end)
+        tree.num_used += num_grown
 
     def release(self, sequence: Sequence, num_kept: int) -> None:
         """Retain the sequence, unless all it has is a prefix of another."""
@@ -135,7 +159,7 @@ class CellMemory(Memory):
 
     def usage(self) -> MemoryUsage:
         """Distinct cells; reserved ones are used."""
-        used = self._tree.num_used + self._num_reserved
+        used = self._tree.num_used + self._num_reserved + self._num_decodes
         return MemoryUsage(used, self._tree.num_cached, self._num_free)
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
@@ -177,6 +201,14 @@ class CellMemory(Memory):
 
     def _forget(self, seq_id: int) -> None:
         self._leave(seq_id, self._retained.pop(seq_id), running=False)
+
+    def _make_room(self, num_tokens: int) -> bool:
+        lacking = num_tokens - self._num_free
+        if lacking > 0:
+            if lacking > self._tree.num_cached:
+                return False
+            self._shed(lacking)
+        return True
 
     def _shed(self, num_tokens: int) -> None:
         """Evict at least so many cached cells, as far as there are any."""

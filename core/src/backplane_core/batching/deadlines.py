@@ -9,6 +9,9 @@ class Deadlines:
     def __init__(self) -> None:
         self._heap: list[tuple[float, str]] = []
 
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
     def add(self, deadline_s: float, request_id: str) -> None:
         """Watch a request."""
         heapq.heappush(self._heap, (deadline_s, request_id))

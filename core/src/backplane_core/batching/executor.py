@@ -63,8 +63,10 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     max_scored_tokens: int = 0
 
 
-class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
-    """One sequence's share of a batch.
+class ScheduledSequence(msgspec.Struct, kw_only=True, eq=False, gc=False):
+    """One sequence's share of a batch: valid until `execute` returns, and to be read only.
+
+    That of a decoding sequence is the same object in every step, moved on by a token.
 
     Attributes:
         seq_id: the executor's handle, 0 … max_sequences-1, held until `release(seq_id)`.
@@ -74,7 +76,7 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
         token_ids: the tokens to compute: a prefill chunk, or the one newest token.
         sample: whether to sample the token that follows the last of these.
         block_table: physical blocks of positions 0 … start+len(token_ids)+num_draft_tokens-1, or
-            more (PAGED only); valid until `execute` returns.
+            more (PAGED only).
         num_draft_tokens: for how many draft tokens beyond `token_ids` there is room. With k
             tokens returned, those of the first k-1 stay in the cache and the executor has
             dropped what it rejected. Sequences with a guide get none.
@@ -100,11 +102,19 @@ class ScheduledSequence(msgspec.Struct, frozen=True, kw_only=True):
         return self.sequence.token_ids[positions.start + 1 : positions.stop + 1]
 
 
-class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True):
-    """One engine step: decodes first, then prefill chunks."""
+class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """One engine step: decodes first, then prefill chunks.
+
+    Attributes:
+        sequences: the shares, each of another sequence.
+        adapters: the names among them.
+        num_decodes: how many of them, the first ones, compute their newest token alone, after
+            which they sample; the others are prefill chunks.
+    """
 
     sequences: list[ScheduledSequence]
     adapters: tuple[str, ...] = ()
+    num_decodes: int = 0
 
     @property
     def num_tokens(self) -> int:
@@ -112,10 +122,11 @@ class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True):
         return sum(len(scheduled.token_ids) for scheduled in self.sequences)
 
 
-class SampledTokens(msgspec.Struct, frozen=True):
+class SampledTokens(msgspec.Struct, frozen=True, gc=False):
     """What one sequence gained: one token, or several where draft tokens were accepted.
 
-    `logprobs` and `top_logprobs` are there, one entry per token, where the request asked.
+    `logprobs` and `top_logprobs` are there, one entry per token, where the request asked. The
+    lists are handed over: the executor neither changes them later nor gives them out again.
     """
 
     token_ids: list[int]
@@ -123,7 +134,7 @@ class SampledTokens(msgspec.Struct, frozen=True):
     top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
-class PromptScores(msgspec.Struct, frozen=True):
+class PromptScores(msgspec.Struct, frozen=True, gc=False):
     """Logprobs of a chunk's `scored_token_ids`, from the model's own logits.
 
     `top_logprobs` holds, where alternatives were asked for (`prompt_logprobs` above 0), the
@@ -134,7 +145,7 @@ class PromptScores(msgspec.Struct, frozen=True):
     top_logprobs: list[list[tuple[int, float]]] | None = None
 
 
-class StepResult(msgspec.Struct, frozen=True):
+class StepResult(msgspec.Struct, frozen=True, gc=False):
     """Results in the order of `ScheduledBatch.sequences`.
 
     Attributes:

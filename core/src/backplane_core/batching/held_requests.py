@@ -11,6 +11,9 @@ class HeldRequests:
     def __init__(self) -> None:
         self._entries: dict[str, tuple[RequestGroup, float]] = {}
 
+    def __bool__(self) -> bool:
+        return bool(self._entries)
+
     def add(self, group: RequestGroup, until_s: float) -> None:
         """Hold a request whose sequences have their guides."""
         group.held = True

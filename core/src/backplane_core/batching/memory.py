@@ -87,6 +87,21 @@ class Memory(ABC):
         """
 
     @abstractmethod
+    def reserve_decodes(self, sequences: list[Sequence]) -> bool:
+        """Make room for one token more in each of them, evicting what nobody owns.
+
+        What an earlier call reserved, and no `commit_decodes` followed, is free again, also
+        where this returns False; then nothing else has changed.
+        """
+
+    @abstractmethod
+    def commit_decodes(self, sequences: list[Sequence]) -> None:
+        """The token that each of those last reserved for had left is computed.
+
+        Their `num_computed_tokens` grow by one. From now on others may share these.
+        """
+
+    @abstractmethod
     def release(self, sequence: Sequence, num_kept: int) -> None:
         """Take its id away. The first `num_kept` computed tokens stay for reuse, where possible."""
 

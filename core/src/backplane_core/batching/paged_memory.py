@@ -62,20 +62,41 @@ class PagedMemory(Memory):
         if needed > self._pool.num_free + self._cache.num_unowned:
             return False
         for _ in range(needed):
-            if not self._pool.num_free:
-                self._pool.free(self._cache.evict())
-            sequence.block_table.append(self._pool.take())
+            self._add_block(sequence)
         return True
 
     def commit(self, sequence: Sequence, num_written: int) -> None:  # noqa: ARG002 - a cut-off tail stays in its blocks, unread
         """Name the blocks that became full."""
-        if not self.shares:
-            return
-        seq_id = held_id(sequence)
-        num_full = sequence.num_computed_tokens // self._block_size
-        for index in range(self._num_named[seq_id], num_full):
-            self._cache.insert(self._hash(sequence, index), sequence.block_table[index])
-        self._num_named[seq_id] = max(num_full, self._num_named[seq_id])
+        if self.shares:
+            self._name_blocks(sequence)
+
+    def reserve_decodes(self, sequences: list[Sequence]) -> bool:
+        """Add a block to those whose last one is full: computed tokens never lack theirs."""
+        size = self._block_size
+        lacking = [
+            sequence
+            for sequence in sequences
+            if not sequence.num_computed_tokens % size
+            and sequence.num_computed_tokens == len(sequence.block_table) * size
+        ]
+        if len(lacking) > self._pool.num_free + self._cache.num_unowned:
+            return False
+        for sequence in lacking:
+            self._add_block(sequence)
+        return True
+
+    def commit_decodes(self, sequences: list[Sequence]) -> None:
+        """Count on, and name the blocks that became full."""
+        size = self._block_size
+        filled: list[Sequence] = []
+        for sequence in sequences:
+            num_computed = sequence.num_computed_tokens + 1
+            sequence.num_computed_tokens = num_computed
+            if not num_computed % size:
+                filled.append(sequence)
+        if self.shares:
+            for sequence in filled:
+                self._name_blocks(sequence)
 
     def release(self, sequence: Sequence, num_kept: int) -> None:
         """Give up its blocks; the full ones among those kept stay in the prefix cache."""
@@ -122,6 +143,18 @@ class PagedMemory(Memory):
             raise AssertionError("a sequence id is held twice, or held while free")
         if len(ids) + len(self._free_ids) != len(self._num_named):
             raise AssertionError("a sequence id is lost")
+
+    def _add_block(self, sequence: Sequence) -> None:
+        if not self._pool.num_free:
+            self._pool.free(self._cache.evict())
+        sequence.block_table.append(self._pool.take())
+
+    def _name_blocks(self, sequence: Sequence) -> None:
+        seq_id = held_id(sequence)
+        num_full = sequence.num_computed_tokens // self._block_size
+        for index in range(self._num_named[seq_id], num_full):
+            self._cache.insert(self._hash(sequence, index), sequence.block_table[index])
+        self._num_named[seq_id] = max(num_full, self._num_named[seq_id])
 
     def _num_blocks(self, num_tokens: int) -> int:
         return -(-num_tokens // self._block_size)

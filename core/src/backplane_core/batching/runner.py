@@ -7,6 +7,7 @@ tokenizer of the model, a subclass with `tokenize`.
 import threading
 import time
 from collections.abc import Callable
+from itertools import chain, islice
 
 from backplane_core.batching.cell_memory import CellMemory
 from backplane_core.batching.deadlines import Deadlines
@@ -42,7 +43,6 @@ from backplane_core.messages import (
     PromptLogprobs,
     RunnerInfo,
     RunnerStats,
-    SequenceDelta,
     StepOutput,
     Submit,
 )
@@ -160,9 +160,10 @@ class BatchingRunner(ModelRunner):
 
     def poll(self, timeout: float) -> StepOutput:
         """Run one step, or wait for work."""
-        failures = self._fail_expired()
-        self._settle_held(failures)
         begin_s = self._clock()
+        failures = self._fail_expired(begin_s) if self._deadlines else []
+        if self._held:
+            self._settle_held(failures, begin_s)
         batch = self._schedule(begin_s)
         if batch is None:
             if not failures:
@@ -183,14 +184,15 @@ class BatchingRunner(ModelRunner):
                 batch = self._schedule(self._clock())
             else:
                 end_s = self._clock()
-                self._scheduler.succeeded(batch)
+                num_counted = self._scheduler.succeeded(batch)
                 self._counters.count(batch, end_s - start_s)
-                output = self._commit(batch, result, failures)
+                output = self._commit(batch, result, failures, num_counted, end_s)
+                done_s = self._clock()
                 self._counters.telemetry.succeeded(
                     method,
-                    inference_s=self._clock() - begin_s,
+                    inference_s=done_s - begin_s,
                     forward_s=end_s - start_s - result.sampling_s,
-                    decode_s=result.sampling_s + self._clock() - end_s,
+                    decode_s=result.sampling_s + done_s - end_s,
                     filter_s=self._committer.take_finish_s(),
                 )
                 return output
@@ -267,10 +269,8 @@ class BatchingRunner(ModelRunner):
 
     def _start(self, batch: ScheduledBatch) -> None:
         """Note who is in the cache for the first time."""
-        for scheduled in reversed(batch.sequences):
+        for scheduled in batch.sequences[batch.num_decodes :]:
             sequence = scheduled.sequence
-            if sequence.state is SequenceState.DECODE:
-                break  # decodes come first, and have been here before
             if sequence.start_s is None:
                 sequence.start_s = self._clock()
                 sequence.num_cached_tokens = min(
@@ -279,24 +279,30 @@ class BatchingRunner(ModelRunner):
                 self._counters.started(sequence)
 
     def _commit(
-        self, batch: ScheduledBatch, result: StepResult, failures: list[Failed]
+        self,
+        batch: ScheduledBatch,
+        result: StepResult,
+        failures: list[Failed],
+        num_counted: int,
+        now_s: float,
     ) -> StepOutput:
-        now_s = self._clock()
-        deltas: list[SequenceDelta] = []
         reports: list[PromptLogprobs] = []
         if len(result.results) != len(batch.sequences):
             raise GenerationError(
                 f"the engine answered {len(result.results)} of {len(batch.sequences)} sequences"
             )
-        for scheduled, sampled in zip(batch.sequences, result.results, strict=True):
+        pairs = zip(batch.sequences, result.results, strict=True)
+        deltas, others = self._committer.decodes(islice(pairs, num_counted))
+        self._counters.produced(1, times=len(deltas))
+        for scheduled, sampled in chain(others, pairs):
             sequence = scheduled.sequence
             if sequence.state is SequenceState.FINISHED:
                 continue  # a sibling's failure, earlier in this batch, took it along
             if isinstance(sampled, BackplaneError):
-                failures.append(self._fail(sequence.request.request_id, sampled))
+                failures.append(self._fail(sequence.request_id, sampled))
                 continue
             if sequence.request.prompt_logprobs is not None:
-                group = self._groups[sequence.request.request_id]
+                group = self._groups[sequence.request_id]
                 if report := group.report(scheduled, result.prompt_scores.get(scheduled.seq_id)):
                     reports.append(report)
             if sampled is not None:
@@ -314,16 +320,16 @@ class BatchingRunner(ModelRunner):
 
     # ── ends ─────────────────────────────────────────────────────────────────────────────
 
-    def _fail_expired(self) -> list[Failed]:
+    def _fail_expired(self, now_s: float) -> list[Failed]:
         return [
             self._fail(request_id, DeadlineExceededError("the request's deadline passed"))
-            for request_id in self._deadlines.expired(self._clock())
+            for request_id in self._deadlines.expired(now_s)
             if request_id in self._groups
         ]
 
-    def _settle_held(self, failures: list[Failed]) -> None:
+    def _settle_held(self, failures: list[Failed], now_s: float) -> None:
         """Queue the requests whose grammars are ready, fail those whose cannot be."""
-        for group, error in self._held.settled(self._clock()):
+        for group, error in self._held.settled(now_s):
             if error is None:
                 self._scheduler.release(group)
             else:

@@ -7,6 +7,7 @@ import dataclasses
 from bisect import bisect_left, insort
 
 from backplane_core.batching.adapter_turns import AdapterSet, AdapterTurns
+from backplane_core.batching.decode_batch import DecodeBatch
 from backplane_core.batching.executor import ExecutorTraits, ScheduledBatch, ScheduledSequence
 from backplane_core.batching.memory import Memory, held_id
 from backplane_core.batching.request_group import RequestGroup
@@ -75,8 +76,10 @@ class Scheduler:
         self._max_running = min(max_running, traits.max_sequences, traits.max_batch_tokens)
         self._groups: dict[str, RequestGroup] = {}
         self._waiting = WaitingQueue()
-        self._prefills: list[Sequence] = []  # both sorted by rank
-        self._decodes: list[Sequence] = []
+        self._prefills: list[Sequence] = []  # sorted by rank
+        self._decodes = DecodeBatch()
+        self._reserved_decodes: list[Sequence] = []  # those in the batch, in one sum
+        self._max_adapters = traits.adapters_per_batch
         self._turns = AdapterTurns(traits.adapters_per_batch)
         self._prefill_limit = traits.max_batch_tokens
         self._adapters = self._turns.choose()
@@ -93,7 +96,7 @@ class Scheduler:
     @property
     def running(self) -> list[Sequence]:
         """The sequences that hold memory."""
-        return self._decodes + self._prefills
+        return self._decodes.sequences + self._prefills
 
     def add(self, group: RequestGroup) -> None:
         """Queue a request's sequences; those of a held one once it is released."""
@@ -114,18 +117,20 @@ class Scheduler:
             if head is None and not self.num_running:
                 return None
             self._adapters = self._turns.choose(*([head.request.adapter] if head else []))
-            scheduled = self._fill(self._adapters)
+            self._reserved_decodes = []
+            scheduled, num_decodes = self._fill(self._adapters)
             if scheduled:
-                return ScheduledBatch(sequences=scheduled, adapters=_adapters_of(scheduled))
-        if all(sequence.guide is None for sequence in self._decodes):
+                names = _adapters_of(scheduled) if self._max_adapters else ()
+                return ScheduledBatch(sequences=scheduled, adapters=names, num_decodes=num_decodes)
+        if not self._decodes.num_guided:
             raise AssertionError("there are sequences, but none can be scheduled")
         return None  # those there are wait for what their grammars allow, which wakes the engine
 
     def prefilled(self, sequence: Sequence) -> None:
         """A sequence's known tokens are all computed: from now on it decodes."""
-        del self._prefills[bisect_left(self._prefills, sequence.rank, key=_rank)]
+        self._leave_prefills(sequence)
         sequence.state = SequenceState.DECODE
-        insort(self._decodes, sequence, key=_rank)
+        self._decodes.add(sequence)
         self._release_parked(self._groups[sequence.request.request_id])
 
     def has_waiting_sibling(self, sequence: Sequence) -> bool:
@@ -153,13 +158,11 @@ class Scheduler:
         Returns:
             The sequence to fail, where nothing is left to give up.
         """
+        self._memory.reserve_decodes([])
         if self._memory.drop_cached():
             return None
-        num_prefill_tokens = sum(
-            len(scheduled.token_ids)
-            for scheduled in batch.sequences
-            if scheduled.sequence.state is SequenceState.PREFILL
-        )
+        prefills = batch.sequences[batch.num_decodes :]
+        num_prefill_tokens = sum(len(scheduled.token_ids) for scheduled in prefills)
         if num_prefill_tokens > 1:
             self._prefill_limit = num_prefill_tokens // 2
             return None
@@ -168,14 +171,22 @@ class Scheduler:
             return None
         return batch.sequences[0].sequence
 
-    def succeeded(self, batch: ScheduledBatch) -> None:
-        """The last batch was computed; its sequences are as they were when it was scheduled."""
+    def succeeded(self, batch: ScheduledBatch) -> int:
+        """The last batch was computed; its sequences are as they were when it was scheduled.
+
+        Returns:
+            How many of its decodes, the first ones, the memory now has counted: all, or none
+            where they may bring drafts.
+        """
+        self._memory.commit_decodes(self._reserved_decodes)
         # What `relieve` took away comes back step by step.
         self._prefill_limit = min(2 * self._prefill_limit, self._max_batch_tokens)
-        if not self._mixed and batch.sequences[0].sequence.state is SequenceState.PREFILL:
-            self._owed_decodes |= self._adapters.names
-        else:
-            self._owed_decodes -= self._adapters.names
+        if not self._mixed:
+            if batch.num_decodes:
+                self._owed_decodes -= self._adapters.names
+            else:
+                self._owed_decodes |= self._adapters.names
+        return len(self._reserved_decodes)
 
     def check_integrity(self) -> None:
         """Check the queues and the memory.
@@ -183,15 +194,12 @@ class Scheduler:
         Raises:
             AssertionError: something is lost, held twice or miscounted.
         """
-        for sequences, state in (
-            (self._prefills, SequenceState.PREFILL),
-            (self._decodes, SequenceState.DECODE),
-        ):
-            ranks = [sequence.rank for sequence in sequences]
-            if ranks != sorted(set(ranks)):
-                raise AssertionError(f"{state.value} queue out of order")
-            if any(sequence.state is not state for sequence in sequences):
-                raise AssertionError(f"a sequence in the {state.value} queue is in another state")
+        self._decodes.check_integrity()
+        ranks = [sequence.rank for sequence in self._prefills]
+        if ranks != sorted(set(ranks)):
+            raise AssertionError("the prefills are out of order")
+        if any(sequence.state is not SequenceState.PREFILL for sequence in self._prefills):
+            raise AssertionError("a sequence among the prefills is in another state")
         idle = sum(not group.num_running for group in self._groups.values())
         running = sum(group.num_running for group in self._groups.values())
         if (idle, running) != (self.num_waiting_requests, self.num_running):
@@ -200,45 +208,49 @@ class Scheduler:
 
     # ── filling a batch ──────────────────────────────────────────────────────────────────
 
-    def _fill(self, adapters: AdapterSet) -> list[ScheduledSequence]:
+    def _fill(self, adapters: AdapterSet) -> tuple[list[ScheduledSequence], int]:
+        """The shares, and how many of them are decodes."""
         if self._mixed:
-            scheduled = self._schedule_decodes(adapters)
-            num_tokens = len(scheduled)
+            decodes = self._schedule_decodes(adapters)
+            num_tokens = len(decodes)
             if self._max_draft_tokens:
-                num_tokens += sum(decode.num_draft_tokens for decode in scheduled)
-            scheduled += self._schedule_prefills(adapters, num_tokens)
-            return scheduled
+                num_tokens += sum(decode.num_draft_tokens for decode in decodes)
+            return decodes + self._schedule_prefills(adapters, num_tokens), len(decodes)
         # Neither kind may go twice while the other waits, adapter by adapter: with one flag for
         # all, their turns could fall into step with it.
         if any(name in adapters.names for name in self._owed_decodes):
-            return self._schedule_decodes(adapters) or self._schedule_prefills(adapters, 0)
-        return self._schedule_prefills(adapters, 0) or self._schedule_decodes(adapters)
+            if decodes := self._schedule_decodes(adapters):
+                return decodes, len(decodes)
+            return self._schedule_prefills(adapters, 0), 0
+        if prefills := self._schedule_prefills(adapters, 0):
+            return prefills, 0
+        decodes = self._schedule_decodes(adapters)
+        return decodes, len(decodes)
 
     def _schedule_decodes(self, adapters: AdapterSet) -> list[ScheduledSequence]:
+        if self._max_draft_tokens:
+            return self._schedule_drafts(adapters)
+        while True:
+            sequences, shares = self._decodes.takers(adapters)
+            if self._memory.reserve_decodes(sequences):
+                self._reserved_decodes = sequences
+                return shares.copy()
+            self._preempt(self._last())
+
+    def _schedule_drafts(self, adapters: AdapterSet) -> list[ScheduledSequence]:
+        """Decodes that may bring more than one token, each with room for its own number."""
         spare = max(0, self._max_batch_tokens - self.num_running)
         scheduled: list[ScheduledSequence] = []
-        num_drafts = 0
-        for sequence in self._decodes:  # a preemption removes only what comes later, or this
-            if not adapters.permits(sequence.request.adapter) or not _may_take_turn(sequence):
-                continue
-            if self._max_draft_tokens:
-                left = sequence.stopping.max_new_tokens - sequence.num_output_tokens - 1
-                left = left if sequence.guide is None else 0
-                num_drafts = min(self._max_draft_tokens, left, spare)
-                spare -= num_drafts
-            if not self._make_room(sequence, 1 + num_drafts):
-                continue
-            scheduled.append(
-                ScheduledSequence(
-                    seq_id=held_id(sequence),
-                    sequence=sequence,
-                    start=sequence.num_computed_tokens,
-                    token_ids=[sequence.token_ids[-1]],
-                    sample=True,
-                    block_table=sequence.block_table,
-                    num_draft_tokens=num_drafts,
-                )
-            )
+        for share in list(self._decodes.takers(adapters)[1]):
+            sequence = share.sequence
+            if sequence.state is not SequenceState.DECODE:
+                continue  # a preemption took it
+            left = sequence.max_tokens - len(sequence.token_ids) - 1
+            left = left if sequence.guide is None else 0
+            share.num_draft_tokens = min(self._max_draft_tokens, left, spare)
+            spare -= share.num_draft_tokens
+            if self._make_room(sequence, 1 + share.num_draft_tokens):
+                scheduled.append(share)
         return scheduled
 
     def _make_room(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -324,7 +336,8 @@ class Scheduler:
     # ── leaving ──────────────────────────────────────────────────────────────────────────
 
     def _last(self) -> Sequence:
-        candidates = [queue[-1] for queue in (self._prefills, self._decodes) if queue]
+        queues = (self._prefills, self._decodes.sequences)
+        candidates = [queue[-1] for queue in queues if queue]
         return max(candidates, key=_rank)
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -336,9 +349,10 @@ class Scheduler:
         self._waiting.push(sequence)
 
     def _leave(self, sequence: Sequence, num_kept: int) -> None:
-        prefilling = sequence.state is SequenceState.PREFILL
-        queue = self._prefills if prefilling else self._decodes
-        del queue[bisect_left(queue, sequence.rank, key=_rank)]
+        if sequence.state is SequenceState.PREFILL:
+            self._leave_prefills(sequence)
+        else:
+            self._decodes.remove(sequence)
         self._memory.release(sequence, num_kept)
         self._turns.leave(sequence.request.adapter)
         group = self._groups[sequence.request.request_id]
@@ -346,14 +360,12 @@ class Scheduler:
         if not group.num_running:
             self.num_waiting_requests += 1
 
+    def _leave_prefills(self, sequence: Sequence) -> None:
+        del self._prefills[bisect_left(self._prefills, sequence.rank, key=_rank)]
+
     def _release_parked(self, group: RequestGroup) -> None:
         for sequence in group.released():
             self._waiting.push(sequence)
-
-
-def _may_take_turn(sequence: Sequence) -> bool:
-    """Whether a step need not wait for its grammar; see `SequenceGuide`."""
-    return sequence.guide is None or sequence.guide.may_take_turn
 
 
 def _adapters_of(scheduled: list[ScheduledSequence]) -> tuple[str, ...]:

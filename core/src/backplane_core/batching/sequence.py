@@ -35,6 +35,10 @@ class Sequence:
         prefix_salt: sequences share cached prefixes only under equal salts.
         rank: place in the queue, lower first: aged arrival, number of the request, index.
         arrival_s, start_s, first_token_s: monotonic seconds.
+        request_id, sampling, stopping: the request's own; use `seed`, not the sampling's.
+        seed: this continuation's own.
+        end_token_ids: tokens that end it, where it has no guide.
+        max_tokens: how many `token_ids` there will be at most.
     """
 
     request: Submit
@@ -56,21 +60,25 @@ class Sequence:
     arrival_s: float = 0.0
     start_s: float | None = None
     first_token_s: float | None = None
+    # Read for every token, so they are not asked for through the request each time.
+    request_id: str = dataclasses.field(init=False)
+    sampling: SamplingParams = dataclasses.field(init=False)
+    stopping: StoppingParams = dataclasses.field(init=False)
+    seed: int = dataclasses.field(init=False)
+    end_token_ids: frozenset[int] = dataclasses.field(init=False)
+    max_tokens: int = dataclasses.field(init=False)
 
-    @property
-    def sampling(self) -> SamplingParams:
-        """The request's sampling parameters; use `seed` below, not theirs."""
-        return self.request.sampling
-
-    @property
-    def stopping(self) -> StoppingParams:
-        """The request's stopping parameters."""
-        return self.request.stopping
-
-    @property
-    def seed(self) -> int:
-        """This continuation's own seed."""
-        return sequence_seed(self.request.sampling.seed, self.index)
+    def __post_init__(self) -> None:
+        """Note what a step asks of the request."""
+        request = self.request
+        stopping = request.stopping
+        self.request_id = request.request_id
+        self.sampling = request.sampling
+        self.stopping = stopping
+        self.seed = sequence_seed(request.sampling.seed, self.index)
+        ends = frozenset[int]() if stopping.ignore_eos else self.eos_token_ids
+        self.end_token_ids = ends.union(stopping.stop_token_ids)
+        self.max_tokens = self.num_prompt_tokens + stopping.max_new_tokens
 
     @property
     def num_output_tokens(self) -> int:

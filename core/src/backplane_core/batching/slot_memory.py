@@ -38,12 +38,13 @@ class SlotMemory(Memory):
         self._free_ids = list(range(traits.max_sequences - 1, -1, -1))
         self._held = [0] * traits.max_sequences
         self._num_used = 0
+        self._num_decodes = 0  # tokens reserved by `reserve_decodes`
         self._num_cached = 0
         self._retained: OrderedDict[int, _Retained] = OrderedDict()
 
     @property
     def _num_free(self) -> int:
-        return self._capacity - self._num_used - self._num_cached
+        return self._capacity - self._num_used - self._num_decodes - self._num_cached
 
     def fits(self, num_tokens: int) -> bool:
         """Whether one slot holds that many tokens."""
@@ -93,6 +94,28 @@ class SlotMemory(Memory):
         if num_written > sequence.num_computed_tokens and self._trimmable:
             self._verbs.trim(seq_id, sequence.num_computed_tokens)
 
+    def reserve_decodes(self, sequences: list[Sequence]) -> bool:
+        """Set a token aside for each, in one sum."""
+        self._num_decodes = 0
+        needed = len(sequences)
+        if needed > self._num_free + self._num_cached:
+            return False
+        while needed > self._num_free:
+            self._forget(next(iter(self._retained)))
+        self._num_decodes = needed
+        return True
+
+    def commit_decodes(self, sequences: list[Sequence]) -> None:
+        """Let the slot of each hold one token more."""
+        self._num_decodes = 0
+        held = self._held
+        for sequence in sequences:
+            if (seq_id := sequence.seq_id) is None:
+                raise AssertionError("a sequence that decodes holds no memory")
+            sequence.num_computed_tokens += 1
+            held[seq_id] += 1
+        self._num_used += len(sequences)
+
     def release(self, sequence: Sequence, num_kept: int) -> None:
         """Retain the slot with what it holds."""
         seq_id = held_id(sequence)
@@ -123,7 +146,7 @@ class SlotMemory(Memory):
 
     def usage(self) -> MemoryUsage:
         """Tokens held, out of the pool."""
-        return MemoryUsage(self._num_used, self._num_cached, self._num_free)
+        return MemoryUsage(self._num_used + self._num_decodes, self._num_cached, self._num_free)
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
         """Count ids and tokens."""

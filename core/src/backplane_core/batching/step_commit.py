@@ -1,14 +1,17 @@
 """What a step's results mean for its sequences: tokens appended, cache shared, ends found."""
 
 import time
+from collections.abc import Iterable
 
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.memory import Memory
 from backplane_core.batching.scheduler import Scheduler
 from backplane_core.batching.sequence import Sequence, SequenceState
 from backplane_core.batching.stopping import finish_reason
-from backplane_core.errors import GenerationError
+from backplane_core.errors import BackplaneError, GenerationError
 from backplane_core.messages import SequenceDelta, SequenceTiming
+
+Result = SampledTokens | BackplaneError | None
 
 
 class Committer:
@@ -19,6 +22,45 @@ class Committer:
         self._memory = memory
         self._trimmable = trimmable
         self._finish_s: float | None = None
+
+    def decodes(
+        self, pairs: Iterable[tuple[ScheduledSequence, Result]]
+    ) -> tuple[list[SequenceDelta], list[tuple[ScheduledSequence, Result]]]:
+        """Give the decodes among these that go on their token; the cache has been told.
+
+        Returns:
+            What these gained, and those with anything else to look into, untouched: an end, an
+            error, a guide, accepted drafts.
+        """
+        # Every line here is paid for by each sequence in every step, so it calls no function of
+        # ours and asks for nothing twice.
+        deltas: list[SequenceDelta] = []
+        others: list[tuple[ScheduledSequence, Result]] = []
+        for scheduled, result in pairs:
+            sequence = scheduled.sequence
+            known = sequence.token_ids
+            if (
+                isinstance(result, SampledTokens)
+                and len(token_ids := result.token_ids) == 1
+                and token_ids[0] not in sequence.end_token_ids
+                and len(known) + 1 < sequence.max_tokens
+                and sequence.guide is None
+            ):
+                known.append(token_ids[0])
+                scheduled.start += 1
+                scheduled.token_ids = token_ids
+                deltas.append(
+                    SequenceDelta(
+                        sequence.request_id,
+                        sequence.index,
+                        token_ids,
+                        result.logprobs,
+                        result.top_logprobs,
+                    )
+                )
+            else:
+                others.append((scheduled, result))
+        return deltas, others
 
     def chunk(self, scheduled: ScheduledSequence) -> None:
         """A prefill chunk was computed and more is to come."""
@@ -59,6 +101,9 @@ class Committer:
                 sequence.guide.advance(sampled.token_ids)
             if sequence.state is SequenceState.PREFILL:
                 self._scheduler.prefilled(sequence)
+            else:
+                scheduled.start = sequence.num_computed_tokens
+                scheduled.token_ids = [sequence.token_ids[-1]]
         return SequenceDelta(
             sequence.request.request_id,
             sequence.index,

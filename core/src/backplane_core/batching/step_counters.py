@@ -1,7 +1,7 @@
 """`StepCounters`: what a runner has done since it started."""
 
 from backplane_core.batching.executor import ScheduledBatch
-from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.batching.sequence import Sequence
 from backplane_core.telemetry import BatchTelemetry, Method
 
 
@@ -29,22 +29,17 @@ class StepCounters:
         self.num_prompt_tokens += sequence.num_prompt_tokens
         self.num_cached_tokens += sequence.num_cached_tokens
 
-    def produced(self, num_tokens: int) -> None:
-        """A sequence gained so many tokens in a step; those beyond one were drafted."""
-        self.num_generated_tokens += num_tokens
-        if num_tokens:
-            self.num_skipped_tokens += num_tokens - 1
-            self.telemetry.produced(num_tokens)
+    def produced(self, num_tokens: int, *, times: int = 1) -> None:
+        """A sequence, or several, gained so many tokens in a step; beyond one they were drafted."""
+        if num_tokens and times:
+            self.num_generated_tokens += num_tokens * times
+            self.num_skipped_tokens += (num_tokens - 1) * times
+            self.telemetry.produced(num_tokens, times=times)
 
     def count(self, batch: ScheduledBatch, duration_s: float) -> None:
         """A batch was computed. Its time is split by tokens."""
-        num_decodes = len(batch.sequences)
-        num_prefilled = 0
-        for scheduled in reversed(batch.sequences):
-            if scheduled.sequence.state is SequenceState.DECODE:
-                break  # decodes come first, with one token each
-            num_decodes -= 1
-            num_prefilled += len(scheduled.token_ids)
+        num_decodes = batch.num_decodes
+        num_prefilled = sum(len(one.token_ids) for one in batch.sequences[num_decodes:])
         self.num_steps += 1
         self.batch_tokens = num_decodes + num_prefilled
         self.batch_sequences = len(batch.sequences)
@@ -55,6 +50,5 @@ class StepCounters:
 
 
 def method_of(batch: ScheduledBatch) -> Method:
-    """What a batch that is not yet committed counts as: prefills come last."""
-    last = batch.sequences[-1].sequence
-    return "prefill" if last.state is SequenceState.PREFILL else "decode"
+    """What a batch counts as: prefills come last."""
+    return "decode" if batch.num_decodes == len(batch.sequences) else "prefill"
