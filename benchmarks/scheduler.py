@@ -241,7 +241,10 @@ def play_server(path: str, num_streams: int, num_tokens: int, num_requests: int)
         num_done = 0
         while num_done < num_requests:
             num_ended = 0
-            for message in frames.feed(connection.recv(1 << 18)):
+            received = connection.recv(1 << 18)
+            if not received:
+                sys.exit("the worker left")
+            for message in frames.feed(received):
                 if isinstance(message, StepOutput):
                     num_ended += sum(one.finish_reason is not None for one in message.deltas)
                 elif not isinstance(message, Ready | Accepted):
