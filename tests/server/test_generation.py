@@ -11,37 +11,47 @@ from backplane_core.sampling import SamplingParams
 from backplane_core.vocabulary import Vocabulary
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.generation import Generation, GenerationTimes
+from backplane_server.services.generation_group import GenerationGroup
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.text.choice_decoder import Finish
 from backplane_server.text.detokenizer import TokenTable
-from backplane_server.web.merge import merge_batches
 
 TABLE = TokenTable(Vocabulary(tokens=[bytes([value]) for value in range(256)]))
 
 
 class Script:
-    """A worker's stream: items in turn, each after a pause; an exception is raised."""
+    """A worker's stream: items in turn, each after a pause; an exception ends it."""
 
     def __init__(self, *items, pause=0.0):
         self._items = list(items)
         self._pause = pause
+        self._listener = None
+        self._timer = None
         self.cancelled = []
 
-    @property
-    def finished(self):
-        return not self._items
+    def listen(self, listener):
+        self._listener = listener
+        if self._timer is None:
+            self._play_on()
 
-    async def __anext__(self):
-        await asyncio.sleep(self._pause)
+    def _play_on(self):
+        self._timer = asyncio.get_running_loop().call_later(self._pause, self._play)
+
+    def _play(self):
+        if self._listener is None:
+            self._timer = None
+            return
+        self._play_on()
         if not self._items:
-            raise StopAsyncIteration
-        item = self._items.pop(0)
-        if isinstance(item, Exception):
-            raise item
-        return item
+            self._end(None)
+        elif isinstance(item := self._items.pop(0), Exception):
+            self._end(item)
+        else:
+            self._listener.take(item)
 
-    def drain_nowait(self):
-        return []
+    def _end(self, error):
+        self._timer.cancel()
+        self._listener.end(error)
 
     def cancel(self, index=None):
         self.cancelled.append(index)
@@ -76,8 +86,7 @@ def generation(stream, n=1, stops=(), max_new_tokens=10, **fields):
 
 
 async def texts_of(made):
-    async for _ in made.batches():
-        pass
+    await GenerationGroup([made]).run(lambda _number, _event: None)
     return [choice.text for choice in made.choices]
 
 
@@ -175,7 +184,8 @@ async def test_strictly_as_tgi_the_last_place_is_the_length(reason):
 async def test_merged_generations_interleave_and_all_arrive():
     slow = generation(Script(delta("a"), delta("b", finish="length"), pause=0.02))
     fast = generation(Script(delta("c"), delta("d", finish="length"), pause=0.001))
-    order = [number async for number, _ in merge_batches([slow, fast])]
+    order = []
+    await GenerationGroup([slow, fast]).run(lambda number, _: order.append(number))
     assert sorted(order) == [0, 0, 1, 1]
     assert order[:2] == [1, 1]
     assert (slow.choices[0].text, fast.choices[0].text) == ("ab", "cd")
@@ -185,9 +195,41 @@ async def test_one_error_ends_the_merged():
     slow = generation(Script(delta("a"), delta("b", finish="length"), pause=0.5))
     broken = generation(Script(OutOfMemoryError("no room")))
 
-    async def read_all():
-        async for _ in merge_batches([slow, broken]):
-            pass
-
+    told = []
+    group = GenerationGroup([slow, broken])
     with pytest.raises(OutOfMemoryError):
-        await asyncio.wait_for(read_all(), 0.3)
+        await asyncio.wait_for(group.run(lambda number, _: told.append(number)), 0.3)
+    await asyncio.sleep(0.6)
+    assert told == [], "who was told of the end is told nothing more"
+
+
+async def test_what_is_held_comes_later_and_in_order():
+    script = Script(*(delta(letter) for letter in "abcd"), delta("e", finish="length"))
+    made = generation(script)
+    group, told, over = GenerationGroup([made]), [], asyncio.Event()
+
+    def tell(_, event):
+        told.extend(token.text for token in event.tokens)
+        if told[-1] in "bd":
+            group.hold()
+
+    group.follow(tell, lambda error: over.set())
+    for so_far in ("ab", "abcd"):
+        await asyncio.sleep(0.05)
+        assert "".join(told) == so_far
+        assert not over.is_set()
+        group.resume()
+    await asyncio.wait_for(over.wait(), 1)
+    assert made.choices[0].text == "abcde"
+
+
+async def test_an_error_of_who_is_told_is_the_end():
+    made = generation(Script(delta("a"), delta("b"), delta("c", finish="length")))
+
+    def tell(_, event):
+        if event.tokens[0].text == "b":
+            raise KeyError("b")
+
+    with pytest.raises(KeyError):
+        await GenerationGroup([made]).run(tell)
+    assert made.choices[0].text == "ab"

@@ -17,6 +17,7 @@ from backplane_server.dialects.native_types import (
     GenerateRequest,
     GenerateResponse,
 )
+from backplane_server.services.generation_group import GenerationGroup
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
 from backplane_server.web.exchange import AnyRequest, Exchange, exchange
@@ -67,9 +68,7 @@ async def answer_whole(current: Exchange, native: NativePlan) -> GenerateRespons
     """Generate to the end."""
     generation = await current.start(native.generation)
     collector = NativeCollector(native, generation)
-    async for events in generation.batches():
-        for event in events:
-            collector.add(event)
+    await GenerationGroup([generation]).run(collector.add)
     return collector.response()
 
 

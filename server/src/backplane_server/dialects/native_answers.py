@@ -43,7 +43,7 @@ class NativeCollector:
         self._is_idle: Final = not native.details and len(generation.choices) == 1
         self._gathered: Final = [_Gathered() for _ in generation.choices]
 
-    def add(self, event: ChoiceEvent) -> None:
+    def add(self, prompt: int, event: ChoiceEvent) -> None:  # noqa: ARG002 - there is one prompt
         """Take news of a sequence."""
         if self._is_idle:
             return

@@ -12,10 +12,10 @@ from backplane_core.version import __version__
 from backplane_server.dialects.openai import json_text, usage_of
 from backplane_server.dialects.openai_types import StreamOptions, Usage
 from backplane_server.services.generation import Generation
-from backplane_server.text.choice_decoder import TokenOut
+from backplane_server.services.generation_group import GenerationGroup
+from backplane_server.text.choice_decoder import ChoiceEvent, TokenOut
 from backplane_server.web.errors import Dialect
 from backplane_server.web.event_stream import DONE
-from backplane_server.web.merge import merge_batches
 
 TokensByChoice = dict[tuple[int, int], list[TokenOut]]
 
@@ -46,10 +46,12 @@ class ReplyHead:
 async def run_to_end(generations: Sequence[Generation], *, keep_tokens: bool) -> TokensByChoice:
     """Wait for every sequence; their tokens by prompt and choice number, where they are wanted."""
     tokens: TokensByChoice = {}
-    async for prompt, events in merge_batches(generations):
-        for event in events:
-            if keep_tokens:
-                tokens.setdefault((prompt, event.index), []).extend(event.tokens)
+
+    def keep(prompt: int, event: ChoiceEvent) -> None:
+        if keep_tokens:
+            tokens.setdefault((prompt, event.index), []).extend(event.tokens)
+
+    await GenerationGroup(generations).run(keep)
     return tokens
 
 

@@ -3,13 +3,13 @@
 import asyncio
 import time
 from array import array
-from collections.abc import AsyncGenerator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from backplane_core.errors import BackplaneError
 from backplane_core.messages import PromptLogprobs, SequenceDelta
-from backplane_core.request_stream import StreamItem
+from backplane_core.request_stream import StreamItem, StreamListener
 
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.deadline import overdue
@@ -17,21 +17,15 @@ from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.served_model import ServedModel
 from backplane_server.text.choice_decoder import ChoiceDecoder, ChoiceEvent, Finish
 
+EventSink = Callable[[ChoiceEvent], None]
+EndSink = Callable[[Exception | None], None]
+
 
 class DeltaStream(Protocol):
     """The part of a worker's request stream that is used here."""
 
-    @property
-    def finished(self) -> bool:
-        """Whether nothing more will arrive."""
-        ...
-
-    async def __anext__(self) -> StreamItem:
-        """The next item; raises the error that ended the request."""
-        ...
-
-    def drain_nowait(self) -> list[StreamItem]:
-        """What has arrived already."""
+    def listen(self, listener: StreamListener | None) -> None:
+        """Tell `listener` what waits and what comes; None holds it back."""
         ...
 
     def cancel(self, index: int | None = None) -> None:
@@ -39,7 +33,7 @@ class DeltaStream(Protocol):
         ...
 
     def abandon(self, error: BackplaneError) -> None:
-        """Stop the request; who reads on is told why."""
+        """Stop the request; who listens is told why."""
         ...
 
 
@@ -95,14 +89,14 @@ class PromptToken:
 
 
 class Generation:
-    """An accepted request. Iterate `batches` once; `cancel` in every case.
+    """An accepted request. `follow` it once; `cancel` in every case.
 
     Attributes:
         seed: the one in force; None where nothing is drawn.
         max_new_tokens: the limit in force.
         choices: a decoder for each sequence, by index.
         prompt_tokens: those of the prompt with their logprobs, where asked for; all are there
-            before the first batch of events.
+            before the first event.
     """
 
     def __init__(
@@ -143,7 +137,8 @@ class Generation:
         self._stream = stream
         self._told = self.choices
         self._num_running = request.num_sequences
-        self._cancelled = False
+        self._sink: EventSink | None = None
+        self._on_end: EndSink | None = None
         self._last_tokens = [0.0] * request.num_sequences
         self._timer: asyncio.TimerHandle | None = None
         if timeout_s is not None:
@@ -171,33 +166,42 @@ class Generation:
         """The answer is these sequences of several, or none, so what is counted is these."""
         self._told = [self.choices[index] for index in indexes]
 
-    async def batches(self) -> AsyncGenerator[list[ChoiceEvent], None]:
-        """Events as they arrive, all that are there at a time.
+    def follow(self, sink: EventSink, on_end: EndSink) -> None:
+        """From `resume` on, tell events as they come, then the end once.
 
-        Raises:
-            BackplaneError: the request failed after it was accepted.
-            IncompleteGenerationError: the worker stopped short of an end.
+        Both are called within the callback that read the worker's bytes.
+
+        Args:
+            sink: takes each event. What it raises is the end.
+            on_end: takes None after every sequence's end; or the `BackplaneError` that ended the
+                request after it was accepted, `IncompleteGenerationError` where the worker
+                stopped short of an end.
         """
-        while not self._stream.finished or not self.finished:
-            try:
-                item = await self._stream.__anext__()
-            except StopAsyncIteration:
-                break
-            events: list[ChoiceEvent] = []
-            now = time.monotonic()
-            for news in (item, *self._stream.drain_nowait()):
-                if isinstance(news, PromptLogprobs):
-                    self._take_prompt(news)
-                elif event := self._decode(news, now):
-                    events.append(event)
-            if self._cancelled:
-                break
-            if events:
-                yield events
-            if self.finished:
-                break
-        if self._cancelled or self._num_running:
-            raise IncompleteGenerationError("the worker ended the request before its end")
+        self._sink = sink
+        self._on_end = on_end
+
+    def resume(self) -> None:
+        """Tell what has come and what comes."""
+        if self._on_end is not None:
+            self._stream.listen(self)
+
+    def hold(self) -> None:
+        """Tell nothing until `resume`. What comes meanwhile waits as the worker sent it."""
+        self._stream.listen(None)
+
+    def take(self, item: StreamItem) -> None:
+        """For the worker's stream: news."""
+        try:
+            if isinstance(item, PromptLogprobs):
+                self._take_prompt(item)
+            else:
+                self._take_delta(item)
+        except Exception as error:  # noqa: BLE001 - told to who follows; a connection is read here
+            self._tell_end(error)
+
+    def end(self, error: BackplaneError | None) -> None:
+        """For the worker's stream: there is nothing more, and should have been."""
+        self._tell_end(error or _incomplete())
 
     def cancel(self) -> None:
         """Stop whatever still runs in the worker. Idempotent."""
@@ -209,10 +213,11 @@ class Generation:
         tops = news.top_logprobs or [[]] * len(news.token_ids)
         self.prompt_tokens.extend(map(PromptToken, news.token_ids, news.logprobs, tops))
 
-    def _decode(self, delta: SequenceDelta, now: float) -> ChoiceEvent | None:
+    def _take_delta(self, delta: SequenceDelta) -> None:
         choice = self.choices[delta.index]
         if choice.finish is not None:
-            return None
+            return
+        now = time.monotonic()
         if delta.token_ids:
             self._take_time(delta.index, len(delta.token_ids), now)
         event = choice.push(delta)
@@ -221,16 +226,26 @@ class Generation:
             self.times.prefill_s = delta.timing.prefill_s
             self.times.num_cached_tokens = delta.timing.num_cached_tokens
         if event.finish is not None:
-            self._end(event.finish, delta, now)
-        return event if event.tokens or event.tail or event.finish else None
+            self._end_sequence(event.finish, delta, now)
+        if self._sink is not None and (event.tokens or event.tail or event.finish):
+            self._sink(event)
+        if not self._num_running:
+            self._tell_end(None)
 
-    def _end(self, reason: Finish, delta: SequenceDelta, now: float) -> None:
+    def _end_sequence(self, reason: Finish, delta: SequenceDelta, now: float) -> None:
+        if reason is Finish.CANCELLED:
+            raise _incomplete()
         self._num_running -= 1
-        self._cancelled |= reason is Finish.CANCELLED
         if delta.finish_reason is None:  # a stop string, of which the worker knows nothing
             self._stream.cancel(delta.index)
         if not self._num_running:
             self.times.finished = now
+
+    def _tell_end(self, error: Exception | None) -> None:
+        on_end, self._on_end, self._sink = self._on_end, None, None
+        self._stream.listen(None)
+        if on_end is not None:
+            on_end(error)
 
     def _take_time(self, index: int, num_tokens: int, now: float) -> None:
         times = self.times
@@ -242,3 +257,7 @@ class Generation:
                 times.token_gaps_s.append(gap)
         elif times.first_token is None:
             times.first_token = now
+
+
+def _incomplete() -> IncompleteGenerationError:
+    return IncompleteGenerationError("the worker ended the request before its end")

@@ -1,21 +1,17 @@
-"""Server-sent events as a raw ASGI answer: keep-alives, write timeout, departed clients.
+"""Server-sent events as a raw ASGI answer: keep-alives, slow and departed clients, the end.
 
 Frames come ready to send; what they say is the dialects' business.
 """
 
 import asyncio
-import contextlib
-import logging
 import time
-from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import Final
+from collections.abc import Mapping
+from typing import Final, Protocol
 
 from litestar.types import Receive, Scope, Send
 
-from backplane_server.web.disconnect import wait_for_disconnect
+from backplane_server.web.outlet import Outlet, open_outlet
 from backplane_server.web.responses import encode_headers
-
-_log = logging.getLogger(__name__)
 
 KEEP_ALIVE_S: Final = 15.0
 KEEP_ALIVE: Final = b":\n\n"
@@ -33,82 +29,133 @@ def frame(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
+class FrameSink(Protocol):
+    """Takes a stream's frames as they are made."""
+
+    def write(self, data: bytes) -> None:
+        """Some frames, at least one."""
+        ...
+
+    def end(self, error: Exception | None) -> None:
+        """There are no more but the last ones; why, where that is an error."""
+        ...
+
+
+class FrameSource(Protocol):
+    """Makes a stream's frames. Pushes: no task is woken for a frame."""
+
+    def start(self, sink: FrameSink) -> None:
+        """Write from now on."""
+        ...
+
+    def hold(self) -> None:
+        """Write nothing until `resume`."""
+        ...
+
+    def resume(self) -> None:
+        """Go on."""
+        ...
+
+    def last_frames(self, error: Exception | None) -> bytes:
+        """What ends the stream, made in the request's own task; may be nothing."""
+        ...
+
+    def close(self) -> None:
+        """The stream is over, whatever the end. Called once."""
+        ...
+
+
 class EventStream:
-    """Sends frames as they come; closes `frames` in every case.
+    """Sends a source's frames; closes the source in every case.
 
     Args:
-        frames: an asynchronous generator of bytes; its clean-up runs when the client leaves.
+        source: what is sent. It is held while the client is slow.
         headers: beside those that every stream has.
-        write_timeout_s: how long one write may wait for the client before it is cut.
-        on_close: runs once at the end, whatever the end.
+        write_timeout_s: how long the client may take nothing before it is cut.
+        keep_alive_s: after so much silence a comment is sent.
     """
 
     def __init__(
         self,
-        frames: AsyncGenerator[bytes, None],
+        source: FrameSource,
         *,
         headers: Mapping[str, str],
         write_timeout_s: float,
-        on_close: Callable[[], None],
         keep_alive_s: float = KEEP_ALIVE_S,
     ) -> None:
-        self._frames = frames
+        self._source = source
         self._headers = {**STREAM_HEADERS, **headers}
         self._write_timeout_s = write_timeout_s
-        self._on_close = on_close
         self._keep_alive_s = keep_alive_s
+        self._outlet: Outlet
+        self._over: asyncio.Future[bool]
+        self._error: Exception | None = None
+        self._held = False
         self._last_write = 0.0
-        self._lock = asyncio.Lock()
-        self._departed = False
+        self._keep_alive: asyncio.TimerHandle | None = None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:  # noqa: ARG002 - ASGI has it
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send everything, or stop when the client leaves or stops reading."""
-        tasks = {
-            asyncio.create_task(self._pump(send)),
-            asyncio.create_task(self._watch(receive)),
-        }
+        self._over = asyncio.get_running_loop().create_future()
+        self._outlet = open_outlet(
+            scope, receive, send, self, write_timeout_s=self._write_timeout_s
+        )
         try:
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            headers = encode_headers(self._headers)
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            self._last_write = time.monotonic()
+            self._fill_silence()
+            self._outlet.begin()
+            self._source.start(self)
+            if await self._over:
+                await self._outlet.finish(self._source.last_frames(self._error))
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            await self._frames.aclose()
-            self._on_close()
+            self._stop(arrived=False)
+            self._outlet.close()
+            self._source.close()
 
-    async def _pump(self, send: Send) -> None:
-        headers = encode_headers(self._headers)
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
+    # ── the source's news ────────────────────────────────────────────────────────────────
+
+    def write(self, data: bytes) -> None:
+        """Frames for the client."""
         self._last_write = time.monotonic()
-        keep_alive = asyncio.create_task(self._keep_alive(send))
-        try:
-            async for data in self._frames:
-                await self._write(send, data, more=True)
-                # What is sent after a client left is dropped without a word: a stream that goes
-                # on to its end then would be taken for one that arrived.
-                if self._departed:
-                    return
-            await self._write(send, b"", more=False)
-        except TimeoutError:
-            _log.warning("a client read nothing for %g s and was cut", self._write_timeout_s)
-        finally:
-            keep_alive.cancel()
-            with contextlib.suppress(asyncio.CancelledError, TimeoutError):
-                await keep_alive
+        self._outlet.write(data)
 
-    async def _watch(self, receive: Receive) -> None:
-        await wait_for_disconnect(receive)
-        self._departed = True
+    def end(self, error: Exception | None) -> None:
+        """The last frames follow, from the request's own task."""
+        self._error = error
+        self._stop(arrived=True)
 
-    async def _write(self, send: Send, data: bytes, *, more: bool) -> None:
-        async with self._lock, asyncio.timeout(self._write_timeout_s):
-            await send({"type": "http.response.body", "body": data, "more_body": more})
-        self._last_write = time.monotonic()
+    # ── the client's news ────────────────────────────────────────────────────────────────
 
-    async def _keep_alive(self, send: Send) -> None:
-        while True:
-            idle = time.monotonic() - self._last_write
-            if idle < self._keep_alive_s:
-                await asyncio.sleep(self._keep_alive_s - idle)
-            else:
-                await self._write(send, KEEP_ALIVE, more=True)
+    def hold(self) -> None:
+        """It is slow: what it has not taken waits where it is smallest."""
+        self._held = True
+        self._source.hold()
+
+    def resume(self) -> None:
+        """It has caught up."""
+        self._held = False
+        if not self._over.done():
+            self._source.resume()
+
+    def gone(self) -> None:
+        """A stream that went on to its end now would be taken for one that arrived."""
+        self._source.hold()
+        self._stop(arrived=False)
+
+    def _stop(self, *, arrived: bool) -> None:
+        if self._keep_alive is not None:
+            self._keep_alive.cancel()
+        if not self._over.done():
+            self._over.set_result(arrived)
+
+    def _fill_silence(self) -> None:
+        """Send a comment once there was silence for long enough, again and again."""
+        silent_s = time.monotonic() - self._last_write
+        if silent_s >= self._keep_alive_s:
+            silent_s = 0.0
+            if not self._held:
+                self.write(KEEP_ALIVE)
+        loop = asyncio.get_running_loop()
+        self._keep_alive = loop.call_later(self._keep_alive_s - silent_s, self._fill_silence)

@@ -5,8 +5,8 @@ Counts it once, cancels what it started, and keeps the server from exiting under
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, Protocol, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 from litestar import Request
@@ -17,7 +17,6 @@ from backplane_server.services.deadline import deadline
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.services import Services
-from backplane_server.text.choice_decoder import ChoiceEvent
 from backplane_server.web.body import BodyReader, read_body
 from backplane_server.web.compute_headers import compute_headers, stream_compute_headers
 from backplane_server.web.disconnect import until_disconnect
@@ -28,8 +27,8 @@ from backplane_server.web.errors import (
     map_error,
     told_in_stream,
 )
-from backplane_server.web.event_stream import DONE, EventStream, frame
-from backplane_server.web.merge import merge_batches
+from backplane_server.web.event_stream import DONE, EventStream, FrameSource, frame
+from backplane_server.web.exchange_frames import GenerationFrames, Refusal, StreamRenderer
 from backplane_server.web.request_log import RequestRecord, record_of
 from backplane_server.web.responses import Answer
 
@@ -41,20 +40,6 @@ Counts = Literal["generation", "arrival", "nothing"]
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 AnyRequest = Request[Any, Any, Any]
-
-
-class StreamRenderer(Protocol):
-    """A dialect's way of writing a stream."""
-
-    dialect: Dialect
-
-    def event(self, prompt: int, event: ChoiceEvent) -> bytes:
-        """Frames for news of one sequence of prompt number `prompt`; may be none."""
-        ...
-
-    def end(self) -> bytes:
-        """Frames after the last one of every sequence."""
-        ...
 
 
 class Exchange:
@@ -129,12 +114,15 @@ class Exchange:
 
     def stream(self, renderer: StreamRenderer) -> EventStream:
         """A stream of server-sent events; from here on it ends the exchange."""
+        headers = stream_compute_headers(self._generations)
+        return self._stream(GenerationFrames(self, self._generations, renderer), headers)
+
+    def _stream(self, source: FrameSource, headers: Mapping[str, str]) -> EventStream:
         self.streaming = True
         return EventStream(
-            self._frames(renderer),
-            headers=self._with_ignored(stream_compute_headers(self._generations)),
+            source,
+            headers=self._with_ignored(headers),
             write_timeout_s=self.services.settings.write_timeout_s,
-            on_close=self.close,
         )
 
     def fail(self, error: BaseException) -> None:
@@ -184,19 +172,10 @@ class Exchange:
 
     def refuse_in_stream(self, error: Exception) -> EventStream:
         """TGI's way with `--tgi-strict`: a stream that says nothing but why it is none."""
-        self.streaming = True
+        return self._stream(Refusal(self, error, self._dialect), {})
 
-        async def frames() -> AsyncGenerator[bytes, None]:
-            yield self._last_words(error, self._dialect)
-
-        return EventStream(
-            frames(),
-            headers=self._with_ignored({}),
-            write_timeout_s=self.services.settings.write_timeout_s,
-            on_close=self.close,
-        )
-
-    def _last_words(self, error: Exception, dialect: Dialect) -> bytes:
+    def last_words(self, error: Exception, dialect: Dialect) -> bytes:
+        """What a stream says of the error that ends it."""
         mapped = map_error(error)
         data = frame(mapped.event(dialect, tgi_strict=self.services.settings.tgi_strict))
         return data + DONE if dialect == "openai" else data
@@ -211,19 +190,6 @@ class Exchange:
         finishes = [choice.finish for each in generations for choice in each.choices]
         record.finish = sorted({finish.name.lower() for finish in finishes if finish})
         record.worker_requests = [each.worker_request_id for each in generations]
-
-    async def _frames(self, renderer: StreamRenderer) -> AsyncGenerator[bytes, None]:
-        try:
-            async for prompt, events in merge_batches(self._generations):
-                if data := b"".join([renderer.event(prompt, event) for event in events]):
-                    yield data
-            # Not before: the generations' decoders run ahead of what was merged.
-            self.succeed()
-            if data := renderer.end():
-                yield data
-        except Exception as error:  # noqa: BLE001 - the mapper logs what nobody expected
-            self.fail(error)
-            yield self._last_words(error, renderer.dialect)
 
     def _with_ignored(self, headers: Mapping[str, str]) -> dict[str, str]:
         ignored = {"x-ignored-parameters": self.ignored} if self.ignored else {}
@@ -270,7 +236,7 @@ async def exchange(
                     stall_timeout_s=services.settings.write_timeout_s,
                 )
             current.wants_stream = path in _STREAM_PATHS
-            result = await until_disconnect(request.receive, work())
+            result = await until_disconnect(request.scope, request.receive, work())
         if not current.streaming:
             current.succeed()
     except BaseException as error:

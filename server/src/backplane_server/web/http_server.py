@@ -15,6 +15,8 @@ import uvicorn
 from litestar.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from backplane_server.web.client_link import ClientLink, LinkWatcher, offer
+
 MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
@@ -25,11 +27,13 @@ _CUT_AFTER_S: Final = 1
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses headers that do not end: in `MAX_HEADER_BYTES` and one read, or in time.
 
-    The parser keeps an unfinished header in memory, so what arrives is what is counted.
+    The parser keeps an unfinished header in memory, so what arrives is what is counted. Offers each
+    request a `ClientLink`, whose watcher is told of the client.
     """
 
     def __init__(self, *args: Any, stall_timeout_s: float, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.watcher: LinkWatcher | None = None
         self._stall_timeout_s = stall_timeout_s
         self._num_bytes = 0
         self._in_headers = True
@@ -56,6 +60,9 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         self._in_headers = False
         self._num_bytes = 0
         self._forget_headers()
+        if self.scope["method"] != "HEAD":  # which has no body to write
+            speaks_chunks = self.scope["http_version"] != "1.0"
+            offer(self.scope, ClientLink(self, self.cycle, speaks_chunks=speaks_chunks))
 
     def on_message_complete(self) -> None:
         """The next request's headers may follow; until they begin, keep-alive limits the wait."""
@@ -66,6 +73,20 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The client is gone."""
         self._forget_headers()
         super().connection_lost(exc)
+        if self.watcher is not None:
+            self.watcher.lost()
+
+    def pause_writing(self) -> None:
+        """The client is slow."""
+        super().pause_writing()
+        if self.watcher is not None:
+            self.watcher.pause()
+
+    def resume_writing(self) -> None:
+        """It has caught up."""
+        super().resume_writing()
+        if self.watcher is not None:
+            self.watcher.resume()
 
     def _expect_headers(self) -> None:
         self._stalled = self.loop.call_later(
