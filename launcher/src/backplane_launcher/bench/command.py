@@ -1,21 +1,27 @@
 """`backplane bench` from settings to exit status."""
 
 import asyncio
+import signal
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, TextIO, TypeVar
+from typing import Any, Final, TextIO, TypeVar
 
 import msgspec
 from backplane_core.errors import SetupError
 
+from backplane_launcher.bench.comparison import Comparison, ratios_of
+from backplane_launcher.bench.comparison_table import comparison_tables
+from backplane_launcher.bench.contest import Contender, Contest, contenders_of
+from backplane_launcher.bench.figures import Figures
 from backplane_launcher.bench.plan import Plan, make_plan
 from backplane_launcher.bench.report import Report, this_machine
-from backplane_launcher.bench.run import Measurement, served_model
 from backplane_launcher.bench.table import tables
 from backplane_launcher.settings.bench import BenchSettings
 
 T = TypeVar("T")
+
+_INTERRUPTED: Final = 130
 
 
 def bench(settings: BenchSettings, output: TextIO, console: TextIO) -> int:
@@ -23,38 +29,62 @@ def bench(settings: BenchSettings, output: TextIO, console: TextIO) -> int:
 
     Raises:
         UsageError: a flag cannot be meant.
-        SetupError: nobody answers.
+        SetupError: a server cannot be started, or the file not be written.
     """
     plan = make_plan(settings)
-    report = _run(_measure(plan, console))
+    contenders = contenders_of(settings.compare, settings.start)
+    try:
+        report = _run(_measure(plan, contenders, console))
+    except asyncio.CancelledError:  # told to stop: what was started is stopped by now
+        return _INTERRUPTED
     _write(settings, report, output)
     if settings.json != "-":
-        output.write(f"{tables([level.figures for level in report.levels])}\n")
-    return int(any(level.figures.failures for level in report.levels))
+        output.write(f"{_page(report)}\n")
+    return int(any(figures.failures for figures in _all_figures(report)))
 
 
-async def _measure(plan: Plan, console: TextIO) -> Report:
+async def _measure(plan: Plan, contenders: list[Contender], console: TextIO) -> Report | Comparison:
     settings = plan.settings
-    client = plan.client(settings.url, settings.model)
-    try:
-        client.model = settings.model or await served_model(client)
-        levels = await Measurement(plan, client, console).run()
-    finally:
-        client.close()
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    alone = contenders or [Contender(name="", url=settings.url.rstrip("/"))]
+    is_contest = len(alone) > 1
+    async with Contest(plan, alone, console) as contest:
+        turns = await contest.run(settings.rounds if is_contest else 1)
+    common: dict[str, Any] = {
+        "seed": plan.seed,
+        "settings": {name: value for name, value in asdict(settings).items() if name != "api_key"},
+        "machine": this_machine(),
+    }
+    if is_contest:
+        ratios = ratios_of(turns, [contender.name for contender in alone])
+        return Comparison(turns=turns, ratios=ratios, **common)
+    (turn,) = turns
     return Report(
-        url=settings.url,
-        model=client.model,
-        server="",
-        seed=plan.seed,
-        settings=shown_settings(settings),
-        machine=this_machine(),
-        levels=levels,
+        url=turn.url,
+        model=turn.model,
+        server=turn.server,
+        levels=turn.levels,
+        readiness=turn.readiness,
+        **common,
     )
 
 
-def shown_settings(settings: BenchSettings) -> dict[str, Any]:
-    """The flags, without the key."""
-    return {name: value for name, value in asdict(settings).items() if name != "api_key"}
+def _all_figures(report: Report | Comparison) -> list[Figures]:
+    groups = [report] if isinstance(report, Report) else report.turns
+    return [level.figures for group in groups for level in group.levels]
+
+
+def _page(report: Report | Comparison) -> str:
+    if isinstance(report, Comparison):
+        return comparison_tables(report)
+    page = tables([level.figures for level in report.levels])
+    if (readiness := report.readiness) is not None:
+        page += (
+            f"\n\nready after {readiness.ready_s:.2f} s, first answer after "
+            f"{readiness.first_answer_s:.2f} s"
+        )
+    return f"{page}\n\nseed {report.seed}"
 
 
 def _write(settings: BenchSettings, report: msgspec.Struct, output: TextIO) -> None:
@@ -73,7 +103,7 @@ def _write(settings: BenchSettings, report: msgspec.Struct, output: TextIO) -> N
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:
-    """Run on uvloop where it is installed: it takes a third off every event."""
+    """Run on uvloop where it is installed: it makes every event cheaper."""
     try:
         import uvloop  # noqa: PLC0415 - optional
     except ImportError:

@@ -34,13 +34,13 @@ class Plan:
     levels: tuple[Level, ...]
     limits: Mapping[str, float]
 
-    def client(self, url: str, model: str | None) -> Client:
+    def client(self, url: str) -> Client:
         """A client for a server."""
         return Client(
             Address(url),
             self.dialect,
             streams=not self.settings.no_stream,
-            model=model,
+            model=self.settings.model,
             api_key=self.settings.api_key,
             timeout_s=self.settings.timeout,
         )

@@ -60,6 +60,12 @@ def processes_at(port: int) -> list[int]:
     return sorted(pid for pid in parents if roots.intersection(_forebears(pid, parents)))
 
 
+def descendants_of(root: int) -> list[int]:
+    """A process and all that it started, as far as their line is whole."""
+    parents = _parents()
+    return sorted(pid for pid in parents if root in _forebears(pid, parents))
+
+
 def states_of(pids: list[int], *, with_memory: bool) -> dict[int, ProcessState]:
     """Each process now; those that have ended are left out. To sum up memory takes a while."""
     states: dict[int, ProcessState] = {}

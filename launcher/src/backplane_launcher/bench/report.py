@@ -11,6 +11,7 @@ from backplane_core.version import __version__
 
 from backplane_launcher.bench.figures import Figures
 from backplane_launcher.bench.reply import Reply
+from backplane_launcher.bench.started_server import Readiness
 
 
 class Machine(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +46,7 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One server's. `settings` are the flags; `ready_s` is from start to ready, where we did."""
+    """One server's. `settings` are the flags; `readiness` is told where we started it."""
 
     url: str
     model: str | None
@@ -54,7 +55,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     settings: dict[str, Any]
     machine: Machine
     levels: list[LevelResult]
-    ready_s: float | None = None
+    readiness: Readiness | None = None
 
 
 def this_machine() -> Machine:

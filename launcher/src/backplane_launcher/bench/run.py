@@ -3,36 +3,13 @@
 import time
 from typing import TextIO
 
-import msgspec
-
 from backplane_launcher.bench.client import Client
 from backplane_launcher.bench.figures import Figures, figures_of
 from backplane_launcher.bench.load import Level, Loader
 from backplane_launcher.bench.plan import Plan
 from backplane_launcher.bench.processes import is_local, processes_at, states_of
 from backplane_launcher.bench.progress import shown
-from backplane_launcher.bench.reply import OK
 from backplane_launcher.bench.report import LevelResult, request_figures
-
-
-class _Model(msgspec.Struct):
-    id: str
-
-
-class _Models(msgspec.Struct):
-    data: list[_Model] = []
-
-
-async def served_model(client: Client) -> str | None:
-    """The first model the server names; None where it names none."""
-    status, body = await client.get("/v1/models")
-    if status != OK:
-        return None
-    try:
-        models = msgspec.json.decode(body, type=_Models).data
-    except msgspec.DecodeError:
-        return None
-    return models[0].id if models else None
 
 
 class Measurement:

@@ -37,7 +37,7 @@ def tables(levels: Sequence[Figures]) -> str:
     parts = [_rates(levels), _latencies(levels)]
     if any(level.processes for level in levels):
         parts.append(_processes(levels))
-    parts += _remarks(levels)
+    parts += remarks_of(levels)
     return "\n\n".join(parts)
 
 
@@ -115,9 +115,10 @@ def _processes(levels: Sequence[Figures]) -> str:
     return grid(rows)
 
 
-def _remarks(levels: Sequence[Figures]) -> Iterator[str]:
+def remarks_of(levels: Sequence[Figures], name: str = "") -> Iterator[str]:
+    """What a reader must know beside the figures; each sentence begins with `name`."""
     for level in levels:
-        label = f"{label_of(level)}: "
+        label = f"{name}{label_of(level)}: "
         for failure in level.failures:
             yield f"{label}{failure.num} failed, {failure.kind}: {failure.message}"
         if level.num_counted_by_events:
