@@ -1,5 +1,7 @@
 """What every child process does about its own life: die with its parent, and log."""
 
+import asyncio
+import contextlib
 import ctypes
 import logging
 import os
@@ -7,7 +9,8 @@ import re
 import signal
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Callable, Generator
+from typing import Any, Final, TextIO
 
 import msgspec
 
@@ -48,6 +51,79 @@ def leave_stopping_to_parent(*numbers: signal.Signals) -> None:
 _LEVEL_WORDS: Final = {"WARNING": "WARN", "CRITICAL": "ERROR"}
 
 
+# How long a line may wait for others to be written with it.
+_GATHER_S: Final = 0.02
+
+
+class GatheringHandler(logging.StreamHandler[TextIO]):
+    """Writes a busy event loop's lines together, since each write wakes whoever reads them.
+
+    What is more than information is written at once, with all that waits; so is what is logged
+    outside of an event loop.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._waiting: list[str] = []
+        self._promised_on: asyncio.AbstractEventLoop | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Take a record."""
+        try:
+            self._waiting.append(self.format(record) + self.terminator)
+            if record.levelno > logging.INFO:
+                self.flush()
+            else:
+                self._flush_soon()
+        except Exception:  # noqa: BLE001 -- what logging has for this tells of it and goes on
+            self.handleError(record)
+
+    def flush(self) -> None:
+        """Write what waits."""
+        with self._locked():
+            lines, self._waiting = self._waiting, []
+            if lines:
+                self.stream.write("".join(lines))
+            super().flush()
+
+    def _flush_soon(self) -> None:
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            self.flush()
+            return
+        if loop is not self._promised_on:
+            self._promised_on = loop
+            loop.call_later(_GATHER_S, self._keep_promise)
+
+    def _keep_promise(self) -> None:
+        self._promised_on = None
+        self.flush()
+
+    @contextlib.contextmanager
+    def _locked(self) -> Generator[None, None, None]:
+        self.acquire()
+        try:
+            yield
+        finally:
+            self.release()
+
+
+class _Seconds:
+    """The text of a time's whole seconds; lines of one second share it."""
+
+    def __init__(self, layout: str, convert: Callable[[float], time.struct_time]) -> None:
+        self._layout = layout
+        self._convert = convert
+        self._known = (-1, "")
+
+    def __call__(self, created: float) -> str:
+        second = int(created)
+        if second != self._known[0]:
+            self._known = (second, time.strftime(self._layout, self._convert(second)))
+        return self._known[1]
+
+
 class JsonFormatter(logging.Formatter):
     """One flat JSON object a line, as TGI's: timestamp, level, target, message; and the process.
 
@@ -60,12 +136,12 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, process: str = "") -> None:
         super().__init__()
         self._process = {"process": process} if process else {}
+        self._seconds = _Seconds("%Y-%m-%dT%H:%M:%S", time.gmtime)
 
     def format(self, record: logging.LogRecord) -> str:
         """Render a record. Fields never replace what every line has."""
         own: dict[str, Any] = {
-            "timestamp": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
-            + f".{int(record.msecs):03d}Z",
+            "timestamp": f"{self._seconds(record.created)}.{int(record.msecs):03d}Z",
             "level": _LEVEL_WORDS.get(record.levelname, record.levelname),
             **self._process,
             "target": record.name,
@@ -83,20 +159,31 @@ class TextFormatter(logging.Formatter):
     Tracebacks keep their lines; they are code's own.
     """
 
+    def __init__(self, layout: str) -> None:
+        super().__init__(layout)
+        self._seconds = _Seconds(self.default_time_format, time.localtime)
+
+    def formatTime(self, record: logging.LogRecord, datefmt: str | None = None) -> str:  # noqa: ARG002, N802 -- logging's signature; there is one form
+        """The time in `logging`'s own form."""
+        return f"{self._seconds(record.created)},{int(record.msecs):03d}"
+
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 -- logging's name
         """Render a record without its traceback."""
         return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], super().formatMessage(record))
 
 
-def configure_logging(level: str, *, as_json: bool, label: str) -> None:
+def configure_logging(level: str, *, as_json: bool, label: str, gather: bool = False) -> None:
     """Send this process's log to standard error, with `label` naming the process.
 
     Args:
         level: "debug", "info", "warning", "error".
         as_json: one JSON object a line instead of text.
         label: "server-0", "worker-0".
+        gather: whether lines of one moment are written together; see `GatheringHandler`.
     """
-    handler = logging.StreamHandler()
+    handler = GatheringHandler() if gather else logging.StreamHandler()
+    # No line tells of these, and they are looked up for each: logging's own advice.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     if as_json:
         handler.setFormatter(JsonFormatter(label))
     else:

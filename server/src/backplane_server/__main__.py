@@ -32,7 +32,9 @@ def main(arguments: list[str]) -> int:
     die_with_parent(signal.SIGTERM)
     # SIGTERM begins the drain that the launcher would order.
     leave_stopping_to_parent(signal.SIGINT, signal.SIGHUP)
-    configure_logging(settings.log_level, as_json=settings.log_json, label=settings.server_id)
+    configure_logging(
+        settings.log_level, as_json=settings.log_json, label=settings.server_id, gather=True
+    )
     # prometheus_client decides by this, when it is imported, where its values lie.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     if settings.metrics_dir is not None:

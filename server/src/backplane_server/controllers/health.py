@@ -67,5 +67,6 @@ class HealthController(Controller):
         """Counters and gauges, the workers' among them, as Prometheus text."""
         pool = services.generation.pool
         stats = await pool.stats()
+        await services.metrics.settle()
         text = await asyncio.to_thread(tell, services.metrics, pool.connections, stats)
         return Answer(text, content_type=CONTENT_TYPE)

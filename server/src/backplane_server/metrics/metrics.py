@@ -4,9 +4,8 @@ Names and buckets are TGI's; what TGI lacks begins with `backplane_`. With a fol
 all servers that use it are told as sums, those of servers that are gone among them.
 """
 
+import asyncio
 import os
-from bisect import bisect_left
-from collections import Counter as Counts
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +14,12 @@ from typing import Final, Literal, cast, get_args
 from backplane_core.capabilities import Limits
 from backplane_core.messages import RunnerStats
 from backplane_core.telemetry import DURATION_BOUNDS
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Metric
 from prometheus_client.core import HistogramMetricFamily
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.samples import Sample
 
+from backplane_server.metrics.tallies import TalliedCounter, TalliedHistogram
 from backplane_server.metrics.worker_records import Records, WorkerRecords
 
 # TGI's, and "unavailable", which TGI does not have as it refuses connections while it loads.
@@ -27,24 +27,14 @@ FailureLabel = Literal[
     "overloaded", "validation", "generation", "incomplete", "dropped", "template", "unavailable"
 ]
 
+# How long what happened may wait to be told: thousands of requests a second are told in fifty goes.
+_HAND_ON_S: Final = 0.02
 _PARTS: Final = {"bucket": 1, "count": 2, "sum": 3}
 _NUM_LINEAR: Final = 100
 # Histograms whose buckets depend on the model: name and help.
 _GENERATED: Final = ("tgi_request_generated_tokens", "Tokens generated.")
 _INPUT: Final = ("tgi_request_input_length", "Tokens of the prompt.")
 _MAX_NEW: Final = ("tgi_request_max_new_tokens", "Tokens allowed to generate.")
-
-
-class _BulkHistogram(Histogram):
-    """A histogram without labels that takes many observations at once."""
-
-    def observe_all(self, amounts: Sequence[float]) -> None:
-        """Like `observe` for each."""
-        if amounts:
-            places = Counts(bisect_left(self._upper_bounds, amount) for amount in amounts)
-            for place, count in places.items():
-                self._buckets[place].inc(count)  # pyright: ignore[reportUnknownMemberType] -- not typed there
-            self._sum.inc(sum(amounts))  # pyright: ignore[reportUnknownMemberType] -- likewise
 
 
 class Metrics:
@@ -60,13 +50,16 @@ class Metrics:
         self._folder = Path(folder) if folder else None
         self._registry = CollectorRegistry()
         self._records = WorkerRecords(self._folder)
+        self._tallies: list[TalliedCounter | TalliedHistogram] = []
+        self._handing_on: asyncio.TimerHandle | None = None
         self._requests = self._counter("tgi_request_count", "Requests that arrived.")
         self._successes = self._counter("tgi_request_success", "Requests answered in full.")
-        self._failures = Counter(
+        failures = Counter(
             "tgi_request_failure", "Requests that failed.", ["err"], registry=self._registry
         )
-        for label in get_args(FailureLabel):
-            self._failures.labels(label)
+        self._failures: dict[FailureLabel, TalliedCounter] = {
+            label: self._tallied(failures.labels(label)) for label in get_args(FailureLabel)
+        }
         self._duration = self._seconds("tgi_request_duration", "Arrival to end.")
         self._validation = self._seconds(
             "tgi_request_validation_duration", "Arrival to acceptance."
@@ -79,22 +72,20 @@ class Metrics:
         self._first_token = self._seconds(
             "backplane_request_first_token_duration", "Arrival to first token."
         )
-        self._between = _BulkHistogram(
-            "backplane_inter_token_duration",
-            "A sequence's token after the one before.",
-            buckets=DURATION_BOUNDS,
-            registry=self._registry,
+        self._between = self._seconds(
+            "backplane_inter_token_duration", "A sequence's token after the one before."
         )
-        self._in_flight = Gauge(
+        in_flight = Gauge(
             "backplane_requests_in_flight",
             "Requests to generate that have arrived and not ended.",
             registry=self._registry,
             multiprocess_mode="livesum",
         )
-        self._in_flight.set(0)  # the file may be that of a process which had the same id
-        self._generated: Histogram | None = None
-        self._input: Histogram | None = None
-        self._max_new: Histogram | None = None
+        in_flight.set(0)  # the file may be that of a process which had the same id
+        self._in_flight = self._tallied(in_flight)
+        self._generated: TalliedHistogram | None = None
+        self._input: TalliedHistogram | None = None
+        self._max_new: TalliedHistogram | None = None
 
     # ── requests ─────────────────────────────────────────────────────────────────────────
 
@@ -108,30 +99,34 @@ class Metrics:
 
     def arrived(self) -> None:
         """A request came in; `left` follows."""
-        self._requests.inc()
-        self._in_flight.inc()
+        self._requests.add(1)
+        self._in_flight.add(1)
+        self._hand_on_soon()
 
     def arrived_only(self) -> None:
         """A request came in of which nothing else is told."""
-        self._requests.inc()
+        self._requests.add(1)
+        self._hand_on_soon()
 
     def left(self) -> None:
         """A request that arrived is over, by whatever end."""
-        self._in_flight.dec()
+        self._in_flight.add(-1)
+        self._hand_on_soon()
 
     def accepted(self, num_prompt_tokens: int, max_new_tokens: int) -> None:
         """A worker took a request, or one prompt of several."""
         if self._input is not None and self._max_new is not None:
-            self._input.observe(num_prompt_tokens)
-            self._max_new.observe(max_new_tokens)
+            self._input.take(num_prompt_tokens)
+            self._max_new.take(max_new_tokens)
+            self._hand_on_soon()
 
     def first_token(self, seconds: float) -> None:
-        """A request's first token is there."""
-        self._first_token.observe(seconds)
+        """A request's first token is there. `left` follows, as to the next three."""
+        self._first_token.take(seconds)
 
-    def token_gaps(self, seconds: Sequence[float]) -> None:
+    def token_gaps(self, seconds: Iterable[float]) -> None:
         """Times between tokens of a sequence."""
-        self._between.observe_all(seconds)
+        self._between.take_all(seconds)
 
     def succeeded(
         self,
@@ -143,20 +138,39 @@ class Metrics:
         num_tokens: int,
     ) -> None:
         """A request was answered in full."""
-        self._successes.inc()
-        self._duration.observe(total_s)
-        self._validation.observe(validation_s)
-        self._queue.observe(queue_s)
-        self._inference.observe(inference_s)
-        self._per_token.observe(inference_s / max(1, num_tokens))
+        self._successes.add(1)
+        self._duration.take(total_s)
+        self._validation.take(validation_s)
+        self._queue.take(queue_s)
+        self._inference.take(inference_s)
+        self._per_token.take(inference_s / max(1, num_tokens))
         if self._generated is not None:
-            self._generated.observe(num_tokens)
+            self._generated.take(num_tokens)
 
     def failed(self, label: FailureLabel) -> None:
         """A request was refused, failed, or lost its client."""
-        self._failures.labels(label).inc()
+        self._failures[label].add(1)
+
+    def _hand_on_soon(self) -> None:
+        if self._handing_on is None:
+            loop = asyncio.get_running_loop()
+            self._handing_on = loop.call_later(_HAND_ON_S, self.hand_on)
+
+    def hand_on(self) -> None:
+        """Put what happened where it is told from; every `_HAND_ON_S` it is done anyway."""
+        if self._handing_on is not None:
+            self._handing_on.cancel()
+            self._handing_on = None
+        for tally in self._tallies:
+            tally.hand_on()
 
     # ── telling ──────────────────────────────────────────────────────────────────────────
+
+    async def settle(self) -> None:
+        """Wait until what has happened is told, in whichever server it happened."""
+        self.hand_on()
+        if self._folder is not None:
+            await asyncio.sleep(2 * _HAND_ON_S)
 
     def note_workers(self, news: Mapping[str, RunnerStats]) -> Records:
         """Keep what workers just said, by their lives; every worker's last words. Reads files."""
@@ -181,15 +195,25 @@ class Metrics:
 
     # ── making ───────────────────────────────────────────────────────────────────────────
 
-    def _counter(self, name: str, text: str) -> Counter:
-        return Counter(name, text, registry=self._registry)
+    def _tallied(self, told: Counter | Gauge) -> TalliedCounter:
+        tally = TalliedCounter(told)
+        self._tallies.append(tally)
+        return tally
 
-    def _seconds(self, name: str, text: str) -> Histogram:
-        return Histogram(name, text, buckets=DURATION_BOUNDS, registry=self._registry)
+    def _counter(self, name: str, text: str) -> TalliedCounter:
+        return self._tallied(Counter(name, text, registry=self._registry))
 
-    def _tokens(self, name: str, text: str, limit: int) -> Histogram:
+    def _histogram(self, name: str, text: str, buckets: Sequence[float]) -> TalliedHistogram:
+        histogram = TalliedHistogram(name, text, registry=self._registry, buckets=buckets)
+        self._tallies.append(histogram)
+        return histogram
+
+    def _seconds(self, name: str, text: str) -> TalliedHistogram:
+        return self._histogram(name, text, DURATION_BOUNDS)
+
+    def _tokens(self, name: str, text: str, limit: int) -> TalliedHistogram:
         buckets = [limit / _NUM_LINEAR * step for step in range(1, _NUM_LINEAR + 1)]
-        return Histogram(name, text, buckets=buckets, registry=self._registry)
+        return self._histogram(name, text, buckets)
 
 
 def _place(sample: Sample) -> tuple[list[tuple[str, str]], int, float]:

@@ -104,5 +104,6 @@ class Services:
     async def close(self) -> None:
         """Drop the workers and end the renderer."""
         await self.generation.close()
+        self.metrics.hand_on()
         if isinstance(self.renderer, RendererProcess):
             await self.renderer.close()

@@ -43,19 +43,24 @@ class RequestRecord:
 
     def fields(self, duration_s: float) -> dict[str, Any]:
         """For a structured log: what is known."""
-        known = {
+        known: dict[str, Any] = {
             "request_id": self.request_id,
             "method": self.method,
             "route": self.route,
             "status": self.status or _GONE_STATUS,
             "duration_s": round(duration_s, 6),
-            "failure": self.failure,
-            "prompt_tokens": self.num_prompt_tokens,
-            "generated_tokens": self.num_generated_tokens,
-            "finish": ",".join(self.finish) or None,
-            "worker_requests": ",".join(self.worker_requests) or None,
         }
-        return {name: value for name, value in known.items() if value is not None}
+        if self.failure is not None:
+            known["failure"] = self.failure
+        if self.num_prompt_tokens is not None:
+            known["prompt_tokens"] = self.num_prompt_tokens
+        if self.num_generated_tokens is not None:
+            known["generated_tokens"] = self.num_generated_tokens
+        if self.finish:
+            known["finish"] = ",".join(self.finish)
+        if self.worker_requests:
+            known["worker_requests"] = ",".join(self.worker_requests)
+        return known
 
 
 def record_of(scope: Scope) -> RequestRecord | None:
@@ -107,14 +112,11 @@ def _write(record: RequestRecord, duration_s: float) -> None:
     if not _log.isEnabledFor(level):
         return
     fields = record.fields(duration_s)
-    shown = {name: fields[name] for name in fields if name not in _IN_SENTENCE}
-    _log.log(
-        level,
-        "%s %s %d in %.1f ms%s",
-        record.method,
-        record.route,
-        fields["status"],
-        duration_s * 1000,
-        "".join(f" {name}={value}" for name, value in shown.items()),
-        extra={"fields": fields},
+    shown = "".join([f" {name}={fields[name]}" for name in fields if name not in _IN_SENTENCE])
+    sentence = (
+        f"{record.method} {record.route} {fields['status']} in {duration_s * 1000:.1f} ms{shown}"
+    )
+    # What `_log.log` does, but for looking up which line of which file called it.
+    _log.handle(
+        _log.makeRecord(_log.name, level, "", 0, sentence, (), None, extra={"fields": fields})
     )
