@@ -143,6 +143,6 @@ def test_in_flight_counts_sequences_and_frees_them_one_by_one():
     assert in_flight.owner("s0-0", 1) is None
     assert in_flight.owner("s0-0", 0) == "owner"
     in_flight.add(other, "owner")
-    assert sorted(in_flight.of("owner")) == ["s0-0", "s0-1"]
+    assert sorted(in_flight.disown("owner")) == ["s0-0", "s0-1"]
     assert in_flight.finish("s0-0")
     assert in_flight.num_sequences == 1

@@ -86,6 +86,7 @@ async def test_the_worker_admits_up_to_its_limit_over_all_servers(slow):
     assert refusal.value.retry_after_s is not None
     assert refusal.value.retry_after_s >= 1.0
     streams[0].cancel()
+    await first.stats()  # the cancel has been heard: connections are not read in any order
     accepted = await second.submit(request_of(second, max_new_tokens=1))
     for stream in streams:
         stream.cancel()

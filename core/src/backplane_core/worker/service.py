@@ -1,17 +1,19 @@
-"""The worker's I/O thread: servers' connections, admission, routing of the engine's output.
+"""The worker's I/O thread: servers' connections, admission, commands; and a step's way out.
 
-Everything here runs on one asyncio loop. The engine thread hands its products over by
-`call_soon_threadsafe`, one call a step.
+All but `step` and `answer` runs on one asyncio loop. The engine thread sends a step's tokens
+itself: to wake another thread for that would cost more, and take it from the engine's own.
 """
 
 import asyncio
 import contextlib
 import logging
 import os
+import socket
 import time
-from collections import defaultdict
 from collections.abc import Coroutine, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Final
 
 from backplane_core.errors import (
     BackplaneError,
@@ -51,11 +53,8 @@ from backplane_core.worker.in_flight import InFlight
 
 _log = logging.getLogger(__name__)
 
-_DEADLINE_CHECK_S = 0.25
-
-
-def _empty_step() -> StepOutput:
-    return StepOutput(deltas=[], failures=[], prompt_logprobs=[])
+_DEADLINE_CHECK_S: Final = 0.25
+_BACKLOG: Final = 128
 
 
 class WorkerService:
@@ -84,10 +83,9 @@ class WorkerService:
         self._adapters = dict.fromkeys(adapters)
         self._drain_watchers: list[ServerConnection] = []
         self._draining = False
-        self._idle = asyncio.Event()
-        self._idle.set()
+        self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._server: asyncio.Server | None = None
+        self._listener: socket.socket | None = None
         # A long text takes long; heartbeats and cancels must not wait for it.
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
@@ -100,15 +98,20 @@ class WorkerService:
         """Listen. A stale socket file of a dead worker is replaced."""
         with contextlib.suppress(FileNotFoundError):
             os.unlink(socket_path)  # noqa: PTH108 - pathlib's would be taken for blocking I/O
-        self._server = await asyncio.start_unix_server(self._serve, socket_path)
+        listener = self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        listener.setblocking(False)
+        listener.bind(socket_path)
+        listener.listen(_BACKLOG)
+        self._loop.add_reader(listener, self._accept, listener)
         self._spawn(self._watch_deadlines())
 
     async def drain(self, grace_s: float) -> None:
         """Take nothing new; return when all is done or after `grace_s` seconds."""
         self._draining = True
+        self._check_drained()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace_s):
-                await self._idle.wait()
+                await self._drained.wait()
         if self.busy:
             _log.warning("%d requests are cut off: the grace period is over", len(self._in_flight))
 
@@ -117,8 +120,9 @@ class WorkerService:
         self._encoder.shutdown(wait=False, cancel_futures=True)
         for task in list(self._tasks):
             task.cancel()
-        if self._server is not None:
-            self._server.close()
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener)
+            self._listener.close()
         for connection in list(self._connections):
             connection.close()
 
@@ -129,26 +133,26 @@ class WorkerService:
 
     # ── what servers say ─────────────────────────────────────────────────────────────────
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = ServerConnection(reader, writer)
-        self._connections.add(connection)
+    def _accept(self, listener: socket.socket) -> None:
         try:
-            while (messages := await connection.receive()) is not None:
-                for message in messages:
-                    self._handle(connection, message)
-        except ProtocolError as error:
-            _log.error("closing the connection of %s: %s", connection.server_id or "?", error)
-            connection.send(Rejected(request_id="", error=ErrorInfo.of(error)))
-        except ConnectionError as error:
-            _log.warning("connection of %s broke: %s", connection.server_id or "?", error)
-        finally:
-            self._disconnect(connection)
+            peer, _ = listener.accept()
+        except BlockingIOError:
+            return  # it was gone before it was taken
+        connection = ServerConnection(peer, self._loop)
+        self._connections.add(connection)
+        connection.start(partial(self._handle, connection), partial(self._ended, connection))
 
-    def _disconnect(self, connection: ServerConnection) -> None:
+    def _ended(self, connection: ServerConnection, error: Exception | None) -> None:
+        who = connection.server_id or "?"
+        if isinstance(error, ProtocolError):
+            _log.error("closing the connection of %s: %s", who, error)
+            connection.send(Rejected(request_id="", error=ErrorInfo.of(error)))
+        elif error is not None:
+            _log.warning("connection of %s broke: %s", who, error)
         connection.close()
         self._connections.discard(connection)
         # What was ordered is carried out all the same, so the order itself is kept.
-        for request_id in self._in_flight.of(connection):
+        for request_id in self._in_flight.disown(connection):
             self._cancel(request_id, None)
 
     def _handle(self, connection: ServerConnection, message: ToWorker) -> None:
@@ -171,7 +175,7 @@ class WorkerService:
             case Drain():
                 self._draining = True
                 self._drain_watchers.append(connection)
-                self._check_idle()
+                self._check_drained()
 
     def _greet(self, connection: ServerConnection, hello: Hello) -> None:
         theirs = Protocol(*hello.protocol)
@@ -198,14 +202,13 @@ class WorkerService:
         except BackplaneError as error:
             connection.send(Rejected(request_id=request.request_id, error=ErrorInfo.of(error)))
             return
-        self._idle.clear()
         connection.send(Accepted(request_id=request.request_id))
         self.engine.post(request)
 
     def _cancel(self, request_id: str, index: int | None) -> None:
         if self._in_flight.finish(request_id, index):
             self.engine.post(Cancel(request_id=request_id, index=index))
-            self._check_idle()
+            self._check_drained()
 
     async def _tokenize(self, connection: ServerConnection, message: Tokenize) -> None:
         try:
@@ -227,8 +230,11 @@ class WorkerService:
     # ── what the engine says (on the engine thread) ──────────────────────────────────────
 
     def step(self, output: StepOutput) -> None:
-        """Hand a step's output to the I/O thread."""
-        self._loop.call_soon_threadsafe(self._route, output)
+        """Send a step's output, to each server its share."""
+        for connection, share in self._in_flight.route(output):
+            connection.send(share)
+        if self._draining and not self.busy:
+            self._loop.call_soon_threadsafe(self._check_drained)
 
     def answer(self, request_id: str, message: Message) -> None:
         """Hand a command's answer to the I/O thread."""
@@ -250,33 +256,13 @@ class WorkerService:
                     pass
         connection.send(message)
 
-    def _route(self, output: StepOutput) -> None:
-        shares: defaultdict[ServerConnection, StepOutput] = defaultdict(_empty_step)
-        for chunk in output.prompt_logprobs:
-            if owner := self._in_flight.owner(chunk.request_id):
-                shares[owner].prompt_logprobs.append(chunk)
-        for delta in output.deltas:
-            # Late tokens of a cancelled sequence find it closed and are dropped.
-            if owner := self._in_flight.owner(delta.request_id, delta.index):
-                shares[owner].deltas.append(delta)
-                if delta.finish_reason is not None:
-                    self._in_flight.finish(delta.request_id, delta.index)
-        for failed in output.failures:
-            if owner := self._in_flight.owner(failed.request_id):
-                shares[owner].failures.append(failed)
-                self._in_flight.finish(failed.request_id)
-        for owner, message in shares.items():
-            owner.send(message)
-        self._check_idle()
-
-    def _check_idle(self) -> None:
-        if self.busy:
+    def _check_drained(self) -> None:
+        if self.busy or not self._draining:
             return
-        self._idle.set()
-        if self._draining:
-            for watcher in self._drain_watchers:
-                watcher.send(Drained())
-            self._drain_watchers.clear()
+        self._drained.set()
+        for watcher in self._drain_watchers:
+            watcher.send(Drained())
+        self._drain_watchers.clear()
 
     async def _watch_deadlines(self) -> None:
         while True:
