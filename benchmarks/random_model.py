@@ -1,44 +1,101 @@
-"""Writes a Llama of real size and random weights: 125 M parameters, a vocabulary of 32,000.
+"""Models of a wanted shape and random weights: as fast as trained ones; their answers are noise.
 
-`python -m benchmarks.random_model FILE.gguf` in the project's folder; `backplane quantize FILE.gguf
-SMALLER.gguf --type q8_0` then makes it what the tables of docs/performance.md were measured on. Its
-speed is that of a trained one; its answers are noise.
+`python -m benchmarks.random_model SHAPE…` in the project's folder makes what the tables of
+docs/performance.md were measured on, as GGUF in Q8_0, and prints where it is.
 """
 
 import argparse
+import dataclasses
 import random
+import subprocess
+import sys
 from pathlib import Path
+from typing import Final
 
+from benchmarks.peers.places import kept
 from tests.llamacpp import tiny_gguf
 
-_LETTERS = 'etaoinshrdlucmfwypvbgkjqxz0123456789{}[]":,._-'
-_SPACE = "Ġ"
+_SYMBOLS: Final = '0123456789{}[]":,._-'
+_LETTERS: Final = "etaoinshrdlucmfwypvbgkjqxz"
+_SPACE: Final = "Ġ"
 
 
-def words(num_words: int, known: set[str]) -> list[str]:
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A shape. `words_alone`: tokens are whole words, which come back from their text as such."""
+
+    shape: tiny_gguf.Shape
+    vocabulary: int
+    words_alone: bool = False
+
+
+_TABLE: Final = tiny_gguf.Shape(
+    context=2048, width=768, layers=12, heads=12, kv_heads=4, feed_forward=2048
+)
+MODELS: Final = {
+    # 125 million parameters.
+    "125m": Model(_TABLE, 32_000),
+    "125m-long": Model(dataclasses.replace(_TABLE, context=8192), 32_000),
+    "125m-words": Model(dataclasses.replace(_TABLE, context=4096), 32_000, words_alone=True),
+    "125m-128k": Model(_TABLE, 128_000),
+    # One and three million: where the front end takes more than the engine.
+    "1m": Model(
+        tiny_gguf.Shape(context=2048, width=128, layers=2, heads=2, kv_heads=1, feed_forward=384),
+        4096,
+    ),
+    "3m": Model(
+        tiny_gguf.Shape(context=2048, width=192, layers=4, heads=3, kv_heads=1, feed_forward=512),
+        4096,
+    ),
+}
+
+
+def words(num_words: int, known: set[str], *, words_alone: bool = False) -> list[str]:
     """Random tokens of two to nine characters, none of them known."""
     source = random.Random(1)  # noqa: S311 -- the same every time
+    letters = _LETTERS if words_alone else _LETTERS + _SYMBOLS
     made: dict[str, None] = {}
     while len(made) < num_words:
-        letters = source.choices(_LETTERS, k=source.randint(2, 8))
-        word = _SPACE * source.randint(0, 1) + "".join(letters)
+        body = "".join(source.choices(letters, k=source.randint(2, 8)))
+        word = _SPACE * (1 if words_alone else source.randint(0, 1)) + body
         if word not in known:
             made[word] = None
     return list(made)
 
 
+def more_tokens(model: Model) -> list[str]:
+    """What a model has beside the bytes and special tokens."""
+    known = set(tiny_gguf.bpe_vocabulary()[0])
+    return words(model.vocabulary - len(known), known, words_alone=model.words_alone)
+
+
+def gguf_of(name: str) -> Path:
+    """A model's file in Q8_0; made if it is not there."""
+    model, path = MODELS[name], kept("models", f"{name}-q8_0.gguf")
+    if not path.exists():
+        print(f"making {path}", file=sys.stderr)
+        plain, quantized = path.with_name(f"{name}.tmp.gguf"), path.with_suffix(".tmp")
+        tiny_gguf.write(
+            plain,
+            shape=model.shape,
+            more_tokens=more_tokens(model),
+            # Whole words are taken as they stand, before any merge.
+            splits="llama-bpe" if model.words_alone else "gpt-2",
+        )
+        backplane = Path(sys.executable).with_name("backplane")
+        command = [str(backplane), "quantize", str(plain), str(quantized), "--type", "q8_0"]
+        subprocess.run(command, check=True, stdout=sys.stderr)
+        plain.unlink()
+        quantized.rename(path)
+    return path
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("file", type=Path)
-    parser.add_argument("--vocabulary", type=int, default=32_000, help="tokens")
-    asked = parser.parse_args()
-    known = set(tiny_gguf.bpe_vocabulary()[0])
-    shape = tiny_gguf.Shape(
-        context=2048, width=768, layers=12, heads=12, kv_heads=4, feed_forward=2048
-    )
-    more = words(asked.vocabulary - len(known), known)
-    tiny_gguf.write(asked.file, shape=shape, more_tokens=more)
+    parser.add_argument("shapes", nargs="+", choices=MODELS)
+    for name in parser.parse_args().shapes:
+        print(gguf_of(name))
 
 
 if __name__ == "__main__":

@@ -92,14 +92,16 @@ def write(
     shape: Shape | None = None,
     architecture: str = "llama",
     more_tokens: Sequence[str] = (),
+    splits: str = "gpt-2",
 ) -> Path:
     """Write a model to `path` and return it. `vocabulary` is "bpe" or "spm".
 
-    `more_tokens` go behind those of "bpe", in its byte letters; no text is encoded by them.
+    `more_tokens` go behind those of "bpe", in its byte letters; no text is encoded by them, unless
+    `splits`, llama.cpp's name for how text is split, is one that looks for whole words first.
     """
     shape = shape or Shape()
     writer = gguf.GGUFWriter(path, architecture)
-    num_tokens = write_vocabulary(writer, vocabulary, more_tokens)
+    num_tokens = write_vocabulary(writer, vocabulary, more_tokens, splits)
     _write_header(writer, shape, num_tokens)
     for name, tensor in tensors_of(shape, num_tokens).items():
         writer.add_tensor(name, tensor)
@@ -148,14 +150,16 @@ def _write_header(writer: gguf.GGUFWriter, shape: Shape, num_tokens: int) -> Non
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
 
 
-def write_vocabulary(writer: gguf.GGUFWriter, kind: str, more_tokens: Sequence[str] = ()) -> int:
+def write_vocabulary(
+    writer: gguf.GGUFWriter, kind: str, more_tokens: Sequence[str] = (), splits: str = "gpt-2"
+) -> int:
     """Add a vocabulary and, to "bpe", chat templates; the number of its tokens."""
     if kind == "bpe":
         tokens, types, merges = bpe_vocabulary()
         tokens += more_tokens
         types += [NORMAL] * len(more_tokens)
         writer.add_tokenizer_model("gpt2")
-        writer.add_tokenizer_pre("gpt-2")
+        writer.add_tokenizer_pre(splits)
         writer.add_token_list(tokens)
         writer.add_token_types(types)
         writer.add_token_merges(merges)

@@ -1,0 +1,25 @@
+"""Builds what Backplane is measured against: `python -m benchmarks.peers [llama|vllm …]`.
+
+Prints where each is. llama.cpp's programs take a quarter of an hour on two cores, vLLM 3 GB.
+"""
+
+import argparse
+
+from benchmarks.peers import llama, vllm
+
+_PEERS = {"llama": llama.build, "vllm": vllm.build}
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("peers", nargs="*", help=f"of {', '.join(_PEERS)}; all of them if none")
+    asked = parser.parse_args()
+    if unknown := set(asked.peers) - set(_PEERS):
+        parser.error(f"no peer is called {min(unknown)}; there are {', '.join(_PEERS)}")
+    for name in asked.peers or _PEERS:
+        print(_PEERS[name]())
+
+
+if __name__ == "__main__":
+    main()
