@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.environment import EnvironmentFlags, variables_of
-from backplane_launcher.help_page import value_of
+from backplane_launcher.help_page import command_app, value_of
 from backplane_launcher.parser import COMMANDS, Parser
 from backplane_launcher.settings.flag import REFUSED, REPLACED
 from source_files import ROOT
@@ -58,7 +58,7 @@ def page() -> str:
     parts.append(f"## {REFUSED.name}\n\n{_REFUSED}\n{_table(groups[REFUSED.name])}")
     parts.append("## Commands\n")
     for command in COMMANDS:
-        own = app[command]
+        own = command_app(app, command)
         rows = [argument for rows in _groups(own).values() for argument in rows]
         parts.append(f"### `backplane {command}`\n\n{own.help.strip()}\n")
         if rows:

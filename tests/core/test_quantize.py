@@ -80,7 +80,7 @@ def test_a_line_that_the_engine_left_open_hides_nothing(quantize, tmp_path, capf
 
 
 def test_a_process_that_does_not_end_once_it_is_done_is_ended(quantize, tmp_path, monkeypatch):
-    monkeypatch.setattr("backplane_core.quantize._END_S", 0.1)
+    monkeypatch.setattr("backplane_core.errand._END_S", 0.1)
     quantize("stuck")
     assert (tmp_path / "target").read_bytes() == b"weights stuck"
 

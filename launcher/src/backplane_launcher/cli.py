@@ -21,6 +21,7 @@ from backplane_launcher import backend_flags, catalogue
 from backplane_launcher.commands import (
     BackendsCommand,
     BenchCommand,
+    BenchEngineCommand,
     Command,
     DetectWatermarkCommand,
     DownloadCommand,
@@ -30,7 +31,7 @@ from backplane_launcher.commands import (
 )
 from backplane_launcher.contradictions import check_together
 from backplane_launcher.environment import EnvironmentFlags
-from backplane_launcher.help_page import render_help
+from backplane_launcher.help_page import command_app, render_help
 from backplane_launcher.parser import COMMANDS, Parser, flags_of_settings
 from backplane_launcher.sagemaker import without_serve
 from backplane_launcher.settings.flag import boolean_word
@@ -47,6 +48,7 @@ _TAKEN_BY = {
     "print-schema": "nothing",
     "detect-watermark": "one file",
     "bench": "nothing but flags",
+    "bench engine": "nothing but flags",
 }
 
 
@@ -155,16 +157,24 @@ def _run(command: Command) -> int:
             from backplane_launcher.bench_command import run_bench  # noqa: PLC0415 - lazy
 
             status = run_bench(command, sys.stdout, sys.stderr)
+        case BenchEngineCommand():
+            from backplane_launcher.bench_engine_command import bench_engine  # noqa: PLC0415 - lazy
+
+            status = bench_engine(command, os.environ, sys.stdout)
     return status
 
 
 def _command_of(argv: Sequence[str]) -> str | None:
-    return next((word for word in argv if word in COMMANDS), None)
+    found = next((index for index, word in enumerate(argv) if word in COMMANDS), None)
+    if found is None:
+        return None
+    of_another = " ".join(argv[found : found + 2])
+    return of_another if of_another in COMMANDS else argv[found]
 
 
 def _explain_repetition(app: App, argv: Sequence[str], flag: str) -> UsageError:
     command = _command_of(argv)
-    arguments: Any = (app[command] if command else app).assemble_argument_collection()
+    arguments: Any = (command_app(app, command) if command else app).assemble_argument_collection()
     names = next((each.names for each in arguments if flag in each.names), (flag,))
     used = sorted({word.partition("=")[0] for word in argv}.intersection(names))
     if len(used) > 1:

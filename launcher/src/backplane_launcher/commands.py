@@ -7,6 +7,7 @@ from typing import Any
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.settings import LaunchSettings
 from backplane_launcher.settings.bench import BenchSettings
+from backplane_launcher.settings.bench_engine import BenchEngineSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,16 @@ class BenchCommand:
     settings: BenchSettings
 
 
+@dataclass(frozen=True, kw_only=True)
+class BenchEngineCommand:
+    """Measure the engine that would serve. Of `settings` counts what concerns a runner."""
+
+    bench: BenchEngineSettings
+    settings: LaunchSettings
+    backend_settings: Mapping[str, Mapping[str, Any]]
+    catalogue: Catalogue
+
+
 Command = (
     ServeCommand
     | BackendsCommand
@@ -85,4 +96,5 @@ Command = (
     | PrintSchemaCommand
     | DetectWatermarkCommand
     | BenchCommand
+    | BenchEngineCommand
 )

@@ -21,6 +21,7 @@ Usage: backplane [OPTIONS]                    serve a model over HTTP (TGI's and
        backplane print-schema                 print the API as an OpenAPI document
        backplane detect-watermark FILE        say whether a text bears a watermark
        backplane bench                        measure how fast servers answer
+       backplane bench engine                 measure an engine without a server
 
 `backplane COMMAND --help` lists a command's options. Without --model-id the bundled demo model is
 served."""
@@ -30,12 +31,19 @@ Every flag can be set by the environment too: --max-batch-size by BACKPLANE_MAX_
 as in TGI, MAX_BATCH_SIZE. The command line beats the environment."""
 
 
+def command_app(app: App, command: str) -> App:
+    """The application of a command, which may be one of another's, such as "bench engine"."""
+    for word in command.split():
+        app = app[word]
+    return app
+
+
 def render_help(app: App, command: str | None) -> str:
     """The page of a command, or of serving; as wide as the terminal allows, 100 columns at most."""
     width = min(100, shutil.get_terminal_size().columns)
     if command is None:
         return "\n\n".join([_INTRODUCTION, *_sections(app, width), _CLOSING]) + "\n"
-    own: App = app[command]
+    own = command_app(app, command)
     return "\n\n".join([_usage(command, own), *_sections(own, width)]) + "\n"
 
 

@@ -4,19 +4,18 @@ Signatures are put together at run time, since backends have flags of their own 
 commands share some of the launcher's.
 """
 
-import dataclasses
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
 from cyclopts import App, Parameter
 
 from backplane_launcher import backend_flags
+from backplane_launcher.bench_parser import bench_app
 from backplane_launcher.catalogue import Catalogue
 from backplane_launcher.commands import (
     BackendsCommand,
-    BenchCommand,
     Command,
     DetectWatermarkCommand,
     DownloadCommand,
@@ -26,7 +25,7 @@ from backplane_launcher.commands import (
 )
 from backplane_launcher.environment import EnvironmentFlags
 from backplane_launcher.settings import LaunchSettings, flags_of, subset_of
-from backplane_launcher.settings.bench import BenchSettings
+from backplane_launcher.signatures import mounted, positional, settings_from, with_signature
 from backplane_launcher.usage import UsageError
 
 COMMANDS: Final = (
@@ -36,6 +35,7 @@ COMMANDS: Final = (
     "print-schema",
     "detect-watermark",
     "bench",
+    "bench engine",
 )
 
 _DOWNLOADING: Final = (
@@ -83,7 +83,7 @@ class Parser:
         app.command(self._quantize(), name="quantize")
         app.command(_print_schema, name="print-schema")
         app.command(_detect_watermark, name="detect-watermark")
-        app.command(_bench(), name="bench")
+        app.command(bench_app(self.known, flags_of_settings(), self.named))
         return app
 
     def _serve(self) -> Callable[..., Command]:
@@ -99,9 +99,9 @@ class Parser:
                 catalogue=self.known,
             )
 
-        own = _mounted("settings", LaunchSettings)
+        own = mounted("settings", LaunchSettings)
         theirs = backend_flags.parameters(self.known.facts, flags_of_settings(), self.named)
-        return _with_signature(serve, [own, *theirs])
+        return with_signature(serve, [own, *theirs])
 
     def _backends(
         self,
@@ -119,9 +119,9 @@ class Parser:
     def _download_weights(self) -> Callable[..., Command]:
         def download_weights(model: str | None = None, **values: Any) -> DownloadCommand:
             """Bring a model and its adapters here, print where they lie, and serve nothing."""
-            settings = _settings_from(values)
+            settings = settings_from(values)
             if model is not None:
-                settings = _settings_from(values, model_id=model)
+                settings = settings_from(values, model_id=model)
             if settings.model_id is None:
                 raise UsageError(
                     "download-weights wants to know what to download",
@@ -130,8 +130,8 @@ class Parser:
             return DownloadCommand(settings=settings, catalogue=self.known)
 
         shared = subset_of(LaunchSettings, ("model_id", "lora_adapters", *_DOWNLOADING))
-        model = _positional("model", "The model, as for --model-id.", default=None)
-        return _with_signature(download_weights, [model, _mounted("settings", shared)])
+        model = positional("model", "The model, as for --model-id.", default=None)
+        return with_signature(download_weights, [model, mounted("settings", shared)])
 
     def _quantize(self) -> Callable[..., Command]:
         def quantize(
@@ -143,7 +143,7 @@ class Parser:
         ) -> QuantizeCommand:
             """Write a model with its weights in another type."""
             return QuantizeCommand(
-                settings=_settings_from(values, model_id=model),
+                settings=settings_from(values, model_id=model),
                 catalogue=self.known,
                 target=out,
                 quantization=type.lower(),
@@ -156,12 +156,12 @@ class Parser:
                 str, Parameter(name="--type", help="What to make of the weights, such as q4_k_m.")
             ],
         )
-        positional = [
-            _positional("model", "The model, as for --model-id."),
-            _positional("out", "The file to write."),
+        words = [
+            positional("model", "The model, as for --model-id."),
+            positional("out", "The file to write."),
         ]
         shared = subset_of(LaunchSettings, _DOWNLOADING)
-        return _with_signature(quantize, [*positional, kind, _mounted("settings", shared)])
+        return with_signature(quantize, [*words, kind, mounted("settings", shared)])
 
 
 def _print_schema() -> PrintSchemaCommand:
@@ -208,45 +208,3 @@ def _detect_watermark(
         are_tokens=tokens,
         as_json=json,
     )
-
-
-def _bench() -> Callable[..., Command]:
-    def bench(**values: Any) -> BenchCommand:
-        """Measure how fast servers answer, ours or any other."""
-        return BenchCommand(settings=values.get("settings", BenchSettings()))
-
-    return _with_signature(bench, [_mounted("settings", BenchSettings)])
-
-
-def _settings_from(values: dict[str, Any], **more: Any) -> LaunchSettings:
-    chosen: Any = values.get("settings", LaunchSettings())
-    fields = {field.name: getattr(chosen, field.name) for field in dataclasses.fields(chosen)}
-    return LaunchSettings(**{**fields, **more})
-
-
-def _positional(name: str, text: str, **default: Any) -> inspect.Parameter:
-    kind: Any = str | None if default else str
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.POSITIONAL_ONLY,
-        annotation=Annotated[kind, Parameter(help=text)],
-        **default,
-    )
-
-
-def _mounted(name: str, settings: type[Any]) -> inspect.Parameter:
-    return inspect.Parameter(
-        name,
-        inspect.Parameter.KEYWORD_ONLY,
-        default=settings(),
-        annotation=Annotated[settings, Parameter(name="*")],
-    )
-
-
-def _with_signature(
-    function: Any, parameters: Sequence[inspect.Parameter]
-) -> Callable[..., Command]:
-    """What cyclopts reads of a function, in place of what is written there."""
-    function.__signature__ = inspect.Signature(list(parameters))
-    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    return function

@@ -17,6 +17,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
 
     num: int
     mean: float
+    min: float
     p50: float
     p90: float
     p95: float
@@ -32,6 +33,7 @@ class Distribution(msgspec.Struct, frozen=True, kw_only=True):
         return cls(
             num=len(ordered),
             mean=scale * sum(ordered) / len(ordered),
+            min=scale * ordered[0],
             p50=scale * percentile(ordered, 50),
             p90=scale * percentile(ordered, 90),
             p95=scale * percentile(ordered, 95),
