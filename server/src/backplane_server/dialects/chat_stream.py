@@ -8,12 +8,12 @@ from backplane_core.tool_parsers import ToolCallDelta
 from backplane_server.dialects.chat import ChatPlan
 from backplane_server.dialects.chat_reading import ChoiceReader, new_call_id
 from backplane_server.dialects.chat_types import CHUNK
+from backplane_server.dialects.json_pieces import json_text
 from backplane_server.dialects.openai import (
     FINISH,
     STRICT_FINISH,
     FinishReason,
     chat_logprobs,
-    json_text,
     usage_of,
 )
 from backplane_server.dialects.openai_replies import ReplyHead, ReplyStream

@@ -1,10 +1,11 @@
 """TGI's native streams: one event a token, the last with the whole text."""
 
-from dataclasses import replace
+from typing import Final
 
 import msgspec
 from msgspec import UNSET
 
+from backplane_server.dialects.json_pieces import json_number, json_text
 from backplane_server.dialects.native import NativePlan
 from backplane_server.dialects.native_tokens import FINISH, token_of, top_tokens_of
 from backplane_server.dialects.native_types import FinishReason, StreamDetails, StreamResponse
@@ -13,6 +14,12 @@ from backplane_server.services.generation import Generation
 from backplane_server.text.choice_decoder import ChoiceEvent, Finish, TokenOut
 from backplane_server.web.errors import Dialect
 from backplane_server.web.event_stream import frame
+
+# What a `StreamResponse` of a token with others to come is encoded to.
+_PLAIN: Final = frame(
+    b'{"index":%d,"token":{"id":%d,"text":%b,"logprob":%b,"special":%b},'
+    b'"generated_text":null,"details":null}'
+)
 
 
 class NativeStream:
@@ -52,12 +59,20 @@ class NativeStream:
         if self._last is None:
             raise IncompleteGenerationError("the sequence ended before its first token")
         self._index -= 1
-        return replace(self._last, text=text, silent=False)
+        return msgspec.structs.replace(self._last, text=text, silent=False)
 
     def _frame(self, token: TokenOut, finish: Finish | None) -> bytes:
         self._index += 1
         self._last = token
         table = self._generation.model.table
+        if finish is None and not self._plan.top_tokens:
+            return _PLAIN % (
+                self._index,
+                token.token_id,
+                json_text(table.literal(token.token_id) if token.silent else token.text),
+                json_number(token.logprob),
+                b"true" if table.is_special(token.token_id) else b"false",
+            )
         choice = self._generation.choices[0]
         response = StreamResponse(
             index=self._index,

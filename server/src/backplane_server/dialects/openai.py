@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Final, Literal
 
-import msgspec
 from backplane_core.errors import ValidationError
 from backplane_core.messages import Grammar
 from backplane_core.sampling import SamplingParams
@@ -188,8 +187,3 @@ def chat_logprobs(table: TokenTable, tokens: Sequence[TokenOut]) -> ChatLogprobs
             if not token.silent
         ]
     )
-
-
-def json_text(text: str) -> bytes:
-    """A JSON string."""
-    return msgspec.json.encode(text)

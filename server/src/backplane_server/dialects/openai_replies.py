@@ -9,7 +9,8 @@ import msgspec
 from backplane_core.control import ServerLaunch
 from backplane_core.version import __version__
 
-from backplane_server.dialects.openai import json_text, usage_of
+from backplane_server.dialects.json_pieces import json_text
+from backplane_server.dialects.openai import usage_of
 from backplane_server.dialects.openai_types import StreamOptions, Usage
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_group import GenerationGroup

@@ -56,6 +56,10 @@ class TokenTable:
             return self.special_token_ids
         return frozenset(self._special_ids[text] for text in literals & self._special_ids.keys())
 
+    def silent_ids(self, shown: frozenset[int]) -> frozenset[int]:
+        """Special tokens that are no text, where those in `shown` are."""
+        return self.special_token_ids - shown if shown else self.special_token_ids
+
     @property
     def special_tokens(self) -> Mapping[str, int]:
         """The special tokens' ids by their own texts."""
@@ -93,13 +97,13 @@ class IncrementalDetokenizer:
 
     def __init__(self, table: TokenTable, shown_special_ids: frozenset[int] = frozenset()) -> None:
         self._table = table
-        self._shown = shown_special_ids
+        self._silent_ids = table.silent_ids(shown_special_ids)
         self._decoder = _utf8_decoder("replace")
         self._between = True  # between two characters
 
     def push(self, token_id: int) -> str:
         """The characters that this token completes; none for a special token not to be shown."""
-        if self._table.is_special(token_id) and token_id not in self._shown:
+        if token_id in self._silent_ids:
             return ""
         if self._between and (text := self._table.whole_text(token_id)) is not None:
             return text
