@@ -16,7 +16,9 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
 from backplane_core.batching.executor import (
@@ -53,13 +55,14 @@ SERVER_ID = "bench"
 
 
 class NullExecutor(Executor):
-    """Computes nothing, in `pause_s`; notes the CPU time between two calls of `execute`."""
+    """Computes nothing of use; notes at what CPU time of its thread `execute` began and ended.
 
-    def __init__(self, traits: ExecutorTraits, pause_s: float = 0.0) -> None:
+    It reads `weights` as an engine would: without the GIL, and driving all else out of the caches.
+    """
+
+    def __init__(self, traits: ExecutorTraits, weights: bytes = b"") -> None:
         self._traits = traits
-        self._pause_s = pause_s
-        self._left_s = 0.0
-        self.num_decodes = -1  # of the batches to note
+        self._weights = weights
         self.before: list[float] = []  # thread time at which `execute` was entered
         self.after: list[float] = []  # … and left
 
@@ -69,8 +72,7 @@ class NullExecutor(Executor):
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
         entered_s = time.thread_time()
-        if self._pause_s:
-            time.sleep(self._pause_s)
+        zlib.crc32(self._weights)
         results = [SampledTokens([7]) if one.sample else None for one in batch.sequences]
         self.before.append(entered_s)
         self.after.append(time.thread_time())
@@ -257,7 +259,7 @@ def send_some(
     connection: socket.socket, numbers: Iterator[int], count: int, num_tokens: int
 ) -> None:
     """Send the next requests, one write for each."""
-    for number, _ in zip(numbers, range(count), strict=False):
+    for number in islice(numbers, count):
         connection.sendall(encode(request(number, 64, num_tokens)))
 
 
@@ -267,7 +269,6 @@ class WorkerCost:
 
     engine_us: float
     io_us: float
-    num_steps: int
     cpu_us_per_request: float
     requests_per_s: float
 
@@ -276,8 +277,7 @@ def worker_cost(
     num_streams: int,
     num_tokens: int,
     num_requests: int,
-    pause_s: float,
-    create: Callable[[int, float], BatchingRunner],
+    weights: bytes,
 ) -> WorkerCost:
     """Serve so many requests over a Unix socket, to a client in a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
@@ -285,7 +285,10 @@ def worker_cost(
         loop = asyncio.new_event_loop()
         io_thread = threading.Thread(target=loop.run_forever, daemon=True)
         io_thread.start()
-        runner = create(num_streams, pause_s)
+        executor = NullExecutor(
+            make_traits(MemoryLayout.CELLS, max(64, num_streams), 1 << 20), weights
+        )
+        runner = make_runner(executor, num_streams)
 
         async def start() -> WorkerService:
             service = WorkerService("worker", runner, 1 << 20)
@@ -297,7 +300,6 @@ def worker_cost(
             target=play_server, args=(path, num_streams, num_tokens, num_requests)
         )
         client.start()
-        spent: dict[str, float] = {}
 
         def stop_at_the_end() -> None:
             client.join()
@@ -311,8 +313,8 @@ def worker_cost(
         begun_s, cpu_s = time.monotonic(), time.thread_time()
         io_s = time.clock_gettime(io_clock)
         service.engine.run()
-        spent["engine"] = time.thread_time() - cpu_s
-        spent["io"] = time.clock_gettime(io_clock) - io_s
+        engine_s = time.thread_time() - cpu_s - (sum(executor.after) - sum(executor.before))
+        io_s = time.clock_gettime(io_clock) - io_s
         wall_s = time.monotonic() - begun_s
         watcher.join()
         asyncio.run_coroutine_threadsafe(service.close(), loop).result()
@@ -321,28 +323,21 @@ def worker_cost(
         num_steps = runner.stats().num_steps
         runner.close()
         return WorkerCost(
-            spent["engine"] / num_steps * 1e6,
-            spent["io"] / num_steps * 1e6,
-            num_steps,
-            (spent["engine"] + spent["io"]) / num_requests * 1e6,
+            engine_s / num_steps * 1e6,
+            io_s / num_steps * 1e6,
+            (engine_s + io_s) / num_requests * 1e6,
             num_requests / wall_s,
         )
 
 
-def null_runner(num_streams: int, pause_s: float) -> BatchingRunner:
-    """The toolkit over the null executor, as llama.cpp's cells are laid out."""
-    traits = make_traits(MemoryLayout.CELLS, max(64, num_streams), 1 << 20)
-    return make_runner(NullExecutor(traits, pause_s), num_streams)
-
-
 def print_worker(num_steps: int) -> None:
     """The table of the worker's threads."""
-    print(f"\n{'worker, steps of 3 ms':<34}{'engine':>10}{'I/O':>10}{'both, µs a step':>18}")
+    print(f"\n{'worker, an engine of 2 MB':<34}{'engine':>10}{'I/O':>10}{'both, µs a step':>18}")
     for num_streams in (1, 16, 64, 256):
-        cost = worker_cost(num_streams, num_steps, num_streams, 0.003, null_runner)
+        cost = worker_cost(num_streams, num_steps, num_streams, bytes(2 << 20))
         both_us = cost.engine_us + cost.io_us
         print(f"{num_streams:<34}{cost.engine_us:>10.1f}{cost.io_us:>10.1f}{both_us:>18.1f}")
-    cost = worker_cost(16, 8, 5000, 0.0, null_runner)
+    cost = worker_cost(16, 8, 5000, b"")
     print(
         f"\n16 closed-loop streams of 8 tokens: {cost.cpu_us_per_request:.0f} µs of worker CPU a "
         f"request, {cost.requests_per_s:.0f} requests/s"
