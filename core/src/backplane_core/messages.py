@@ -127,7 +127,9 @@ class Submit(Message, frozen=True):
 
     @property
     def prompt_token_ids(self) -> list[int]:
-        """The prompt's token ids, where it holds no media."""
+        """The prompt's token ids, where it holds no media; not to be written to."""
+        if len(self.prompt) == 1 and isinstance(first := self.prompt[0], TokenSegment):
+            return first.token_ids
         return [
             token_id
             for segment in self.prompt
@@ -198,7 +200,7 @@ class Rejected(Message, frozen=True):
 FinishReason = Literal["length", "eos", "stop_token", "cancelled"]
 
 
-class SequenceTiming(msgspec.Struct, frozen=True, array_like=True):
+class SequenceTiming(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Comes with a sequence's first token. Seconds and token counts."""
 
     queue_s: float
@@ -207,7 +209,7 @@ class SequenceTiming(msgspec.Struct, frozen=True, array_like=True):
     num_cached_tokens: int
 
 
-class SequenceDelta(msgspec.Struct, frozen=True, array_like=True):
+class SequenceDelta(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """One sequence's new tokens of one engine step.
 
     Attributes:

@@ -7,6 +7,7 @@ sequences meet in a block only if everything up to its end, and the salt, are th
 import hashlib
 from array import array
 from collections import OrderedDict
+from functools import lru_cache
 
 from backplane_core.messages import MediaSegment, Submit
 
@@ -18,11 +19,17 @@ def prefix_salt(request: Submit) -> bytes:
     two combinations run together. A request whose prompt is to be scored shares with nobody but
     itself: what is found in the cache gives no logits.
     """
-    digest = hashlib.sha256()
     scored = None if request.prompt_logprobs is None else request.request_id
-    parts = [_optional(request.adapter), _optional(request.cache_salt), _optional(scored)]
-    parts += [part.content_hash for part in request.prompt if isinstance(part, MediaSegment)]
-    for part in parts:
+    media = tuple(part.content_hash for part in request.prompt if isinstance(part, MediaSegment))
+    return _salt(request.adapter, request.cache_salt, scored, media)
+
+
+@lru_cache(maxsize=256)  # most requests ask for the same one, with nothing special at all
+def _salt(
+    adapter: str | None, cache_salt: str | None, scored: str | None, media: tuple[bytes, ...]
+) -> bytes:
+    digest = hashlib.sha256()
+    for part in (_optional(adapter), _optional(cache_salt), _optional(scored), *media):
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.digest()

@@ -5,12 +5,24 @@ The worker admits, not the servers, so limits hold whatever the number of server
 
 import math
 from collections.abc import Iterator
+from typing import Final
 
 from backplane_core.capabilities import Capabilities
 from backplane_core.capability_check import unsupported
 from backplane_core.errors import UnsupportedError, ValidationError
 from backplane_core.messages import MediaSegment, RunnerInfo, Submit
 from backplane_core.sampling import SamplingParams, StoppingParams
+
+# Field → lowest, highest, and whether the lowest is allowed.
+_SAMPLING_RANGES: Final = {
+    "repetition_penalty": (0.0, math.inf, False),
+    "temperature": (0.0, math.inf, True),
+    "frequency_penalty": (-math.inf, math.inf, False),
+    "presence_penalty": (-math.inf, math.inf, False),
+    "top_p": (0.0, 1.0, False),
+    "min_p": (0.0, 1.0, True),
+    "typical_p": (0.0, 1.0, False),
+}
 
 
 def check_request(request: Submit, info: RunnerInfo) -> None:
@@ -55,16 +67,7 @@ def _unsupported_kinds(request: Submit, can: Capabilities) -> Iterator[tuple[str
 
 
 def _check_sampling(sampling: SamplingParams) -> None:
-    ranges = {
-        "repetition_penalty": (0.0, math.inf, False),
-        "temperature": (0.0, math.inf, True),
-        "frequency_penalty": (-math.inf, math.inf, False),
-        "presence_penalty": (-math.inf, math.inf, False),
-        "top_p": (0.0, 1.0, False),
-        "min_p": (0.0, 1.0, True),
-        "typical_p": (0.0, 1.0, False),
-    }
-    for name, (low, high, low_included) in ranges.items():
+    for name, (low, high, low_included) in _SAMPLING_RANGES.items():
         value: float = getattr(sampling, name)
         inside = math.isfinite(value) and (low < value or (low_included and value == low))
         if not (inside and value <= high):

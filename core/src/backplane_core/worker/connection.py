@@ -43,17 +43,23 @@ class ServerConnection:
 
     def start(
         self,
-        on_message: Callable[[ToWorker], None],
+        on_messages: Callable[[list[ToWorker]], None],
         on_end: Callable[[Exception | None], None],
     ) -> None:
-        """Read from now on. `on_end` is called once, with what broke the connection, if any."""
-        self._on_end = on_end
-        self._loop.add_reader(self._socket, self._read, on_message)
+        """Read from now on. `on_end` is called once, with what broke the connection, if any.
 
-    def send(self, message: msgspec.Struct) -> None:
-        """Send a message, or queue it; cuts the connection if too much is waiting. Any thread."""
+        `on_messages` gets at once what came at once.
+        """
+        self._on_end = on_end
+        self._loop.add_reader(self._socket, self._read, on_messages)
+
+    def send(self, *messages: msgspec.Struct) -> None:
+        """Send messages in one write, or queue them. Any thread.
+
+        Cuts the connection if too much is waiting.
+        """
         try:
-            data = encode(message)
+            data = b"".join(map(encode, messages))
         except ProtocolError as error:
             self._loop.call_soon_threadsafe(self._end, error)
             return
@@ -85,7 +91,7 @@ class ServerConnection:
             if not self._outbox:
                 self._shut()
 
-    def _read(self, on_message: Callable[[ToWorker], None]) -> None:
+    def _read(self, on_messages: Callable[[list[ToWorker]], None]) -> None:
         try:
             data = self._socket.recv(_READ_BYTES)
         except BlockingIOError:
@@ -97,8 +103,7 @@ class ServerConnection:
             self._end(None)
             return
         try:
-            for message in self._frames.feed(data):
-                on_message(message)
+            on_messages(self._frames.feed(data))
         except ProtocolError as error:
             self._end(error)
 

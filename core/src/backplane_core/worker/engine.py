@@ -51,9 +51,9 @@ class EngineLoop:
         self._runner_steps = 0
         self.num_steps = 0
 
-    def post(self, command: Command) -> None:
-        """Queue a command and end the runner's wait."""
-        self._inbox.append(command)
+    def post(self, *commands: Command) -> None:
+        """Queue commands and end the runner's wait."""
+        self._inbox.extend(commands)
         self._runner.wake()
 
     def stop(self) -> None:

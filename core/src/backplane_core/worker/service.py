@@ -140,7 +140,7 @@ class WorkerService:
             return  # it was gone before it was taken
         connection = ServerConnection(peer, self._loop)
         self._connections.add(connection)
-        connection.start(partial(self._handle, connection), partial(self._ended, connection))
+        connection.start(partial(self._handle_all, connection), partial(self._ended, connection))
 
     def _ended(self, connection: ServerConnection, error: Exception | None) -> None:
         who = connection.server_id or "?"
@@ -155,15 +155,25 @@ class WorkerService:
         for request_id in self._in_flight.disown(connection):
             self._cancel(request_id, None)
 
+    def _handle_all(self, connection: ServerConnection, messages: list[ToWorker]) -> None:
+        admitted: list[Submit] = []
+        for message in messages:
+            if isinstance(message, Submit) and connection.server_id:
+                if self._admits(connection, message):
+                    admitted.append(message)
+                continue
+            self._start(connection, admitted)
+            admitted = []
+            self._handle(connection, message)
+        self._start(connection, admitted)
+
     def _handle(self, connection: ServerConnection, message: ToWorker) -> None:
         if isinstance(message, Hello):
             self._greet(connection, message)
             return
-        if not connection.server_id:
+        if not connection.server_id or isinstance(message, Submit):
             raise ProtocolError(f"{type(message).__name__} before Hello")
         match message:
-            case Submit():
-                self._submit(connection, message)
             case Cancel(request_id=request_id, index=index):
                 if self._in_flight.owner(request_id) is connection:
                     self._cancel(request_id, index)
@@ -191,7 +201,8 @@ class WorkerService:
             )
         )
 
-    def _submit(self, connection: ServerConnection, request: Submit) -> None:
+    def _admits(self, connection: ServerConnection, request: Submit) -> bool:
+        """Take a request in, or send its refusal."""
         try:
             if not request.request_id.startswith(f"{connection.server_id}-"):
                 raise ValidationError(f"request id {request.request_id} is not this server's")
@@ -201,9 +212,14 @@ class WorkerService:
             self._in_flight.add(request, connection)
         except BackplaneError as error:
             connection.send(Rejected(request_id=request.request_id, error=ErrorInfo.of(error)))
-            return
-        connection.send(Accepted(request_id=request.request_id))
-        self.engine.post(request)
+            return False
+        return True
+
+    def _start(self, connection: ServerConnection, requests: list[Submit]) -> None:
+        """Tell that requests are taken in, in one write, then let the engine have them."""
+        if requests:
+            connection.send(*(Accepted(request_id=one.request_id) for one in requests))
+            self.engine.post(*requests)
 
     def _cancel(self, request_id: str, index: int | None) -> None:
         if self._in_flight.finish(request_id, index):
