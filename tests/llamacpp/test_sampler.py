@@ -1,8 +1,9 @@
 """The sampler against core's vectors and, on random parameters, against core's plain reference."""
 
+import functools
 import itertools
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 
 import msgspec
 import numpy as np
@@ -19,24 +20,36 @@ from backplane_core.sampling import (
 )
 from backplane_core.testing import sampling_reference, sampling_vectors
 from backplane_core.watermark import green_ids
-from backplane_llamacpp.logits_processors import GreenList, needs_only_argmax
-from backplane_llamacpp.sampler import Sampler
+from backplane_llamacpp.logits_processors import GreenList, LogitsProcessors, needs_only_argmax
+from backplane_llamacpp.narrow_row import Weights
+from backplane_llamacpp.sampler import Mask, Sampler
+from backplane_llamacpp.wide_row import Ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 CASES = sampling_vectors.load().cases
-_SAMPLERS: dict[int, Sampler] = {}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _free_samplers() -> Iterator[None]:
-    yield
-    while _SAMPLERS:
-        _SAMPLERS.popitem()[1].close()
+@functools.cache
+def sampler_for(n_vocab: int, *, wide: bool = False) -> Sampler:
+    """`wide`: what is of a whole vocabulary's width is tried on the smallest ones, too."""
+    processors = LogitsProcessors(n_vocab, [])
+    return Sampler(n_vocab, processors, max_narrow=0) if wide else Sampler(n_vocab, processors)
 
 
-def sampler_for(n_vocab: int) -> Sampler:
-    return _SAMPLERS.setdefault(n_vocab, Sampler(n_vocab, []))
+def packed(allowed: Iterable[int], n_vocab: int) -> Mask:
+    return np.packbits(np.isin(np.arange(n_vocab), list(allowed)), bitorder="little")
+
+
+def shares(candidates: tuple[Ids | None, Weights]) -> dict[int, float]:
+    """Token id → probability, of what is neither cut nor rounded to nothing."""
+    ids, weights = candidates
+    parts = (weights / weights.sum(dtype=np.float64)).tolist()
+    pairs = enumerate(parts) if ids is None else zip(ids.tolist(), parts, strict=True)
+    return {token_id: part for token_id, part in pairs if part > 0}
+
+
+both_widths = pytest.mark.parametrize("wide", [False, True], ids=["narrow", "wide"])
 
 
 def sequence(
@@ -76,21 +89,17 @@ def masking(masked: list[int], num_output: int) -> dict[str, object]:
     }
 
 
+@both_widths
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_vectors(case: sampling_vectors.SamplingVector) -> None:
-    sampler = sampler_for(len(case.logits))
+def test_vectors(case: sampling_vectors.SamplingVector, *, wide: bool) -> None:
+    sampler = sampler_for(len(case.logits), wide=wide)
     logits = np.array(case.logits, np.float32)
     mask = masking(case.masked, len(case.output))
     one = sequence(case.prompt, case.output, case.params, **mask)
     if case.params.greedy:
         assert sampler.sample(0, one, logits) == case.kept[0].token_id
     else:
-        ids, weights = sampler.candidates(sampler.processed(0, one, logits), case.params)
-        kept = {
-            int(token_id): share
-            for token_id, share in zip(ids, weights / weights.sum(), strict=True)
-            if share > 0
-        }
+        kept = shares(sampler.candidates(0, one, logits))
         expected = {c.token_id: c.probability for c in case.kept if c.probability > 0}
         assert kept == pytest.approx(expected, abs=1e-6)
     for draw in case.draws:
@@ -131,6 +140,7 @@ random_params = st.builds(
     allowed=st.none() | st.sets(st.integers(0, 47), min_size=1),
     masked=st.lists(st.integers(0, 47), max_size=3, unique=True),
     random_state=st.integers(0, 2**32 - 1),
+    wide=st.booleans(),
 )
 def test_random_parameters_against_the_reference(
     *,
@@ -140,14 +150,15 @@ def test_random_parameters_against_the_reference(
     allowed: set[int] | None,
     masked: list[int],
     random_state: int,
+    wide: bool,
 ) -> None:
     logits = np.random.default_rng(random_state).normal(0, 3, 48).astype(np.float32)
     before = logits.copy()
     one = sequence(prompt, output, params, **masking(masked, len(output)))
-    sampler = sampler_for(48)
+    sampler = sampler_for(48, wide=wide)
     # A guide's mask has dealt with early ends: they may come where nothing else may.
     permitted = None if allowed is None else allowed - set(masked) or allowed
-    mask = None if permitted is None else np.isin(np.arange(48), list(permitted))
+    mask = None if permitted is None else packed(permitted, 48)
     token_id = sampler.sample(0, one, logits, mask)
     assert np.array_equal(logits, before)
     assert allowed is None or token_id in allowed
@@ -160,8 +171,7 @@ def test_random_parameters_against_the_reference(
     if params.greedy:
         assert token_id in expected
         return
-    ids, weights = sampler.candidates(sampler.processed(0, one, logits, mask), params)
-    kept = dict(zip(ids.tolist(), (weights / weights.sum()).tolist(), strict=True))
+    kept = shares(sampler.candidates(0, one, logits, mask))
     kept = {key: value for key, value in kept.items() if value > 1e-9}
     expected = {key: value for key, value in expected.items() if value > 1e-9}
     assert kept == pytest.approx(expected, abs=2e-5)
@@ -187,18 +197,20 @@ def test_random_parameters_against_the_reference(
 def test_a_vocabulary_larger_than_the_first_look(params: dict[str, float]) -> None:
     logits = np.random.default_rng(5).normal(0, 0.3, 5000).astype(np.float32)
     wanted = SamplingParams(**params)
-    ids, weights = sampler_for(5000).candidates(logits, wanted)
+    kept = shares(sampler_for(5000).candidates(0, sequence([1], [], wanted), logits))
     expected = sampling_reference.distribution(dict(enumerate(map(float, logits))), wanted)
-    assert ids.tolist() == list(expected)
-    assert (weights / weights.sum()).tolist() == pytest.approx(list(expected.values()), rel=1e-5)
+    assert list(kept) == list(expected)
+    assert list(kept.values()) == pytest.approx(list(expected.values()), rel=1e-5)
 
 
-def test_equal_logits_at_the_edge_keep_the_lowest_ids() -> None:
+@both_widths
+def test_equal_logits_at_the_edge_keep_the_lowest_ids(*, wide: bool) -> None:
     logits = np.zeros(1000, np.float32)
     logits[[3, 500, 999]] = 1.0
-    sampler = sampler_for(1000)
-    assert sampler.highest(logits, 2).tolist() == [3, 500]
-    assert sampler.highest(logits, 5).tolist() == [0, 1, 3, 500, 999]
+    sampler = sampler_for(1000, wide=wide)
+    for top_k, expected in ((2, [3, 500]), (5, [0, 1, 3, 500, 999])):
+        one = sequence([1], [], SamplingParams(top_k=top_k))
+        assert list(shares(sampler.candidates(0, one, logits))) == expected
     assert sampler.sample(0, sequence([1], [], SamplingParams(temperature=0.0)), logits) == 3
 
 
@@ -265,17 +277,16 @@ def test_only_what_the_grammar_allows_comes_and_its_mask_rules_early_ends() -> N
     stopping = StoppingParams(max_new_tokens=9, min_new_tokens=2, stop_token_ids=(6,))
     greedy = SamplingParams(temperature=0.0, logit_bias={5: 100.0})
     one = sequence([1], [], greedy, stopping=stopping, eos=frozenset({7}))
-    assert sampler_for(8).sample(0, one, logits, np.isin(np.arange(8), [1, 2])) == 2
-    assert sampler_for(8).sample(0, one, logits, np.isin(np.arange(8), [7])) == 7
+    assert sampler_for(8).sample(0, one, logits, packed([1, 2], 8)) == 2
+    assert sampler_for(8).sample(0, one, logits, packed([7], 8)) == 7
 
 
 def test_suppressed_tokens_never_come_but_their_logprobs_are_the_models() -> None:
-    sampler = Sampler(4, [3])
+    sampler = Sampler(4, LogitsProcessors(4, [3]))
     logits = np.array([0, 1, 2, 3], np.float32)
     lifted = SamplingParams(temperature=0.0, logit_bias={3: 100.0})
     assert sampler.sample(0, sequence([1], [], lifted), logits) == 2
     assert sampler.logprobs(logits, 3, 1)[1][0][0] == 3
-    sampler.close()
 
 
 def test_end_tokens_are_masked_until_min_new_tokens() -> None:
@@ -339,9 +350,9 @@ def test_draws_fall_where_the_cumulative_probability_says(n_vocab: int) -> None:
     expected = sampling_reference.softmax(dict(enumerate(map(float, logits))))
     cumulative = np.cumsum(list(expected.values()))
     sampler = sampler_for(n_vocab)
-    for position in range(300):
+    for position in range(1, 300):
         number = uniform(3, position)
-        drawn = sampler.draw(logits, SamplingParams(), 3, position)
+        drawn = sampler.sample(0, sequence([1] * position, [], SamplingParams(seed=3)), logits)
         if np.abs(cumulative - number).min() > 1e-6:
             assert drawn == int(np.searchsorted(cumulative, number, side="right"))
 

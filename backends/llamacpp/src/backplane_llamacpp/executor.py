@@ -41,6 +41,7 @@ class LlamaCppExecutor(Executor):
         self._context = context
         self._traits = traits
         self._batch = TokenBatch(traits.max_batch_tokens)
+        self._ascending = np.arange(traits.max_batch_tokens, dtype=np.int32)
         self._sampler = StepSampler(n_vocab, suppressed_token_ids)
         self._adapters = adapters
         self._adapter: str | None = None
@@ -83,19 +84,28 @@ class LlamaCppExecutor(Executor):
         Returns:
             How many tokens it has, and for how many of these there will be logits.
         """
-        native, end = self._batch, 0
-        native.wants_logits[:] = 0
-        for scheduled in batch.sequences:
+        native, sequences = self._batch, batch.sequences
+        end = num_rows = batch.num_decodes
+        if end:
+            # One token each: lists of them go in at once, half a microsecond per sequence.
+            decodes = sequences[:end]
+            native.tokens[:end] = [scheduled.token_ids[0] for scheduled in decodes]
+            native.positions[:end] = [scheduled.start for scheduled in decodes]
+            native.seq_ids[:end] = [scheduled.seq_id for scheduled in decodes]
+            native.wants_logits[:end] = 1
+        for scheduled in sequences[end:]:
             begin, end = end, end + len(scheduled.token_ids)
+            start = scheduled.start
             native.tokens[begin:end] = scheduled.token_ids
-            native.positions[begin:end] = range(
-                scheduled.start, scheduled.start + len(scheduled.token_ids)
-            )
+            native.positions[begin:end] = self._ascending[: end - begin] + start
             native.seq_ids[begin:end] = scheduled.seq_id
-            native.wants_logits[end - 1] = scheduled.sample
-            scored, offset = scheduled.scored_positions, begin - scheduled.start
-            native.wants_logits[scored.start + offset : scored.stop + offset] = bool(scored)
-        return end, int(native.wants_logits[:end].sum(dtype=np.int64))
+            wants = native.wants_logits[begin:end]
+            wants[:] = 0
+            scored = scheduled.scored_positions
+            wants[scored.start - start : scored.stop - start] = bool(scored)
+            wants[-1] |= scheduled.sample
+            num_rows += int(np.count_nonzero(wants))
+        return end, num_rows
 
     def _decode(self, batch: ScheduledBatch, num_tokens: int) -> None:
         log.forget_complaints()

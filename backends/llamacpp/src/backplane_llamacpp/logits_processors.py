@@ -3,7 +3,8 @@
 The semantics are `docs/sampling.md`'s. Knows nothing of temperatures and cuts.
 """
 
-import collections
+import contextlib
+from collections.abc import Generator
 from collections.abc import Sequence as Items
 
 import numpy as np
@@ -13,7 +14,7 @@ from backplane_core.batching.sequence import Sequence
 from backplane_core.sampling import SamplingParams, Watermark
 
 Logits = npt.NDArray[np.float32]
-Allowed = npt.NDArray[np.bool_]
+Flags = npt.NDArray[np.bool_]
 
 
 class TokenCounts:
@@ -22,18 +23,25 @@ class TokenCounts:
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
         self._num_seen = sequence.num_prompt_tokens
-        prompt = sequence.token_ids[: sequence.num_prompt_tokens]
+        prompt = dict.fromkeys(sequence.token_ids[: sequence.num_prompt_tokens])
+        self._places = {token_id: place for place, token_id in enumerate(prompt)}
         # A token of the prompt alone is there, no times: the repetition penalty looks at it.
-        self._counts = collections.Counter(dict.fromkeys(prompt, 0))
+        self._ids = np.fromiter(prompt, np.int64, len(prompt))
+        self._counts = np.zeros(len(prompt))
 
     def update(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
         """Count what is new; all distinct ids of the sequence, and their counts in the output."""
         token_ids = self.sequence.token_ids
-        self._counts.update(token_ids[self._num_seen :])
+        for token_id in token_ids[self._num_seen :]:
+            place = self._places.setdefault(token_id, len(self._places))
+            if place == len(self._ids):
+                self._ids = np.append(self._ids, np.zeros(place + 1, np.int64))
+                self._counts = np.append(self._counts, np.zeros(place + 1))
+            self._ids[place] = token_id
+            self._counts[place] += 1
         self._num_seen = len(token_ids)
-        size = len(self._counts)
-        ids = np.fromiter(self._counts.keys(), np.int64, size)
-        return ids, np.fromiter(self._counts.values(), np.float64, size)
+        size = len(self._places)
+        return self._ids[:size], self._counts[:size]
 
 
 class GreenList:
@@ -42,7 +50,7 @@ class GreenList:
     def __init__(self, n_vocab: int) -> None:
         self._mixed = _mix32(np.arange(n_vocab, dtype=np.uint32))
 
-    def after(self, previous: int, gamma: float) -> Allowed:
+    def after(self, previous: int, gamma: float) -> Flags:
         """Whether each token is green after `previous`."""
         key = np.uint32(watermark.key_of(previous))
         return _mix32(self._mixed ^ key) < np.uint32(watermark.threshold(gamma))
@@ -75,41 +83,49 @@ class LogitsProcessors:
         """Drop a sequence's counts."""
         self._counts.pop(seq_id, None)
 
-    def processed(
-        self, seq_id: int, sequence: Sequence, logits: Logits, allowed: Allowed | None
-    ) -> Logits:
-        """A row after all of them; the very same array where there is nothing to do.
+    @contextlib.contextmanager
+    def applied(
+        self, seq_id: int, sequence: Sequence, logits: Logits, *, guided: bool
+    ) -> Generator[Logits]:
+        """A row after all but a grammar's mask; `logits` are as they were afterwards.
 
-        `allowed` says which tokens a grammar lets come, and has dealt with `min_new_tokens`; None
-        is no grammar.
+        Few tokens are named by a penalty or a bias: these are changed where they stand, and put
+        back. `guided` is whether there is such a mask, which has dealt with `min_new_tokens`.
         """
         params = sequence.sampling
-        masked = self._suppressed
-        if allowed is None:
-            masked = masked + end_token_ids_to_mask(sequence)
-        steered = params.watermark is not None or params.logit_bias or _penalizes(params)
-        if not steered and not masked and allowed is None:
-            return logits
-        logits = logits.copy()
+        row = logits
         if params.watermark is not None:
-            self._mark(logits, sequence.token_ids[-1], params.watermark)
-        for token_id, bias in params.logit_bias.items():
-            if 0 <= token_id < self._n_vocab:
-                logits[token_id] += bias
-        if _penalizes(params):
-            ids, counts = self._counts_of(seq_id, sequence).update()
-            _penalize(logits, ids, counts, params)
-        if allowed is not None:
-            logits = np.where(allowed, logits, np.float32(-np.inf))
-        if masked:
-            logits[masked] = -np.inf
-        return logits
+            row = self._marked(logits, sequence.token_ids[-1], params.watermark)
+        before: list[tuple[npt.NDArray[np.int64], Logits]] = []
 
-    def _mark(self, logits: Logits, previous: int, mark: Watermark) -> None:
+        def change(ids: npt.NDArray[np.int64], values: npt.NDArray[np.floating]) -> None:
+            before.append((ids, row[ids]))
+            row[ids] = values
+
+        try:
+            if params.logit_bias:
+                ids, biases = _biases(params, self._n_vocab)
+                change(ids, row[ids] + biases)
+            if _penalizes(params):
+                ids, counts = self._counts_of(seq_id, sequence).update()
+                change(ids, _penalized(row[ids], counts, params))
+            masked = self._suppressed
+            if not guided:
+                masked = masked + end_token_ids_to_mask(sequence)
+            if masked:
+                change(np.array(masked), np.full(len(masked), -np.inf))
+            yield row
+        finally:
+            for ids, values in reversed(before):
+                row[ids] = values
+
+    def _marked(self, logits: Logits, previous: int, mark: Watermark) -> Logits:
         if self._greens is None:
             self._greens = GreenList(self._n_vocab)
         # Adding nothing to the others is ten times as fast as picking out the green ones.
-        logits += self._greens.after(previous, mark.gamma) * np.float32(mark.delta)
+        marked = self._greens.after(previous, mark.gamma) * np.float32(mark.delta)
+        marked += logits
+        return marked
 
     def _counts_of(self, seq_id: int, sequence: Sequence) -> TokenCounts:
         counts = self._counts.get(seq_id)
@@ -123,17 +139,24 @@ def _penalizes(params: SamplingParams) -> bool:
     return penalties != (1.0, 0.0, 0.0)
 
 
-def _penalize(
-    logits: Logits,
-    ids: npt.NDArray[np.int64],
-    counts: npt.NDArray[np.float64],
-    params: SamplingParams,
-) -> None:
-    seen = logits[ids].astype(np.float64)
+def _biases(
+    params: SamplingParams, n_vocab: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    known = {key: bias for key, bias in params.logit_bias.items() if 0 <= key < n_vocab}
+    ids = np.fromiter(known.keys(), np.int64, len(known))
+    return ids, np.fromiter(known.values(), np.float64, len(known))
+
+
+def _penalized(
+    seen: Logits, counts: npt.NDArray[np.float64], params: SamplingParams
+) -> npt.NDArray[np.float64]:
+    values = seen.astype(np.float64)
     penalty = params.repetition_penalty
-    seen = np.where(seen > 0, seen / penalty, seen * penalty)
-    seen -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
-    logits[ids] = seen
+    if penalty != 1.0:
+        values = np.where(values > 0, values / penalty, values * penalty)
+    if (params.frequency_penalty, params.presence_penalty) != (0.0, 0.0):
+        values -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
+    return values
 
 
 def end_token_ids_to_mask(sequence: Sequence) -> list[int]:

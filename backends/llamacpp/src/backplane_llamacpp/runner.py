@@ -143,6 +143,9 @@ def _traits(plan: Plan, *, trimmable: bool) -> ExecutorTraits:
         cache_tokens=plan.cache_tokens,
         max_batch_tokens=plan.batch_tokens,
         slot_tokens=plan.max_total_tokens,
+        # From 64 rows on llama.cpp takes queries in tiles, and a tile reads every cell that one of
+        # them may see: 31 decodes beside a chunk of 125 tokens took twice as long as one by one.
+        mixed_prefill=False,
         trimmable=trimmable,
         adapters_per_batch=1,
         max_scored_tokens=plan.scored_tokens,

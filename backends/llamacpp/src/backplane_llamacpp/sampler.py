@@ -1,8 +1,12 @@
 """Draws tokens from logits by the semantics of `backplane_core.sampling`.
 
-The heavy step, finding the highest of a whole vocabulary, is llama.cpp's native top-k; what
-remains is small and done in numpy. Knows nothing of contexts or batches.
+What is of the whole vocabulary's width is `WideRow`'s, what is of few tokens `narrow_row`'s. Knows
+nothing of contexts or batches.
 """
+
+import contextlib
+import math
+from collections.abc import Generator
 
 import numpy as np
 import numpy.typing as npt
@@ -10,172 +14,159 @@ from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
 from backplane_core.sampling import SamplingParams, uniform
 
-from backplane_llamacpp.logits_processors import Allowed, Logits, LogitsProcessors
-from backplane_llamacpp.native.top_k import HighestLogits
+from backplane_llamacpp import narrow_row
+from backplane_llamacpp.logits_processors import Logits, LogitsProcessors
+from backplane_llamacpp.narrow_row import Weights
+from backplane_llamacpp.wide_row import Floats, Ids, WideRow, first_beyond, heaviest, highest_ids
 
-Ids = npt.NDArray[np.intp]
-Weights = npt.NDArray[np.float64]
-
-# How many of the highest to look at first for top-p, and by what it grows until they suffice.
-_FIRST_LOOK, _LOOK_FURTHER = 256, 8
-# Beyond so many numbers their sums, not their own rounding, decide: float32 is twice as fast.
-_MANY = 4096
-_BLOCK = 512
+# Up to so many tokens are handled apart from the rest of the vocabulary.
+_MAX_NARROW = 4096
 # Hotter than this all tokens are equally likely; float32 has no room for much more.
 _HOTTEST = 1e30
 
+# A grammar's mask: bit `id % 8` of byte `id // 8` is that token's; whole bytes, maybe more.
+Mask = npt.NDArray[np.uint8]
+
 
 class Sampler:
-    """Samples for many sequences; keeps penalty counts per `seq_id` until `forget`.
+    """Samples one row at a time, in its own buffers: a thread has one of its own."""
 
-    `suppressed_token_ids` never come: the model file says so.
-    """
-
-    def __init__(self, n_vocab: int, suppressed_token_ids: list[int]) -> None:
+    def __init__(
+        self, n_vocab: int, processors: LogitsProcessors, *, max_narrow: int = _MAX_NARROW
+    ) -> None:
         self._n_vocab = n_vocab
+        self._max_narrow = max_narrow
         self._all_ids: Ids = np.arange(n_vocab)
-        self._highest = HighestLogits(n_vocab)
-        self._processors = LogitsProcessors(n_vocab, suppressed_token_ids)
-
-    def forget(self, seq_id: int) -> None:
-        """Drop a sequence's counts."""
-        self._processors.forget(seq_id)
-
-    def close(self) -> None:
-        """Free native samplers."""
-        self._highest.close()
+        self._processors = processors
+        self._row = WideRow(n_vocab)
 
     def sample(
-        self, seq_id: int, sequence: Sequence, logits: Logits, allowed: Allowed | None = None
+        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None = None
     ) -> int:
-        """The token after `sequence.token_ids`; `logits`, one row, are left as they are.
+        """The token after `sequence.token_ids`.
 
         Args:
             seq_id: what the sequence's counts are kept under.
             sequence: its parameters and tokens.
-            logits: one row, of the whole vocabulary.
-            allowed: which tokens a grammar lets come; None is no grammar.
+            logits: one row, of the whole vocabulary; changed meanwhile, not afterwards.
+            mask: which tokens a grammar lets come; None is no grammar.
 
         Raises:
             GenerationError: no token is possible, or the model's logits are not numbers.
         """
-        processed = self.processed(seq_id, sequence, logits, allowed)
-        highest = int(processed.argmax())
-        if not np.isfinite(processed[highest]):
-            raise GenerationError(
-                "no token can follow: every logit is masked or not a number",
-                remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
-                "may be broken",
-            )
         if sequence.sampling.greedy:
-            return highest
-        return self.draw(processed, sequence.sampling, sequence.seed, len(sequence.token_ids))
+            with self._steered(seq_id, sequence, logits, mask) as (row, ids):
+                return _highest_of(row, ids)
+        ids, weights = self.candidates(seq_id, sequence, logits, mask)
+        number = uniform(sequence.seed, len(sequence.token_ids))
+        return self._row.index_at(number) if ids is None else int(ids[_index_at(weights, number)])
 
-    def processed(
-        self, seq_id: int, sequence: Sequence, logits: Logits, allowed: Allowed | None = None
-    ) -> Logits:
-        """Watermark, bias, penalties and masks applied; the same array where there are none."""
-        return self._processors.processed(seq_id, sequence, logits, allowed)
+    def candidates(
+        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None = None
+    ) -> tuple[Ids | None, Weights | Floats]:
+        """What masks, temperature and truncations leave; the temperature is not 0.
 
-    def candidates(self, logits: Logits, params: SamplingParams) -> tuple[Ids, Weights]:
-        """What the truncations keep: ascending ids and their weights; temperature is not 0."""
-        if 0 < params.top_k < self._n_vocab:
-            ids = self.highest(logits, params.top_k)
-        else:
-            ids = self._all_ids
-        scaled = self._scaled(logits if ids is self._all_ids else logits[ids], params.temperature)
-        weights = np.exp(scaled)
+        Returns:
+            Ascending ids and their weights. None is all ids: those that were cut weigh 0.
+
+        Raises:
+            GenerationError: no token is possible, or the model's logits are not numbers.
+        """
+        params = sequence.sampling
+        temperature = min(params.temperature, _HOTTEST)
+        with self._steered(seq_id, sequence, logits, mask) as (row, few):
+            ids = few
+            if ids is None:
+                highest = float(row.max())
+                _check(highest)
+                if not 0 < params.top_k < self._n_vocab:
+                    return self._wide(row, highest, params, temperature)
+                ids = highest_ids(row, params.top_k)
+            scores = row[ids]
+            _check(float(scores.max(initial=-np.inf)))
+            if 0 < params.top_k < len(ids):
+                ids = np.sort(narrow_row.highest(ids, scores, params.top_k))
+                scores = row[ids]
+            return narrow_row.cut(ids, narrow_row.weights_of(scores, temperature), params)
+
+    @contextlib.contextmanager
+    def _steered(
+        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None
+    ) -> Generator[tuple[Logits, Ids | None]]:
+        """The row as its processors leave it, and which ids of it count; None is all."""
+        ids = self._all_ids if self._n_vocab <= self._max_narrow else None
+        with self._processors.applied(seq_id, sequence, logits, guided=mask is not None) as row:
+            if mask is None:
+                yield row, ids
+            elif (few := self._few_allowed(mask)) is not None:
+                yield row, few
+            else:
+                yield self._row.masked(row, self._forbidden(mask)), None
+
+    def _wide(
+        self, logits: Logits, highest: float, params: SamplingParams, temperature: float
+    ) -> tuple[Ids | None, Weights | Floats]:
+        """All cuts but `top_k`, of a whole row."""
+        row = self._row
+        total = row.weigh(logits, highest, temperature)
         if params.top_p < 1.0:
-            kept = self._reaching(scaled, weights, params.top_p)
-            ids, weights = ids[kept], weights[kept]
+            mass = params.top_p * total
+            ids = heaviest(logits, total)
+            weights = row.weights[ids].astype(np.float64)
+            if weights.sum() >= mass:
+                return narrow_row.cut(ids, weights, params, total=total)
+            row.keep_highest(mass, total, ids)
         if params.min_p > 0.0:
-            kept = np.flatnonzero(weights >= params.min_p * weights.max())
-            ids, weights = ids[kept], weights[kept]
+            row.keep_from(params.min_p)
         if params.typical_p < 1.0:
-            kept = self._typical(weights, params.typical_p)
-            ids, weights = ids[kept], weights[kept]
-        return ids, weights
+            row.keep_typical(params.typical_p)
+        return None, row.weights
 
-    def _scaled(self, logits: Logits, temperature: float) -> Weights | Logits:
-        """Logits below the highest over the temperature; float64 unless that is many numbers."""
-        below = logits - logits.max()
-        temperature = min(temperature, _HOTTEST)
-        if len(logits) > _MANY:
-            return below / np.float32(temperature)
-        return below.astype(np.float64) / temperature
+    def _few_allowed(self, mask: Mask) -> Ids | None:
+        """The ids a grammar lets come, ascending; None where they are many."""
+        filled = np.flatnonzero(mask)
+        if len(filled) > self._max_narrow // 8:
+            return None
+        bits = np.unpackbits(mask[filled], bitorder="little")
+        ids = (filled[:, np.newaxis] * 8 + np.arange(8)).ravel()[bits.view(np.bool_)]
+        return ids[: np.searchsorted(ids, self._n_vocab)]
 
-    def _reaching(self, scores: Weights | Logits, weights: Weights | Logits, share: float) -> Ids:
-        """Indices, ascending, of the highest scores whose weights reach a share of all weight."""
-        mass = share * weights.sum(dtype=np.float64)
-        look = _FIRST_LOOK
-        while True:
-            highest = self.highest(scores, look)
-            order = highest[_descending(scores[highest])]
-            cumulative = np.cumsum(weights[order], dtype=np.float64)
-            if cumulative[-1] >= mass or len(order) == len(scores):
-                return np.sort(order[: int(np.searchsorted(cumulative, mass)) + 1])
-            look *= _LOOK_FURTHER
-
-    def _typical(self, weights: Weights | Logits, share: float) -> Ids:
-        """Indices of the locally typical set: those of a surprise nearest to the entropy."""
-        possible = np.flatnonzero(weights > 0)
-        shares = weights[possible] / weights.sum(dtype=np.float64).astype(weights.dtype)
-        surprise = -np.log(shares)
-        entropy = (shares * surprise).sum(dtype=np.float64).astype(weights.dtype)
-        return possible[self._reaching(-np.abs(surprise - entropy), shares, share)]
-
-    def draw(self, logits: Logits, params: SamplingParams, seed: int, position: int) -> int:
-        """One of the candidates, chosen by `uniform(seed, position)`."""
-        ids, weights = self.candidates(logits, params)
-        return int(ids[_index_at(weights, uniform(seed, position))])
-
-    def highest(self, scores: Weights | Logits, k: int) -> Ids:
-        """Indices of the k highest, ascending; among equals at the edge the lowest indices."""
-        if k >= len(scores):
-            return self._all_ids[: len(scores)]
-        if scores.dtype == np.float64:
-            return np.sort(_descending(scores)[:k])
-        threshold = self._highest.kth(scores, k)
-        indices = np.flatnonzero(scores >= threshold)
-        if len(indices) > k:
-            equal = indices[scores[indices] == threshold]
-            indices = np.setdiff1d(indices, equal[k - len(indices) :], assume_unique=True)
-        return indices
+    def _forbidden(self, mask: Mask) -> npt.NDArray[np.bool_]:
+        bits = np.unpackbits(mask, count=self._n_vocab, bitorder="little")
+        return np.equal(bits, 0, out=bits.view(np.bool_))
 
     def logprobs(
         self, logits: Logits, token_id: int, num_top: int
     ) -> tuple[float, list[tuple[int, float]]]:
         """Log-probability of a token, and the `num_top` highest, from the model's own logits."""
-        peak = logits.max()
-        normalizer = float(peak) + float(np.log(np.exp(logits - peak).sum(dtype=np.float64)))
+        peak = float(logits.max())
+        normalizer = peak + math.log(self._row.weigh(logits, peak, 1.0))
         top: list[tuple[int, float]] = []
         if num_top > 0:
-            ids = self.highest(logits, num_top)
-            ids = ids[_descending(logits[ids])]
+            ids = highest_ids(logits, num_top)
+            ids = narrow_row.highest(ids, logits[ids], num_top)
             top = [(int(top_id), float(logits[top_id]) - normalizer) for top_id in ids]
         return float(logits[token_id]) - normalizer, top
 
 
-def _index_at(weights: Weights | Logits, number: float) -> int:
-    """The first index at which the cumulative share of the weights exceeds `number`.
-
-    Block by block: cumulating a whole vocabulary would cost ten times as much as summing it.
-    """
-    starts = np.arange(0, len(weights), _BLOCK)
-    until = np.cumsum(np.add.reduceat(weights, starts, dtype=np.float64))
-    target = number * until[-1]
-    block = _first_beyond(until, target)
-    start = int(starts[block])
-    inside = np.cumsum(weights[start : start + _BLOCK], dtype=np.float64)
-    target -= until[block - 1] if block else 0.0
-    return start + _first_beyond(inside, target)
+def _highest_of(row: Logits, ids: Ids | None) -> int:
+    if ids is not None and not len(ids):
+        _check(-np.inf)
+    token_id = int(row.argmax()) if ids is None else int(ids[row[ids].argmax()])
+    _check(float(row[token_id]))
+    return token_id
 
 
-def _first_beyond(cumulative: Weights, target: float) -> int:
-    """The first index above `target`; should rounding have left none, the last that adds to it."""
-    last = int(np.searchsorted(cumulative, cumulative[-1]))
-    return min(int(np.searchsorted(cumulative, target, side="right")), last)
+def _check(highest: float) -> None:
+    if not np.isfinite(highest):
+        raise GenerationError(
+            "no token can follow: every logit is masked or not a number",
+            remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
+            "may be broken",
+        )
 
 
-def _descending(scores: Weights | Logits) -> Ids:
-    return np.argsort(-scores, kind="stable")
+def _index_at(weights: Weights | Floats, number: float) -> int:
+    """The first index at which the cumulative share of the weights exceeds `number`."""
+    cumulative = np.cumsum(weights, dtype=np.float64)
+    return first_beyond(cumulative, number * float(cumulative[-1]))

@@ -1,0 +1,186 @@
+"""Cuts of whole rows, found by sampling, against the same found by sorting everything."""
+
+import math
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from backplane_llamacpp.native import exponentials
+from backplane_llamacpp.wide_row import WideRow, heaviest, highest_ids
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+SIZES = (1, 7, 511, 512, 1024, 1500, 5000, 20_011)
+
+
+def flat(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    return random.normal(0, 1, size)
+
+
+def steps(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """Hardly any two differ: every cut falls among equals."""
+    return random.integers(0, 4, size).astype(float)
+
+
+def equal(_: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    return np.zeros(size)
+
+
+def peaked(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    return 8 * random.standard_exponential(size)
+
+
+def lone(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """One that has a third of all, before a flat rest that a sample sees nothing but."""
+    made = random.normal(0, 0.1, size)
+    made[random.integers(size)] = math.log(size / 2)
+    return made
+
+
+def sorted_ids(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """As a vocabulary by frequency: what is likely lies together."""
+    return np.sort(random.normal(0, 3, size))[::-1]
+
+
+def masked(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    made = random.normal(0, 2, size)
+    made[random.random(size) < 0.7] = -np.inf
+    made[random.integers(size)] = 0.0
+    return made
+
+
+def far(random: np.random.Generator, size: int) -> npt.NDArray[np.float64]:
+    """Most weigh nothing, even in float64."""
+    return random.normal(-5000, 1000, size)
+
+
+rows = st.tuples(
+    st.sampled_from([flat, steps, equal, peaked, lone, sorted_ids, masked, far]),
+    st.sampled_from(SIZES),
+    st.integers(0, 2**32 - 1),
+).map(lambda made: made[0](np.random.default_rng(made[2]), made[1]).astype(np.float32))
+
+
+def reached(
+    scores: npt.NDArray[np.floating], weights: npt.NDArray[np.floating], mass: float
+) -> tuple[set[int], float]:
+    """The shortest beginning that reaches a mass; how near to the mass one more or less comes."""
+    order = np.argsort(-scores, kind="stable")
+    sums = np.cumsum(weights[order].astype(np.float64))
+    kept = order[: int(np.searchsorted(sums, mass)) + 1]
+    return set(kept[weights[kept] > 0].tolist()), float(np.abs(sums - mass).min() / sums[-1])
+
+
+def kept_ids(row: WideRow) -> set[int]:
+    return set(np.flatnonzero(row.weights).tolist())
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    logits=rows,
+    top_p=st.sampled_from([1e-9, 0.01, 0.1, 0.5, 0.9, 0.95, 0.999, 1 - 1e-9]) | st.floats(0.0, 1.0),
+    temperature=st.sampled_from([0.05, 0.8, 1.0, 5.0]),
+    know_heaviest=st.booleans(),
+)
+def test_the_highest_that_reach_a_mass(
+    *, logits: npt.NDArray[np.float32], top_p: float, temperature: float, know_heaviest: bool
+) -> None:
+    row = WideRow(len(logits))
+    total = row.weigh(logits, float(logits.max()), temperature)
+    weights = row.weights.copy()
+    expected, nearness = reached(weights, weights, top_p * total)
+    row.keep_highest(top_p * total, total, *([heaviest(logits, total)] if know_heaviest else []))
+    assert all(row.weights[token_id] == weights[token_id] for token_id in kept_ids(row))
+    # Sums are float32's: where a mass is met to the last digit one more or less is as right.
+    if nearness > 1e-6:
+        assert kept_ids(row) == expected
+    else:
+        few = min(weights[sorted(expected ^ kept_ids(row))], default=0.0)
+        assert len(expected ^ kept_ids(row)) * few <= 1e-5 * total
+
+
+@settings(max_examples=200, deadline=None)
+@given(logits=rows, typical_p=st.sampled_from([0.01, 0.3, 0.7, 0.95]))
+def test_the_typical(logits: npt.NDArray[np.float32], typical_p: float) -> None:
+    row = WideRow(len(logits))
+    total = row.weigh(logits, float(logits.max()), 1.0)
+    weights = row.weights.astype(np.float64)
+    row.keep_typical(typical_p)
+    kept = sorted(kept_ids(row))
+    assert kept
+    possible = weights > 0
+    surprise = -np.log(weights[possible] / weights.sum())
+    mean = (weights[possible] / weights.sum() * surprise).sum()
+    distances = np.full(len(weights), np.inf)
+    distances[possible] = np.abs(surprise - mean)
+    # A hair's breadth apart in distance they may change places: float32 decides.
+    edge = distances[kept].max()
+    inside = weights[distances < edge - 1e-3].sum()
+    assert inside <= typical_p * total * (1 + 1e-5)
+    assert weights[distances <= edge + 1e-3].sum() >= typical_p * total * (1 - 1e-5)
+    assert set(np.flatnonzero(distances < edge - 1e-3)) <= set(kept)
+
+
+@settings(max_examples=300, deadline=None)
+@given(logits=rows, k=st.integers(1, 3000))
+def test_the_k_highest_and_their_equals(logits: npt.NDArray[np.float32], k: int) -> None:
+    k = min(k, len(logits))
+    ids = highest_ids(logits, k)
+    assert ids.tolist() == sorted(ids.tolist())
+    rest = np.setdiff1d(np.arange(len(logits)), ids)
+    assert len(ids) >= k
+    # Whoever is not there is below at least k that are.
+    assert not len(rest) or (logits[ids] > logits[rest].max()).sum() >= k
+
+
+@settings(max_examples=200, deadline=None)
+@given(logits=rows, number=st.floats(0.0, 1.0, exclude_max=True))
+def test_a_draw_falls_where_the_cumulative_share_says(
+    logits: npt.NDArray[np.float32], number: float
+) -> None:
+    row = WideRow(len(logits))
+    row.weigh(logits, float(logits.max()), 1.0)
+    drawn = row.index_at(number)
+    weights = row.weights.astype(np.float64)
+    assert weights[drawn] > 0
+    below, upto = weights[:drawn].sum() / weights.sum(), weights[: drawn + 1].sum() / weights.sum()
+    assert below - 1e-5 <= number <= upto + 1e-5
+
+
+def test_a_row_leaves_nothing_to_the_next() -> None:
+    random = np.random.default_rng(3)
+    first, second = (flat(random, 3000).astype(np.float32) for _ in range(2))
+    used, fresh = WideRow(3000), WideRow(3000)
+    total = used.weigh(first, float(first.max()), 0.8)
+    used.keep_highest(0.5 * total, total)
+    used.keep_typical(0.9)
+    for row in (used, fresh):
+        total = row.weigh(second, float(second.max()), 0.8)
+        row.keep_highest(0.9 * total, total)
+    assert np.array_equal(used.weights, fresh.weights)
+
+
+@pytest.mark.parametrize("size", [1, 16, 513, 4096])
+def test_ggmls_exponentials_are_numpys(size: int) -> None:
+    found = exponentials.exp_sum()
+    assert found is not exponentials.numpys, "llama.cpp's library is looked for in vain"
+    values = np.random.default_rng(size).normal(0, 20, size).astype(np.float32)
+    made, expected = np.empty_like(values), np.empty_like(values)
+    sums = [
+        one(values, float(values.max()), out)
+        for one, out in ((found, made), (exponentials.numpys, expected))
+    ]
+    assert sums[0] == pytest.approx(sums[1], rel=1e-6)
+    assert np.allclose(made, expected, rtol=1e-5, atol=1e-36)
+
+
+def test_a_library_without_them_or_with_others_of_that_name_is_not_used(
+    tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "lib").mkdir()
+    (tmp_path / "lib" / "libggml-cpu.so").write_bytes(b"no library")
+    monkeypatch.setattr(exponentials.llama_cpp, "__file__", str(tmp_path / "__init__.py"))
+    assert exponentials.exp_sum() is exponentials.numpys
+    monkeypatch.undo()
+    monkeypatch.setattr(exponentials, "_ggmls", lambda _: lambda values, peak, out: 1.0)
+    assert exponentials.exp_sum() is exponentials.numpys
