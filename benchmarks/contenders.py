@@ -1,0 +1,112 @@
+"""Who is measured: Backplane as it comes, and its peers at the flags that were fastest for them."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.peers import llama, vllm
+
+OURS: Final = "backplane"
+NUM_CORES: Final = len(os.sched_getaffinity(0))
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Server:
+    """A server to start. `{port}` stands for its port; `fields` go into each of its requests."""
+
+    name: str
+    command: tuple[str, ...]
+    fields: Mapping[str, Any] = dataclasses.field(default_factory=dict[str, Any])
+
+
+def backplane(model: Path, *flags: str, name: str = OURS, **fields: Any) -> Server:
+    """Ours: the model and nothing else said."""
+    program = str(Path(sys.executable).with_name("backplane"))
+    command = (program, "--hostname", "127.0.0.1", "--port", "{port}", "--model-id", str(model))
+    return Server(name=name, command=(*command, *flags), fields=fields)
+
+
+def llama_server(
+    model: Path, *flags: str, slots: int = 32, context: int = 32_768, **fields: Any
+) -> Server:
+    """llama.cpp's: one pool of cells for all slots; no copies of prompts kept aside in memory."""
+    command = (
+        *(str(llama.program("llama-server")), "--host", "127.0.0.1", "--port", "{port}"),
+        *("-m", str(model), "-np", str(slots), "-c", str(context), "-kvu"),
+        *("-t", str(NUM_CORES), "--cache-ram", "0"),
+    )
+    return Server(name="llama-server", command=(*command, *flags), fields=fields)
+
+
+def vllm_serve(model: Path, *flags: str, **fields: Any) -> Server:
+    """vLLM's: the same shape in bfloat16."""
+    environment = tuple(f"{name}={value}" for name, value in vllm.ENVIRONMENT.items())
+    command = ("serve", str(model), "--host", "127.0.0.1", "--port", "{port}")
+    program = (f"PATH={vllm.folder() / 'bin'}:{os.environ['PATH']}", str(vllm.program()))
+    return Server(
+        name="vLLM", command=("env", *environment, *program, *command, *flags), fields=fields
+    )
+
+
+def llama_cpp_python(model: Path, *flags: str, **fields: Any) -> Server:
+    """The single-file server of llama-cpp-python's `examples/server`, in our own environment."""
+    script = llama.source_tree() / "examples" / "server" / "server.py"
+    command = (sys.executable, str(script), "--host", "127.0.0.1", "--port", "{port}")
+    return Server(
+        name="llama-cpp-python", command=(*command, "--model", str(model), *flags), fields=fields
+    )
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Ceiling:
+    """The engine alone: llama-batched-bench, which samples nothing and speaks to nobody.
+
+    Args:
+        model: the file.
+        streams: sequences at a time.
+        prompt: tokens of each prompt, computed before the first is decoded.
+        new: tokens decoded for each.
+        own: if set, `prompt` is computed for nobody: all have it from the cache, and each has so
+            many further tokens of its own.
+    """
+
+    model: Path
+    streams: int
+    prompt: int
+    new: int
+    own: int | None = None
+
+    name = "ceiling"
+
+    def measure(self) -> dict[str, float]:
+        """Run it once."""
+        if self.own is None:
+            prompt_s, new_s = self._times(self.prompt)
+        else:
+            prompt_s, _ = self._times(self.own)
+            _, new_s = self._times(self.prompt + self.own, "-pps")
+        return {"output tok/s": self.streams * self.new / (prompt_s + new_s)}
+
+    def _times(self, prompt: int, *flags: str) -> tuple[float, float]:
+        """Seconds for prompts and for new tokens."""
+        cells = self.streams * (prompt + self.new)
+        done = subprocess.run(
+            [
+                *(str(llama.program("llama-batched-bench")), "-m", str(self.model)),
+                *("-c", str(max(4096, cells)), "-b", "2048", "-ub", "512", "-t", str(NUM_CORES)),
+                *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(self.streams)),
+                *("-kvu", "--output-format", "jsonl", *flags),
+            ],
+            check=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
+        (line,) = [text for text in done.stdout.splitlines() if text.startswith("{")]
+        measured = json.loads(line)
+        return measured["t_pp"], measured["t_tg"]

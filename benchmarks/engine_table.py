@@ -1,0 +1,53 @@
+"""Throughput and latency of the table's shape by number of streams: the engine's ceiling, Backplane
+and llama-server, over HTTP with SSE.
+
+`python -m benchmarks.engine_table`; prompts of 157 tokens, 96 new ones, a closed loop.
+"""
+
+from benchmarks.contenders import OURS, Ceiling, backplane, llama_server, vllm_serve
+from benchmarks.hf_model import hf_of
+from benchmarks.random_model import gguf_of
+from benchmarks.rounds import Task, contest, parser, report
+
+PROMPT, NEW = 157, 96
+COLUMNS = (
+    *("output tok/s", "TTFT p50 ms", "TTFT p95 ms"),
+    *("ITL p50 ms", "ITL p99 ms", "CPU us/tok"),
+)
+# One stream's requests are short: of few streams, more waves are measured.
+_LEAST_REQUESTS = 3
+
+
+def main() -> None:
+    """The command line."""
+    made = parser(__doc__)
+    made.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16, 32])
+    made.add_argument("--waves", type=int, default=1, help="requests of each stream")
+    made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
+    asked = made.parse_args()
+    model = gguf_of("125m")
+    servers = [backplane(model), llama_server(model)]
+    if asked.vllm:
+        servers.append(vllm_serve(hf_of("125m")))
+    tasks = [
+        Task(
+            name=f"{streams}",
+            settings={
+                "concurrency": (streams,),
+                "requests": max(_LEAST_REQUESTS, asked.waves * streams),
+                "prompt_length": str(PROMPT),
+                "output_length": str(NEW),
+            },
+            ceiling=Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW),
+            # Greedy, on all sides.
+            fields={server.name: {"temperature": 0} for server in servers},
+        )
+        for streams in asked.streams
+    ]
+    turns = contest(servers, tasks, asked.rounds)
+    print(f"streams; {OURS} and others over HTTP\n")
+    report(asked, turns, shown=COLUMNS, compared=COLUMNS)
+
+
+if __name__ == "__main__":
+    main()

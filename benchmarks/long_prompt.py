@@ -1,0 +1,150 @@
+"""A prompt of 4,000 tokens arrives among 16 streams that decode: how their gaps grow.
+
+`python -m benchmarks.long_prompt`: gaps between tokens while nobody's prompt is computed, and while
+the long one is; beside them the time that one chunk of a prompt takes among them.
+"""
+
+import asyncio
+import json
+from collections.abc import Sequence
+from itertools import pairwise
+from time import perf_counter
+from typing import Final
+
+import uvloop
+from backplane_launcher.bench.client import Client
+from backplane_launcher.bench.plan import Plan, make_plan
+from backplane_launcher.bench.reply import Reply
+from backplane_launcher.bench.started_server import StartedServer, StartOrder
+from backplane_launcher.bench.statistics import Distribution, bootstrap_median
+from backplane_launcher.bench.table import grid, number
+from backplane_launcher.settings.bench import BenchSettings
+
+from benchmarks.contenders import OURS, Server, backplane, llama_server
+from benchmarks.random_model import gguf_of
+from benchmarks.rounds import conditions, parser
+
+STREAMS, PROMPT, NEW, LONG = 16, 64, 160, 4000
+_MS: Final = 1000.0
+_SETTLED: Final = 24  # tokens after which all streams decode, and the long prompt is sent
+_COLUMNS: Final = ("before p50", "before max", "during p50", "during p99", "during max", "TTFT")
+
+
+def _plan(prompt: int, new: int, seed: int) -> Plan:
+    settings = BenchSettings(
+        seed=seed, prompt_length=str(prompt), output_length=str(new), extra='{"temperature": 0}'
+    )
+    return make_plan(settings)
+
+
+async def _send(client: Client, plan: Plan, place: int, reply: Reply) -> None:
+    ask = plan.workload.conversation(place).ask()
+    assert ask is not None
+    await client.send(ask, reply)
+    if reply.failure:
+        raise SystemExit(f"a request failed: {reply.message}")
+
+
+async def once(url: str, seed: int) -> dict[str, float]:
+    """One long prompt among the streams: gaps in milliseconds, and the long one's first token."""
+    streams, long = _plan(PROMPT, NEW, seed), _plan(LONG, 8, seed)
+    client = streams.client(url)
+    try:
+        replies = [Reply(started=perf_counter()) for _ in range(STREAMS)]
+        tasks = [
+            asyncio.create_task(_send(client, streams, place, reply))
+            for place, reply in enumerate(replies)
+        ]
+        while min(len(reply.arrivals) for reply in replies) < _SETTLED:
+            await asyncio.sleep(0.001)
+            for task in tasks:
+                if task.done():
+                    task.result()
+        newcomer = Reply(started=perf_counter())
+        await _send(client, long, STREAMS, newcomer)
+        await asyncio.gather(*tasks)
+    finally:
+        client.close()
+    begun = max(reply.arrivals[0] for reply in replies)
+    first = newcomer.arrivals[0]
+    before = _gaps(replies, begun, newcomer.started)
+    during = _gaps(replies, newcomer.started, first)
+    if before is None or during is None:
+        raise SystemExit("the streams ended before the long prompt's first token")
+    return {
+        "before p50": before.p50,
+        "before max": before.max,
+        "during p50": during.p50,
+        "during p99": during.p99,
+        "during max": during.max,
+        "TTFT": _MS * (first - newcomer.started),
+    }
+
+
+def _gaps(replies: Sequence[Reply], start: float, end: float) -> Distribution | None:
+    """Of gaps that end between two moments."""
+    return Distribution.of(
+        (
+            later - earlier
+            for reply in replies
+            for earlier, later in pairwise(reply.arrivals)
+            if start < later <= end and earlier >= start - 1.0
+        ),
+        _MS,
+    )
+
+
+async def measure(servers: Sequence[Server], num_rounds: int) -> dict[str, list[dict[str, float]]]:
+    """Every server in every round; one runs at a time."""
+    found: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
+    running = {
+        server.name: StartedServer(StartOrder(name=server.name, command=server.command))
+        for server in servers
+    }
+    plan = _plan(PROMPT, 1, 0)
+    ask = plan.workload.conversation(0).ask()
+    assert ask is not None
+    try:
+        for server in running.values():
+            client = plan.client(server.url)
+            await server.start()
+            await server.wait_until_ready(client, ask, 120.0)
+            client.close()
+            await once(server.url, 10_000)  # warms up
+        for round_ in range(num_rounds):
+            names = list(running) if round_ % 2 == 0 else list(reversed(running))
+            for name in names:
+                found[name].append(await once(running[name].url, 1 + round_))
+    finally:
+        for server in running.values():
+            await server.stop()
+    return found
+
+
+def main() -> None:
+    """The command line."""
+    asked = parser(__doc__).parse_args()
+    model = gguf_of("125m-long")
+    servers = [backplane(model), llama_server(model)]
+    found = uvloop.run(measure(servers, asked.rounds))
+    print(f"{conditions()}; {asked.rounds} rounds; milliseconds\n")
+    rows = [["", *_COLUMNS]]
+    for name, rounds in found.items():
+        cells = (bootstrap_median([one[column] for one in rounds]) for column in _COLUMNS)
+        rows.append([name, *(number(cell.median) for cell in cells)])
+    for other in found:
+        if other != OURS:
+            pairs = list(zip(found[OURS], found[other], strict=True))
+            ratio = [
+                bootstrap_median([mine[column] / theirs[column] for mine, theirs in pairs])
+                for column in _COLUMNS
+            ]
+            cells = [f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" for one in ratio]
+            rows.append([f"{OURS} to {other}", *cells])
+    print(grid(rows))
+    if asked.json is not None:
+        asked.json.write_text(json.dumps(found, indent=1))
+
+
+if __name__ == "__main__":
+    main()

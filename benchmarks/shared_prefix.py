@@ -1,0 +1,47 @@
+"""Prompts that begin alike: 1,180 common tokens, 80 of each request's own, 32 new, 16 streams.
+
+`python -m benchmarks.shared_prefix`; "cold" includes computing the common part, "warm" finds it in
+the cache. The ceiling computes the tokens that no cache has, and nothing else.
+"""
+
+from benchmarks.contenders import Ceiling, backplane, llama_server, vllm_serve
+from benchmarks.hf_model import hf_of
+from benchmarks.random_model import gguf_of
+from benchmarks.rounds import Task, contest, parser, report
+
+SHARED, OWN, NEW, STREAMS = 1180, 80, 32, 16
+SHOWN = (
+    *("output tok/s", "TTFT p50 ms", "TTFT p95 ms", "ITL p50 ms", "ITL p99 ms"),
+    *("prompt", "prefilled"),
+)
+
+
+def main() -> None:
+    """The command line."""
+    made = parser(__doc__)
+    made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
+    asked = made.parse_args()
+    model = gguf_of("125m")
+    servers = [backplane(model), llama_server(model)]
+    if asked.vllm:
+        servers.append(vllm_serve(hf_of("125m")))
+    settings = {
+        "concurrency": (STREAMS,),
+        "requests": STREAMS,
+        "shared_prefix": SHARED,
+        "prompt_length": str(OWN),
+        "output_length": str(NEW),
+    }
+    greedy = {server.name: {"temperature": 0} for server in servers}
+    ceiling = Ceiling(model=model, streams=STREAMS, prompt=SHARED, own=OWN, new=NEW)
+    tasks = [
+        Task(name="cold", settings=settings, fields=greedy, ceiling=ceiling),
+        # The same seed and so the same beginning, and requests of other numbers.
+        Task(name="warm", settings=settings, fields=greedy, ceiling=ceiling),
+    ]
+    turns = contest(servers, tasks, asked.rounds)
+    report(asked, turns, shown=SHOWN, compared=SHOWN[:5])
+
+
+if __name__ == "__main__":
+    main()
