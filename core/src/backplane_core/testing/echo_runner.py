@@ -56,6 +56,7 @@ class EchoRunner(ModelRunner):
         self._memory = EchoMemory(info.limits.cache_tokens)
         self._adapters: dict[str, int] = {}
         self._requests: dict[str, EchoRequest] = {}
+        self._due: dict[str, EchoRequest] = {}  # of these, those with a deadline
         self._waiting: list[tuple[int, int, EchoRequest]] = []
         self._num_submitted = 0
         self._prefilling: list[EchoRequest] = []
@@ -97,6 +98,8 @@ class EchoRunner(ModelRunner):
         if request.grammar is not None:
             self._guides.hold(queued)
         self._requests[request.request_id] = queued
+        if request.deadline is not None:
+            self._due[request.request_id] = queued
         if request.grammar is None:
             self._queue(queued)
 
@@ -326,6 +329,7 @@ class EchoRunner(ModelRunner):
         else:
             freed = before
             del self._requests[request.request.request_id]
+            self._due.pop(request.request.request_id, None)
             self._guides.forget(request)
             if waiting:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not request]
@@ -345,10 +349,12 @@ class EchoRunner(ModelRunner):
         return Failed(request_id=request.request.request_id, error=ErrorInfo.of(error))
 
     def _expired(self) -> list[tuple[EchoRequest, GenerationError]]:
+        if not self._due:
+            return []
         now = time.time()
         return [
             (request, DeadlineExceededError("the request's deadline passed"))
-            for request in self._requests.values()
+            for request in self._due.values()
             if request.request.deadline is not None and request.request.deadline < now
         ]
 

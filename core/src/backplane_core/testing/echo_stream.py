@@ -75,8 +75,8 @@ class EchoSequence:
     """One continuation. `advance` is the decode step; `guide` says what its grammar allows."""
 
     __slots__ = (
-        *("cycle", "guide", "index", "num_output", "output", "owner", "place", "plain"),
-        *("request_id", "seed"),
+        *("cycle", "ends", "guide", "index", "max_output", "num_output", "output", "owner"),
+        *("place", "plain", "request_id", "seed"),
     )
 
     def __init__(self, owner: EchoRequest, index: int) -> None:
@@ -102,6 +102,8 @@ class EchoSequence:
             and request.grammar is None
             and request.stopping.min_new_tokens == 0
         )
+        self.ends = {*request.stopping.stop_token_ids, EOS}
+        self.max_output = request.stopping.max_new_tokens
 
     def advance(self) -> SequenceDelta:
         """The next token; the delta's `finish_reason` says whether it was the last.
@@ -109,10 +111,12 @@ class EchoSequence:
         Raises:
             BackplaneError: its grammar cannot be followed.
         """
-        timing = None if self.num_output else self.owner.timing()
         expected = self.cycle[self.place % len(self.cycle)]
         self.place += 1
         self.num_output += 1
+        if self.plain and 1 < self.num_output < self.max_output and expected not in self.ends:
+            return SequenceDelta(self.request_id, self.index, [expected])
+        timing = self.owner.timing() if self.num_output == 1 else None
         if self.plain:
             reason = self._finish_reason(expected)
             return SequenceDelta(
