@@ -22,20 +22,12 @@ class Message(msgspec.Struct, frozen=True):
 class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """One request before it is in anybody's words.
 
-    `prompt` is a text or token ids; `messages`, where they are not empty, stand in its place.
+    `prompt` is a text, or token ids where the API takes them; a chat has `messages` instead.
     """
 
     prompt: str | list[int] = ""
     messages: list[Message] = []
     num_output: int
-
-    def as_text(self) -> str:
-        """The prompt for an API that takes nothing but text."""
-        if self.messages:
-            return "\n".join(message.content for message in self.messages)
-        if not isinstance(self.prompt, str):
-            raise TypeError("token ids have no text here")
-        return self.prompt
 
 
 class Dialect(Protocol):
@@ -98,7 +90,6 @@ class _Choice(msgspec.Struct):
     delta: _Delta | None = None
     message: _Delta | None = None
     finish_reason: str | None = None
-    token_ids: list[int] | None = None
 
 
 class _Chunk(msgspec.Struct):
@@ -136,9 +127,9 @@ class OpenAi:
         """The request in JSON."""
         fields: dict[str, Any] = {} if model is None else {"model": model}
         if self.is_chat:
-            fields["messages"] = ask.messages or [Message("user", ask.as_text())]
+            fields["messages"] = ask.messages
         else:
-            fields["prompt"] = ask.as_text() if ask.messages else ask.prompt
+            fields["prompt"] = ask.prompt
         fields["max_tokens"] = ask.num_output
         return msgspec.json.encode(fields | self._options)
 
@@ -153,8 +144,6 @@ class OpenAi:
             text = choice.text if choice.delta is None else _said(choice.delta)
             if text:
                 reply.arrived(now, text)
-            if choice.token_ids:
-                reply.token_ids += choice.token_ids
             if choice.finish_reason is not None:
                 reply.finished = True
         self._count(chunk, reply)
@@ -167,7 +156,6 @@ class OpenAi:
             reply.texts.append(
                 (choice.text or "") if choice.message is None else _said(choice.message)
             )
-            reply.token_ids += choice.token_ids or []
             reply.finished = True
         self._count(chunk, reply)
 
@@ -195,7 +183,6 @@ def _said(delta: _Delta) -> str:
 
 
 class _TgiToken(msgspec.Struct):
-    id: int
     text: str = ""
 
 
@@ -234,17 +221,15 @@ class Tgi:
         """The request in JSON."""
         del model  # a server of this API has one
         parameters = {"max_new_tokens": ask.num_output} | self._parameters
-        return msgspec.json.encode({"inputs": ask.as_text(), "parameters": parameters})
+        return msgspec.json.encode({"inputs": ask.prompt, "parameters": parameters})
 
     def read_event(self, data: bytes, reply: Reply, now: float) -> None:
         """Note what an event of a stream says."""
         event = _read_tgi(data)
         if event.error is not None:
             reply.fail(REFUSED_IN_STREAM, message_of(event.error))
-        if event.token is not None:
-            reply.token_ids.append(event.token.id)
-            if event.token.text:
-                reply.arrived(now, event.token.text)
+        if event.token is not None and event.token.text:
+            reply.arrived(now, event.token.text)
         if event.generated_text is not None:
             reply.finished = True
         self._count(event, reply)

@@ -121,7 +121,6 @@ class Loader:
             conversation.answered(reply)
             # Kept by the thousands; only its times and counts are wanted from here on.
             reply.texts.clear()
-            reply.token_ids.clear()
             tally.replies.append(reply)
             tally.num_tokens += reply.num_tokens
             if reply.failure:

@@ -8,12 +8,13 @@ from typing import Any, Final
 import msgspec
 
 from backplane_launcher.bench.client import Address, Client
+from backplane_launcher.bench.dataset import read_dataset
 from backplane_launcher.bench.dialects import Dialect, make_dialect
 from backplane_launcher.bench.figures import parse_limits
 from backplane_launcher.bench.lengths import Lengths
 from backplane_launcher.bench.load import Level
 from backplane_launcher.bench.prompts import PromptMaker, token_range
-from backplane_launcher.bench.workload import MadeWorkload, Workload
+from backplane_launcher.bench.workload import MadeWorkload, ReadWorkload, Workload
 from backplane_launcher.settings.bench import BenchSettings
 from backplane_launcher.usage import UsageError
 
@@ -112,9 +113,24 @@ def _default_requests(streams: int) -> int:
 
 def _workload(settings: BenchSettings, dialect: Dialect, seed: int) -> Workload:
     outputs = Lengths.parse(settings.output_length, "--output-length")
+    # Few servers tell the ids of an answer; its text can be sent back to all.
     takes_ids = dialect.takes_ids and settings.turns == 1
-    if settings.prompts == "ids" and not dialect.takes_ids:
-        raise UsageError(f"--api {settings.api} takes no token ids", remedy="give --prompts words")
+    if settings.prompts == "ids" and (settings.dataset or not takes_ids):
+        what = f"--turns {settings.turns}" if dialect.takes_ids else f"--api {settings.api}"
+        what = "--dataset" if settings.dataset else what
+        raise UsageError(
+            f"{what} goes with texts, not with token ids", remedy="leave --prompts out"
+        )
+    if settings.dataset:
+        if settings.shared_prefix:
+            raise UsageError("--shared-prefix is for prompts that are made, not for --dataset")
+        return ReadWorkload(
+            read_dataset(settings.dataset),
+            outputs,
+            seed=seed,
+            max_turns=settings.turns,
+            is_chat=dialect.is_chat,
+        )
     as_ids = settings.prompts == "ids" or (settings.prompts == "auto" and takes_ids)
     ids = token_range(settings.token_ids) if as_ids else None
     return MadeWorkload(

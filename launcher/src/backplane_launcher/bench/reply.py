@@ -25,7 +25,6 @@ class Reply:
         num_prompt: prompt tokens, as the server counted them; likewise the next two.
         num_cached: those of them that it did not compute.
         num_output: new tokens.
-        token_ids: the new tokens, where the server tells them.
         finished: whether the answer said that it is whole.
         failure: kind of failure; empty for none.
         message: what the server or the system said of it.
@@ -39,7 +38,6 @@ class Reply:
     num_prompt: int | None = None
     num_cached: int | None = None
     num_output: int | None = None
-    token_ids: list[int] = field(default_factory=list[int])
     finished: bool = False
     failure: str = ""
     message: str = ""

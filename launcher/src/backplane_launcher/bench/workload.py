@@ -56,29 +56,6 @@ class MadeWorkload:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReadWorkload:
-    """Prompts of a file, in an order drawn from the seed; from the beginning again at its end."""
-
-    seed: int
-    entries: Sequence["Entry"]
-    output_lengths: Lengths
-    max_turns: int
-    is_chat: bool
-
-    def conversation(self, number: int) -> Conversation:
-        """The conversation of this number."""
-        round_, place = divmod(number, len(self.entries))
-        order = Random(f"{self.seed}:order:{round_}").sample(  # noqa: S311 - no secret
-            range(len(self.entries)), len(self.entries)
-        )
-        entry = self.entries[order[place]]
-        random = Random(f"{self.seed}:lengths:{number}")  # noqa: S311 - no secret
-        says = list(entry.says[: self.max_turns])
-        outputs = [entry.num_output or self.output_lengths.draw(random) for _ in range(len(says))]
-        return Dialogue(says, outputs, is_chat=self.is_chat, system=entry.system)
-
-
-@dataclass(frozen=True, kw_only=True)
 class Entry:
     """One of a file: what its user says turn by turn, and how long answers are, where it says."""
 
@@ -87,8 +64,44 @@ class Entry:
     num_output: int | None = None
 
 
+class ReadWorkload:
+    """Prompts of a file, in an order drawn from the seed; in another one once all were used."""
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        output_lengths: Lengths,
+        *,
+        seed: int,
+        max_turns: int,
+        is_chat: bool,
+    ) -> None:
+        self._entries = entries
+        self._output_lengths = output_lengths
+        self._seed = seed
+        self._max_turns = max_turns
+        self._is_chat = is_chat
+        self._orders: dict[int, list[int]] = {}
+
+    def conversation(self, number: int) -> Conversation:
+        """The conversation of this number."""
+        size = len(self._entries)
+        round_, place = divmod(number, size)
+        if round_ not in self._orders:
+            random = Random(f"{self._seed}:order:{round_}")  # noqa: S311 - no secret
+            self._orders = {round_: random.sample(range(size), size)}
+        entry = self._entries[self._orders[round_][place]]
+        random = Random(f"{self._seed}:lengths:{number}")  # noqa: S311 - no secret
+        says = entry.says[: self._max_turns]
+        outputs = [entry.num_output or self._output_lengths.draw(random) for _ in says]
+        return Dialogue(says, outputs, is_chat=self._is_chat, system=entry.system)
+
+
 class Dialogue:
-    """A conversation: each request holds all that was said, the answers as they came."""
+    """A conversation: each request holds all that was said, the answers as they came.
+
+    Of token ids there is one turn: answers come as text.
+    """
 
     def __init__(
         self,
@@ -104,7 +117,6 @@ class Dialogue:
         self._turn = 0
         self._messages = [Message("system", system)] if system else []
         self._text = f"{system}\n" if system else ""
-        self._ids: list[int] = []
 
     def ask(self) -> Ask | None:
         """The next request; None when all is said."""
@@ -114,8 +126,7 @@ class Dialogue:
         num_output = self._outputs[self._turn]
         self._turn += 1
         if isinstance(said, list):
-            self._ids = [*self._ids, *said]
-            return Ask(prompt=self._ids, num_output=num_output)
+            return Ask(prompt=said, num_output=num_output)
         if self._is_chat:
             self._messages = [*self._messages, Message("user", said)]
             return Ask(messages=self._messages, num_output=num_output)
@@ -128,7 +139,5 @@ class Dialogue:
             self._turn = len(self._says)
         elif self._is_chat:
             self._messages = [*self._messages, Message("assistant", reply.text)]
-        elif self._ids:
-            self._ids = [*self._ids, *reply.token_ids]
         else:
             self._text += f"{reply.text}\n"
