@@ -21,7 +21,7 @@ help: ## list the targets
 
 install: $(STAMP) ## make .venv with every member, the development tools and the compiled llama.cpp
 
-$(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py
+$(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py $(wildcard scripts/patches/*)
 	@scripts/install.sh
 	@touch $@
 

@@ -17,6 +17,7 @@ import signal
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import threading
 import time
 import tomllib
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "llama-cpp-python"
+# Applied to the source distribution, in order of their names; the first lines of each say why.
+PATCHES = tuple(sorted((ROOT / "scripts" / "patches").glob("llama-cpp-*.patch")))
 
 CMAKE_ARGS = (
     "-DGGML_NATIVE=ON",  # the processor at hand: without AVX2 and FMA, decoding is ~10 times slower
@@ -124,10 +127,13 @@ def cpu_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     return ""
 
 
-def cache_key(source: Source, cmake_args: tuple[str, ...], features: str) -> str:
+def cache_key(
+    source: Source, cmake_args: tuple[str, ...], features: str, patches: tuple[Path, ...] = ()
+) -> str:
     """Names a wheel: two builds that could differ in their machine code never share a key."""
     tag = f"{sysconfig.get_platform()}-{'-'.join(platform.libc_ver())}"
-    facts = "\n".join((source.version, source.sha256, *cmake_args, features, tag))
+    sums = [hashlib.sha256(patch.read_bytes()).hexdigest() for patch in patches]
+    facts = "\n".join((source.version, source.sha256, *cmake_args, features, tag, *sums))
     return f"llama-cpp-{source.version}-{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
 
@@ -230,15 +236,55 @@ def _show_until_done(
         out.write("\n")
 
 
-def pip_command(source: Source, requirements: Path, wheels: Path) -> list[str]:
-    """Builds exactly the locked source into `wheels`."""
+def download_command(source: Source, requirements: Path, target: Path) -> list[str]:
+    """Fetches exactly the locked source into `target`; pip compares the hash."""
     requirements.write_text(f"{PACKAGE}=={source.version} --hash=sha256:{source.sha256}\n")
     return [
-        *(sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--require-hashes"),
-        *("--no-binary", PACKAGE, "--disable-pip-version-check"),
-        # pip's own wheel cache knows neither flags nor processors.
-        *("--no-cache-dir", "--wheel-dir", str(wheels), "--requirement", str(requirements)),
+        *(sys.executable, "-m", "pip", "download", "--no-deps", "--require-hashes"),
+        *("--no-binary", PACKAGE, "--disable-pip-version-check", "--no-cache-dir"),
+        *("--dest", str(target), "--requirement", str(requirements)),
     ]
+
+
+def pip_command(folder: Path, wheels: Path) -> list[str]:
+    """Builds the unpacked source in `folder` into `wheels`."""
+    return [
+        *(sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps"),
+        # pip's own wheel cache knows neither flags nor processors.
+        *("--disable-pip-version-check", "--no-cache-dir", "--wheel-dir", str(wheels), str(folder)),
+    ]
+
+
+def unpack(archives: Path, target: Path) -> Path:
+    """The folder of the one source distribution in `archives`, unpacked below `target`.
+
+    Raises:
+        WheelError: there is none.
+    """
+    archive = next(iter(sorted(archives.glob("*.tar.gz"))), None)
+    if archive is None:
+        raise WheelError(f"pip downloaded no source distribution of {PACKAGE}")
+    with tarfile.open(archive) as members:
+        members.extractall(target, filter="data")
+    return next(entry for entry in target.iterdir() if entry.is_dir())
+
+
+def apply_patches(folder: Path, patches: tuple[Path, ...]) -> None:
+    """Changes the source by every patch; lines that moved are found, changed ones are not guessed.
+
+    Raises:
+        WheelError: one does not fit this version.
+    """
+    if shutil.which("patch") is None:
+        raise WheelError("no patch program: sudo apt-get install -y build-essential")
+    for patch in patches:
+        command = ["patch", "--batch", "--fuzz=0", "--strip=1", f"--input={patch}"]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)  # noqa: S603 -- built here
+        if done.returncode:
+            raise WheelError(
+                f"{patch.name} does not fit {PACKAGE} of this version, so it must be made anew, "
+                f"or removed if upstream has what it does:\n{done.stdout}{done.stderr}"
+            )
 
 
 def build(source: Source, directory: Path, log: Path, out: TextIO) -> Path:
@@ -257,7 +303,12 @@ def build(source: Source, directory: Path, log: Path, out: TextIO) -> Path:
             "PIP_CONSTRAINT": str(constraints),  # reaches pip's isolated build environment
             "TMPDIR": str(scratch),  # the cache's disk, not a small /tmp in memory
         }
-        watch(pip_command(source, scratch / "requirements.txt", wheels), environment, log, out)
+        archives = scratch / "archives"
+        fetch = download_command(source, scratch / "requirements.txt", archives)
+        watch(fetch, environment, log, out)
+        folder = unpack(archives, scratch / "source")
+        apply_patches(folder, PATCHES)
+        watch(pip_command(folder, wheels), environment, log, out)
         if cached(wheels) is None:
             raise WheelError(f"pip made no wheel; whole log: {log}")
         wheels.rename(directory)
@@ -273,7 +324,7 @@ def main() -> int:
     try:
         source = locked_source(ROOT / "uv.lock")
         root = cache_root(os.environ)
-        directory = root / cache_key(source, CMAKE_ARGS, cpu_features())
+        directory = root / cache_key(source, CMAKE_ARGS, cpu_features(), PATCHES)
         with locked(root / f"{directory.name}.lock", sys.stderr):
             wheel = cached(directory)
             if wheel is None:

@@ -1,8 +1,10 @@
 """The cache of the compiled bindings: what names a wheel, what a failing build says, and locks."""
 
 import io
+import shutil
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -94,29 +96,109 @@ def test_a_failing_build_shows_the_tail_and_the_log(wheel, tmp_path):
     assert "exit 3" in message
 
 
+OPS = "vendor/llama.cpp/ops.cpp"
+PATCH = f"""Why it is made.
+
+--- a/{OPS}
++++ b/{OPS}
+@@ -1,3 +1,3 @@
+ first
+-second
++2nd
+ third
+"""
+
+
+@pytest.fixture
+def archives(tmp_path):
+    """A folder with a small source distribution, as pip downloads it."""
+    folder = tmp_path / "llama_cpp_python-0.3.36"
+    (folder / OPS).parent.mkdir(parents=True)
+    (folder / OPS).write_text("first\nsecond\nthird\n")
+    target = tmp_path / "archives"
+    target.mkdir()
+    with tarfile.open(target / f"{folder.name}.tar.gz", "w:gz") as archive:
+        archive.add(folder, folder.name)
+    shutil.rmtree(folder)
+    return target
+
+
+@pytest.fixture
+def patches(tmp_path):
+    path = tmp_path / "llama-cpp-second.patch"
+    path.write_text(PATCH)
+    return (path,)
+
+
+def test_the_key_follows_the_patches(wheel, source, patches):
+    base = wheel.cache_key(source, (), "avx2", patches)
+    assert base != wheel.cache_key(source, (), "avx2")
+    patches[0].write_text(PATCH.replace("2nd", "zweite"))
+    assert base != wheel.cache_key(source, (), "avx2", patches)
+
+
+def test_patches_change_the_unpacked_source(wheel, archives, patches, tmp_path):
+    folder = wheel.unpack(archives, tmp_path / "source")
+    wheel.apply_patches(folder, patches)
+    assert (folder / OPS).read_text() == "first\n2nd\nthird\n"
+
+
+def test_a_patch_that_does_not_fit_stops_the_build(wheel, archives, patches, tmp_path):
+    folder = wheel.unpack(archives, tmp_path / "source")
+    (folder / OPS).write_text("first\nanother\nthird\n")
+    with pytest.raises(wheel.WheelError, match=r"llama-cpp-second.patch does not fit"):
+        wheel.apply_patches(folder, patches)
+
+
+def test_every_patch_says_why_before_it_begins(wheel):
+    assert wheel.PATCHES
+    for patch in wheel.PATCHES:
+        reason, _, change = patch.read_text().partition("\n--- a/vendor/llama.cpp/")
+        assert change
+        assert len(reason.split()) > 20
+
+
+def test_a_download_without_a_source_distribution_is_told(wheel, tmp_path):
+    with pytest.raises(wheel.WheelError, match="no source distribution"):
+        wheel.unpack(tmp_path, tmp_path / "source")
+
+
 def test_a_failing_build_leaves_nothing_in_the_cache(wheel, source, tmp_path, monkeypatch):
     monkeypatch.setattr(
-        wheel, "pip_command", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"]
+        wheel, "download_command", lambda *_: [sys.executable, "-c", "raise SystemExit(1)"]
     )
     with pytest.raises(wheel.WheelError):
         wheel.build(source, tmp_path / "key", tmp_path / "log", io.StringIO())
     assert [path.name for path in tmp_path.iterdir()] == ["log"]
 
 
-def test_a_finished_build_appears_whole(wheel, source, tmp_path, monkeypatch):
+def test_a_finished_build_appears_whole(  # noqa: PLR0917 -- pytest names its fixtures
+    wheel, source, archives, patches, tmp_path, monkeypatch
+):
     program = (
         "import os, pathlib, sys; p = pathlib.Path(sys.argv[1]); p.mkdir();"
+        f"assert '2nd' in pathlib.Path(sys.argv[2], {OPS!r}).read_text();"
         "assert 'GGML_NATIVE=ON' in os.environ['CMAKE_ARGS'];"
         "assert int(os.environ['CMAKE_BUILD_PARALLEL_LEVEL']) >= 1;"
         "(p / 'llama_cpp_python-0.3.36-py3-none-any.whl').write_text('x')"
     )
+    fetch = "import shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2])"
+    monkeypatch.setattr(wheel, "PATCHES", patches)
     monkeypatch.setattr(
-        wheel, "pip_command", lambda *a: [sys.executable, "-c", program, str(a[-1])]
+        wheel,
+        "download_command",
+        lambda *a: [sys.executable, "-c", fetch, str(archives), str(a[-1])],
     )
-    built = wheel.build(source, tmp_path / "key", tmp_path / "log", io.StringIO())
-    assert built == wheel.cached(tmp_path / "key")
+    monkeypatch.setattr(
+        wheel,
+        "pip_command",
+        lambda folder, wheels: [sys.executable, "-c", program, str(wheels), str(folder)],
+    )
+    cache = tmp_path / "cache"
+    built = wheel.build(source, cache / "key", tmp_path / "log", io.StringIO())
+    assert built == wheel.cached(cache / "key")
     assert built.read_text() == "x"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["key", "log"]
+    assert [path.name for path in cache.iterdir()] == ["key"]
 
 
 def test_a_second_build_waits_for_the_first(wheel, tmp_path):
