@@ -175,13 +175,18 @@ class FakeExecutor(Executor):
         num_scored = sum(len(one.scored_positions) for one in batch.sequences)
         if num_scored > traits.max_scored_tokens:
             raise ContractError(f"{num_scored} tokens to score of {traits.max_scored_tokens}")
+        self._check_order(batch)
+        for scheduled in batch.sequences:
+            self._check_sequence(scheduled)
+
+    def _check_order(self, batch: ScheduledBatch) -> None:
         kinds = [is_decode(scheduled) for scheduled in batch.sequences]
         if kinds != sorted(kinds, reverse=True):
             raise ContractError("prefill chunks before decodes")
-        if not traits.mixed_prefill and len(set(kinds)) > 1:
+        if batch.num_decodes != sum(kinds):
+            raise ContractError(f"{sum(kinds)} decodes announced as {batch.num_decodes}")
+        if not self._traits.mixed_prefill and len(set(kinds)) > 1:
             raise ContractError("prefill and decode in one batch")
-        for scheduled in batch.sequences:
-            self._check_sequence(scheduled)
 
     def _check_sequence(self, scheduled: ScheduledSequence) -> None:
         sequence = scheduled.sequence

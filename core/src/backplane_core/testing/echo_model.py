@@ -77,7 +77,9 @@ def echoed_tokens(prompt: list[int]) -> list[int]:
 
 def expected_cycle(prompt: list[int], *, ignore_eos: bool, rotation: int = 0) -> list[int]:
     """The likeliest output, to be walked around: the echo, then an end token unless ignored."""
-    cycle = [rotate(token_id, rotation) for token_id in echoed_tokens(prompt)]
+    cycle = echoed_tokens(prompt)
+    if rotation:
+        cycle = [rotate(token_id, rotation) for token_id in cycle]
     if not ignore_eos:
         cycle.append(EOS)
     return cycle or [_FIRST_PRINTABLE]
