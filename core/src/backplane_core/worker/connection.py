@@ -85,9 +85,11 @@ class ServerConnection:
 
     def close(self) -> None:
         """Close after what is queued has been sent."""
-        self._loop.remove_reader(self._socket)
         with self._lock:
+            if self._closing:
+                return
             self._closing = True
+            self._loop.remove_reader(self._socket)
             if not self._outbox:
                 self._shut()
 
