@@ -8,7 +8,7 @@ from benchmarks.contenders import backplane, llama_server
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
 
-TURNS, CONVERSATIONS, SAID, NEW = 8, 16, 12, 48
+TURNS, CONVERSATIONS, SAID, NEW = 8, 16, 8, 24
 SHOWN = ("output tok/s", "TTFT p50 ms", "TTFT p95 ms", "ITL p99 ms", "prompt", "prefilled", "added")
 
 

@@ -53,13 +53,10 @@ def vllm_serve(model: Path, *flags: str, **fields: Any) -> Server:
     )
 
 
-def llama_cpp_python(model: Path, *flags: str, **fields: Any) -> Server:
-    """The single-file server of llama-cpp-python's `examples/server`, in our own environment."""
-    script = llama.source_tree() / "examples" / "server" / "server.py"
-    command = (sys.executable, str(script), "--host", "127.0.0.1", "--port", "{port}")
-    return Server(
-        name="llama-cpp-python", command=(*command, "--model", str(model), *flags), fields=fields
-    )
+def example_server(model: Path, **fields: Any) -> Server:
+    """The single-file server among llama-cpp-python's examples."""
+    command = (sys.executable, "-m", "benchmarks.peers.example_server", str(model), "{port}")
+    return Server(name="example server", command=command, fields=fields)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

@@ -4,7 +4,14 @@ and llama-server, over HTTP with SSE.
 `python -m benchmarks.engine_table`; prompts of 157 tokens, 96 new ones, a closed loop.
 """
 
-from benchmarks.contenders import OURS, Ceiling, backplane, llama_server, vllm_serve
+from benchmarks.contenders import (
+    OURS,
+    Ceiling,
+    backplane,
+    example_server,
+    llama_server,
+    vllm_serve,
+)
 from benchmarks.hf_model import hf_of
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
@@ -24,11 +31,14 @@ def main() -> None:
     made.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16, 32])
     made.add_argument("--waves", type=int, default=1, help="requests of each stream")
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
+    made.add_argument("--example-server", action="store_true", help="llama-cpp-python's as well")
     asked = made.parse_args()
     model = gguf_of("125m")
     servers = [backplane(model), llama_server(model)]
     if asked.vllm:
         servers.append(vllm_serve(hf_of("125m")))
+    if asked.example_server:
+        servers.append(example_server(model))
     tasks = [
         Task(
             name=f"{streams}",

@@ -24,7 +24,7 @@ from benchmarks.contenders import OURS, Server, backplane, llama_server
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import conditions, parser
 
-STREAMS, PROMPT, NEW, LONG = 16, 64, 160, 4000
+STREAMS, PROMPT, NEW, LONG = 16, 64, 112, 4000
 _MS: Final = 1000.0
 _SETTLED: Final = 24  # tokens after which all streams decode, and the long prompt is sent
 _COLUMNS: Final = ("before p50", "before max", "during p50", "during p99", "during max", "TTFT")

@@ -27,7 +27,7 @@ _THEIRS: Final = _SAMPLED | {
     "top_k": 0,
     "min_p": 0,
     "repeat_penalty": 1.1,
-    "repeat_last_n": -1,
+    "repeat_last_n": 512,  # all there is
 }
 _ASKED: Final[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
     "greedy": ({"temperature": 0}, {"temperature": 0}),

@@ -20,6 +20,7 @@ def main() -> None:
     """The command line."""
     made = parser(__doc__)
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
+    made.add_argument("--kinds", nargs="+", choices=("cold", "warm"), default=["cold", "warm"])
     asked = made.parse_args()
     model = gguf_of("125m")
     servers = [backplane(model), llama_server(model)]
@@ -34,10 +35,9 @@ def main() -> None:
     }
     greedy = {server.name: {"temperature": 0} for server in servers}
     ceiling = Ceiling(model=model, streams=STREAMS, prompt=SHARED, own=OWN, new=NEW)
+    # In a round, the second has the first's seed and so its beginning; its requests are others.
     tasks = [
-        Task(name="cold", settings=settings, fields=greedy, ceiling=ceiling),
-        # The same seed and so the same beginning, and requests of other numbers.
-        Task(name="warm", settings=settings, fields=greedy, ceiling=ceiling),
+        Task(name=kind, settings=settings, fields=greedy, ceiling=ceiling) for kind in asked.kinds
     ]
     turns = contest(servers, tasks, asked.rounds)
     report(asked, turns, shown=SHOWN, compared=SHOWN[:5])

@@ -1,13 +1,14 @@
-"""Builds what Backplane is measured against: `python -m benchmarks.peers [llama|vllm …]`.
+"""Builds what Backplane is measured against: `python -m benchmarks.peers [NAME …]`.
 
 Prints where each is. llama.cpp's programs take a quarter of an hour on two cores, vLLM 3 GB.
 """
 
 import argparse
 
-from benchmarks.peers import llama, vllm
+from benchmarks.peers import example_server, llama, vllm
 
-_PEERS = {"llama": llama.build, "vllm": vllm.build}
+# The example is among the sources that the first one unpacks.
+_PEERS = {"llama": llama.build, "example-server": example_server.build, "vllm": vllm.build}
 
 
 def main() -> None:
