@@ -20,7 +20,7 @@ def main() -> None:
     """The command line."""
     made = parser(__doc__)
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
-    made.add_argument("--kinds", nargs="+", choices=("cold", "warm"), default=["cold", "warm"])
+    made.add_argument("--cold-only", action="store_true", help="not the beginning known already")
     asked = made.parse_args()
     model = gguf_of("125m")
     servers = [backplane(model), llama_server(model)]
@@ -35,10 +35,9 @@ def main() -> None:
     }
     greedy = {server.name: {"temperature": 0} for server in servers}
     ceiling = Ceiling(model=model, streams=STREAMS, prompt=SHARED, own=OWN, new=NEW)
+    kinds = ["cold"] if asked.cold_only else ["cold", "warm"]
     # In a round, the second has the first's seed and so its beginning; its requests are others.
-    tasks = [
-        Task(name=kind, settings=settings, fields=greedy, ceiling=ceiling) for kind in asked.kinds
-    ]
+    tasks = [Task(name=kind, settings=settings, fields=greedy, ceiling=ceiling) for kind in kinds]
     turns = contest(servers, tasks, asked.rounds)
     report(asked, turns, shown=SHOWN, compared=SHOWN[:5])
 
