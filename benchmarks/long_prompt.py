@@ -22,7 +22,7 @@ from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks.contenders import OURS, Server, backplane, llama_server
 from benchmarks.random_model import gguf_of
-from benchmarks.rounds import conditions, parser
+from benchmarks.rounds import conditions, parser, stops_in_order
 
 STREAMS, PROMPT, NEW, LONG = 16, 64, 112, 4000
 _MS: Final = 1000.0
@@ -95,7 +95,8 @@ def _gaps(replies: Sequence[Reply], start: float, end: float) -> Distribution | 
 
 
 async def measure(servers: Sequence[Server], num_rounds: int) -> dict[str, list[dict[str, float]]]:
-    """Every server in every round; one runs at a time."""
+    """Every server in every round; the other stands idle."""
+    stops_in_order()
     found: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
     running = {
         server.name: StartedServer(StartOrder(name=server.name, command=server.command))

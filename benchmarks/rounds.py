@@ -3,11 +3,13 @@ measurements are compared. Servers are started once and stand idle while others 
 """
 
 import argparse
+import asyncio
 import dataclasses
 import io
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -247,10 +249,17 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     return made
 
 
+def stops_in_order() -> None:
+    """Told to end, the task at hand is cancelled, so that servers it started are stopped."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+
+
 def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -> list[Turn]:
     """Start, measure, stop."""
 
     async def run() -> list[Turn]:
+        stops_in_order()
         async with Contest(servers, num_rounds) as running:
             return await running.run(tasks)
 
