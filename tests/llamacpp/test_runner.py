@@ -220,7 +220,17 @@ def test_a_late_request_starts_before_a_running_one_ends(make_runner: MakeRunner
         delta.request_id for _ in range(10) for delta in runner.poll(0.0).deltas if delta.token_ids
     ]
     assert late in order
-    assert order.count(early) == 10
+    assert order.count(early) == 9  # one step is the late one's prompt
+
+
+def test_prompts_and_newest_tokens_are_computed_in_turns(make_runner: MakeRunner) -> None:
+    runner = make_runner(batch_size=16, max_sequences=4)
+    early = submit(runner, prompt_of(runner, "Hello world"), max_new_tokens=60)
+    runner.poll(0.0)
+    late = submit(runner, prompt_of(runner, "the world " * 20), max_new_tokens=4)
+    steps = [[delta.request_id for delta in runner.poll(0.0).deltas] for _ in range(6)]
+    # A token, then a chunk of the long prompt, whose third is the last, and again.
+    assert steps == [[early], [], [early], [], [early], [late]]
 
 
 def test_a_cache_smaller_than_the_demand_preempts_and_ends_everyone(

@@ -33,11 +33,11 @@ _STATEFUL_SEQUENCES = 16
 _TOKENS_PER_SEQUENCE = 2048
 _CPU_BATCH, _GPU_BATCH, _UBATCH = 512, 2048, 512
 _CPU_CHUNK, _GPU_CHUNK = 256, 512
-_STEP_S, _WAITED_FOR_S = 8.0, 1.0
-_LEAST_CHUNK = 16
+_STEP_S, _WAITED_FOR_S = 8.0, 0.25
+_LEAST_CHUNK, _CHUNK_STEP = 16, 32
 _MEMORY_SHARE = 0.5
 _SCORED_BYTES = 64 * 2**20
-_RETAINED_SHARE = 0.125
+_BYTES_PER_RETAINED = 8192
 _LEAST_RETAINED = 512
 _BYTES_PER_THREAD = 16 * 2**20
 
@@ -146,7 +146,7 @@ def make_plan(
         shape, settings, engine, free_bytes=free_bytes, per_token=per_token, running=running
     )
     total = _max_total_tokens(shape, cache, engine)
-    retained = _retained_tokens(shape, per_token, cache, total, settings)
+    retained = _retained_tokens(shape, cache, total, settings)
     batch = _batch_tokens(running, settings, engine)
     ubatch = min(batch, _positive("--ubatch-size", settings.ubatch_size) or _UBATCH)
     retained_sequences = min(running, MAX_SEQUENCES - running) if retained else 0
@@ -181,7 +181,10 @@ def pace(plan: Plan, tokens_per_s: float, *, batch_asked: bool) -> Plan:
         tokens_per_s: how fast a prompt is computed.
         batch_asked: the step's size was asked for, so only chunks are shortened.
     """
-    chunk = min(plan.chunk_tokens, max(_LEAST_CHUNK, int(tokens_per_s * _WAITED_FOR_S)))
+    affordable = int(tokens_per_s * _WAITED_FOR_S)
+    if affordable > _CHUNK_STEP:
+        affordable -= affordable % _CHUNK_STEP  # rows are computed by so many at least
+    chunk = min(plan.chunk_tokens, max(_LEAST_CHUNK, affordable))
     longest = max(plan.running_sequences, chunk, int(tokens_per_s * _STEP_S))
     batch = plan.batch_tokens if batch_asked else min(plan.batch_tokens, longest)
     why = (
@@ -324,13 +327,11 @@ def _scored_tokens(n_vocab: int, batch: int) -> int:
     return max(1, min(batch, _SCORED_BYTES // (4 * n_vocab)))
 
 
-def _retained_tokens(
-    shape: ModelShape, per_token: float, cache: int, total: int, settings: LlamaCppSettings
-) -> int:
+def _retained_tokens(shape: ModelShape, cache: int, total: int, settings: LlamaCppSettings) -> int:
     """How many tokens to keep for reuse.
 
-    Attention reaches to the highest used cell, so reading what is kept may cost at most a small
-    share of reading the weights.
+    Every query passes over what is kept, so that may cost a small share of computing the token:
+    a cell costs about as much as a few hundred bytes of weights.
     """
     if settings.retained_tokens is not None:
         if not 0 <= settings.retained_tokens <= cache:
@@ -338,5 +339,5 @@ def _retained_tokens(
                 f"--retained-tokens is {settings.retained_tokens}, but must lie in 0 … {cache}"
             )
         return settings.retained_tokens
-    affordable = int(shape.size_bytes * _RETAINED_SHARE / per_token)
+    affordable = shape.size_bytes // _BYTES_PER_RETAINED
     return min(max(affordable, min(total, _LEAST_RETAINED)), cache // 2)

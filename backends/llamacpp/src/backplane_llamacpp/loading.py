@@ -28,7 +28,9 @@ from backplane_llamacpp.settings import LlamaCppSettings
 _log = logging.getLogger(__name__)
 
 _REPORT_STEP = 0.02
-_TIMED_TOKENS = 32
+# A first prompt is short, since a large model takes seconds for it; a second one is as long as is
+# computed in this time, for short prompts are slower by half.
+_TIMED_TOKENS, _MOST_TIMED_TOKENS, _TIMED_S = 32, 256, 0.15
 
 
 def load_options(settings: LlamaCppSettings) -> LoadOptions:
@@ -222,7 +224,7 @@ class WarmUp(NamedTuple):
 
 
 def warm_up(model: NativeModel, context: NativeContext, max_tokens: int) -> WarmUp:
-    """Run two steps of at most `max_tokens`: one pages the weights in, the other is timed.
+    """Run a few steps of at most `max_tokens`: one pages the weights in, the others are timed.
 
     Raises:
         ModelError: the model does not compute.
@@ -230,12 +232,20 @@ def warm_up(model: NativeModel, context: NativeContext, max_tokens: int) -> Warm
     _first_step(model, context, min(4, max_tokens))
     trimmable = context.remove(0, 2) and model.n_swa == 0 and not model.has_state
     context.clear()
-    num_tokens = min(_TIMED_TOKENS, max_tokens)
+    tokens_per_s = _prompt_speed(model, context, min(_TIMED_TOKENS, max_tokens))
+    more = min(int(tokens_per_s * _TIMED_S), _MOST_TIMED_TOKENS, max_tokens)
+    if more > _TIMED_TOKENS:
+        tokens_per_s = _prompt_speed(model, context, more)
+    return WarmUp(trimmable, tokens_per_s)
+
+
+def _prompt_speed(model: NativeModel, context: NativeContext, num_tokens: int) -> float:
+    """Tokens a second of one prompt; nothing of it stays."""
     started = time.perf_counter()
     _first_step(model, context, num_tokens)
     duration_s = time.perf_counter() - started
     context.clear()
-    return WarmUp(trimmable, num_tokens / max(duration_s, 1e-9))
+    return num_tokens / max(duration_s, 1e-9)
 
 
 def _first_step(model: NativeModel, context: NativeContext, num_tokens: int) -> None:

@@ -41,7 +41,7 @@ class LlamaCppSettings:
     retained_tokens: int | None = setting(
         None,
         "tokens of finished sequences kept for requests that begin alike; 0 keeps none; "
-        "automatic: so many that reading past them costs at most an eighth of the weights",
+        "automatic: one for every 8 KiB of weights, so that passing over them costs little",
         flags=("--retained-tokens",),
     )
     n_threads: int = setting(

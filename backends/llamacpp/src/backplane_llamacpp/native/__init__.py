@@ -4,9 +4,12 @@ import os
 
 from backplane_llamacpp.native.bindings import import_declarations
 
-# Read once, when libgomp is loaded with llama.cpp. By default its threads spin at every barrier,
-# so that on a machine where anything else computes (our own server does) each layer waits for the
-# scheduler: measured at 5 to 10 times slower on two busy cores. Whoever sets it is obeyed.
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+# Read once, when libgomp is loaded with llama.cpp. By default its threads spin at a barrier for
+# milliseconds, and on a machine where anything else computes (our own server does) each layer waits
+# for the scheduler; without spinning they pay a system call at every barrier, which halves the
+# speed. So they spin for about a tenth of a millisecond, longer than the threads of a step are
+# apart where none was interrupted. Whoever sets either variable is obeyed.
+if "OMP_WAIT_POLICY" not in os.environ:
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
 
 import_declarations()  # after the variable, since it loads the library
