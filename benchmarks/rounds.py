@@ -95,8 +95,22 @@ class Contest:
             await running.stop()
 
     async def run(self, tasks: Sequence[Task]) -> list[Turn]:
-        """All rounds; what happens is told on standard error."""
+        """All rounds, or those that were whole when told to end; what happens is told.
+
+        Progress goes to standard error.
+        """
         turns: list[Turn] = []
+        try:
+            await self._run(tasks, turns)
+        except asyncio.CancelledError:
+            whole = max((turn.round for turn in turns), default=0)
+            turns = [turn for turn in turns if turn.round < whole]
+            if not turns:
+                raise
+            self._say(f"told to end after {whole} rounds")
+        return turns
+
+    async def _run(self, tasks: Sequence[Task], turns: list[Turn]) -> None:
         names_of_tasks = [task.name for task in tasks]
         for round_ in range(self._num_rounds):
             for task in tasks:
@@ -111,7 +125,6 @@ class Contest:
                     turns.append(Turn(round=round_, task=task.name, name=name, figures=figures))
                     rate = figures.get("output tok/s", 0.0)
                     self._say(f"round {round_ + 1}, {task.name}, {name}: {rate:.1f} tok/s")
-        return turns
 
     async def _start(self, server: Server) -> None:
         self._say(f"starting {server.name}")
@@ -274,7 +287,8 @@ def report(
     compared: Sequence[str],
 ) -> None:
     """Print machine, medians and ratios; keep all figures where that is asked for."""
-    print(f"{conditions()}; {asked.rounds} rounds\n")
+    num_rounds = 1 + max(turn.round for turn in turns)
+    print(f"{conditions()}; {num_rounds} rounds\n")
     print(f"{medians(turns, shown)}\n\n{ratios(turns, compared)}")
     if asked.json is not None:
         asked.json.write_text(json.dumps([dataclasses.asdict(turn) for turn in turns], indent=1))
