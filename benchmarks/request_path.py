@@ -29,6 +29,7 @@ QUESTION = "Tell me something about the weather in the mountains."
 STARTS_WITHIN_S = 60.0
 WARM_UP_S = 1.0
 HERE = Path(__file__).resolve().parent.parent
+SOURCES = ("core", "server", "launcher", "backends/llamacpp")
 WHO = ("server", "helpers", "worker", "launcher", "client")
 CLOCK_TICKS = os.sysconf("SC_CLK_TCK")
 
@@ -67,7 +68,7 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._answer += data
-        if not self._is_whole():
+        if not is_whole(self._answer):
             return
         self._measured.took_s.append(time.perf_counter() - self._asked)
         if not self._answer.startswith(b"HTTP/1.1 200"):
@@ -86,12 +87,14 @@ class Client(asyncio.Protocol):
         self._asked = time.perf_counter()
         self._transport.write(self._request)
 
-    def _is_whole(self) -> bool:
-        head, end, body = self._answer.partition(b"\r\n\r\n")
-        if not end:
-            return False
-        length = re.search(rb"\r\ncontent-length: (\d+)", head)
-        return body.endswith(b"0\r\n\r\n") if length is None else len(body) >= int(length[1])
+
+def is_whole(answer: bytes) -> bool:
+    """Whether an answer has come to its end."""
+    head, end, body = answer.partition(b"\r\n\r\n")
+    if not end:
+        return False
+    length = re.search(rb"\r\ncontent-length: (\d+)", head)
+    return body.endswith(b"0\r\n\r\n") if length is None else len(body) >= int(length[1])
 
 
 @dataclasses.dataclass
@@ -192,7 +195,7 @@ def deployment(checkout: Path, arguments: list[str]) -> Generator[Deployment, No
     """One that runs the source of a checkout; its log is read by nobody, but written."""
     command = [str(Path(sys.executable).with_name("backplane")), "--hostname", "127.0.0.1"]
     command += ["--port", "0", "--model-id", "echo:path", "--backend", "echo", *arguments]
-    source = [str(checkout / part / "src") for part in ("core", "server", "launcher")]
+    source = [str(checkout / part / "src") for part in SOURCES]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(source)}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, stdout=log, stderr=log, env=environment)
@@ -215,11 +218,9 @@ def _port_of(process: subprocess.Popen[bytes], log: int) -> int:
 
 def report(results: dict[tuple[str, str], list[Round]]) -> Iterator[str]:
     """A table in Markdown: medians over the rounds."""
-    yield (
-        "| route | checkout | requests/s | server µs | worker µs | launcher µs | client µs "
-        "| p50 ms | p99 ms |"
-    )
-    yield "|---|---|---:|---:|---:|---:|---:|---:|---:|"
+    names = ("requests/s", *(f"{who} µs" for who in WHO), "p50 ms", "p99 ms")
+    yield f"| route | checkout | {' | '.join(names)} |"
+    yield f"|---|---|{'---:|' * len(names)}"
     for (route, checkout), rounds in results.items():
         columns = zip(
             *((each.per_second, *each.cpu_us, each.p50_ms, each.p99_ms) for each in rounds),

@@ -6,7 +6,7 @@ import logging
 import threading
 
 import pytest
-from backplane_core.process import GatheringHandler, TextFormatter
+from backplane_core.process import MAY_WAIT, GatheringHandler, TextFormatter
 
 
 async def soon(condition):
@@ -42,26 +42,27 @@ def log_fixture():
 async def test_lines_of_a_moment_are_written_together(log):
     logger, stream, _ = log
     for number in range(5):
-        logger.info("line %d", number)
+        logger.info("line %d", number, extra=MAY_WAIT)
     assert stream.writes == []
     await soon(lambda: stream.writes)
     assert stream.writes == ["line 0\nline 1\nline 2\nline 3\nline 4\n"]
-    logger.info("later")
+    logger.info("later", extra=MAY_WAIT)
     await soon(lambda: len(stream.writes) == 2)
     assert stream.writes[1] == "later\n"
 
 
-async def test_a_warning_waits_for_nothing_and_keeps_its_place(log):
+@pytest.mark.parametrize("level", [logging.INFO, logging.ERROR])
+async def test_what_else_is_said_waits_for_nothing_and_keeps_its_place(log, level):
     logger, stream, _ = log
-    logger.info("first")
-    logger.warning("second")
+    logger.info("first", extra=MAY_WAIT)
+    logger.log(level, "second")
     assert stream.writes == ["first\nsecond\n"]
 
 
 async def test_another_thread_s_line_takes_along_what_waits(log):
     logger, stream, _ = log
-    logger.info("first")
-    thread = threading.Thread(target=logger.info, args=("second",))
+    logger.info("first", extra=MAY_WAIT)
+    thread = threading.Thread(target=logger.info, args=("second",), kwargs={"extra": MAY_WAIT})
     thread.start()
     thread.join()
     assert stream.writes == ["first\nsecond\n"]
@@ -69,8 +70,8 @@ async def test_another_thread_s_line_takes_along_what_waits(log):
 
 def test_outside_of_a_loop_each_line_is_written(log):
     logger, stream, _ = log
-    logger.info("first")
-    logger.info("second")
+    logger.info("first", extra=MAY_WAIT)
+    logger.info("second", extra=MAY_WAIT)
     assert stream.writes == ["first\n", "second\n"]
 
 
@@ -78,7 +79,7 @@ def test_what_a_loop_left_is_written_at_the_end_and_by_the_next_loop(log):
     logger, stream, handler = log
 
     async def say(text):
-        logger.info(text)
+        logger.info(text, extra=MAY_WAIT)
 
     asyncio.run(say("one"))
     assert stream.writes == []
@@ -86,7 +87,7 @@ def test_what_a_loop_left_is_written_at_the_end_and_by_the_next_loop(log):
     assert stream.writes == ["one\n"]
 
     async def say_and_wait():
-        logger.info("two")
+        logger.info("two", extra=MAY_WAIT)
         await soon(lambda: len(stream.writes) == 2)
 
     asyncio.run(say_and_wait())
@@ -95,8 +96,8 @@ def test_what_a_loop_left_is_written_at_the_end_and_by_the_next_loop(log):
 
 async def test_a_line_that_cannot_be_made_is_told_and_costs_no_other(log, capsys):
     logger, stream, handler = log
-    logger.info("good")
-    logger.info("%d", "no number")
+    logger.info("good", extra=MAY_WAIT)
+    logger.info("%d", "no number", extra=MAY_WAIT)
     handler.flush()
     assert stream.writes == ["good\n"]
     assert "--- Logging error ---" in capsys.readouterr().err

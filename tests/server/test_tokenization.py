@@ -97,6 +97,75 @@ async def test_remote_tokens_get_offsets_from_the_vocabulary():
     ]
 
 
+class CountingWorker:
+    """Encodes a text as its characters' codes; notes the messages it was sent."""
+
+    def __init__(self):
+        self.messages = []
+
+    async def tokenize(self, texts, *, add_special=True, parse_special=False):
+        assert parse_special
+        self.messages.append((len(texts), add_special))
+        await asyncio.sleep(0)
+        if "bad" in texts:
+            raise ValidationError("cannot be encoded")
+        return [[int(add_special), *text.encode()] for text in texts]
+
+
+async def test_texts_that_come_together_go_in_one_message():
+    worker = CountingWorker()
+    tokenizer = RemoteTokenizer(lambda: worker, Vocabulary(tokens=[b"a"]))
+    texts = [f"text {number}" for number in range(20)]
+    found = await asyncio.gather(
+        *(tokenizer.encode(text, add_special=index % 2 == 0) for index, text in enumerate(texts))
+    )
+    assert found == [[1 - index % 2, *text.encode()] for index, text in enumerate(texts)]
+    assert sorted(worker.messages) == [(10, False), (10, True)]
+    assert await tokenizer.encode("later", add_special=True) == [1, *b"later"]
+    assert worker.messages[2:] == [(1, True)]
+
+
+async def test_nobody_waits_for_another_s_long_text():
+    worker = CountingWorker()
+    tokenizer = RemoteTokenizer(lambda: worker, Vocabulary(tokens=[b"a"]))
+    texts = ["x" * 4096, "y" * 4097, "z"]
+    await asyncio.gather(*(tokenizer.encode(text, add_special=False) for text in texts))
+    assert sorted(worker.messages) == [(1, False), (2, False)]
+
+
+async def test_a_text_that_cannot_be_encoded_fails_alone():
+    worker = CountingWorker()
+    tokenizer = RemoteTokenizer(lambda: worker, Vocabulary(tokens=[b"a"]))
+    good, bad, other = await asyncio.gather(
+        *(tokenizer.encode(text, add_special=False) for text in ("good", "bad", "other")),
+        return_exceptions=True,
+    )
+    assert (good, other) == ([0, *b"good"], [0, *b"other"])
+    assert isinstance(bad, ValidationError)
+
+
+async def test_who_gave_up_waiting_takes_no_neighbour_along():
+    worker = CountingWorker()
+    tokenizer = RemoteTokenizer(lambda: worker, Vocabulary(tokens=[b"a"]))
+    left = asyncio.create_task(tokenizer.encode("left", add_special=False))
+    stays = asyncio.create_task(tokenizer.encode("stays", add_special=False))
+    await asyncio.sleep(0)
+    left.cancel()
+    assert await stays == [0, *b"stays"]
+    assert left.cancelled()
+
+
+async def test_without_a_worker_everybody_is_told():
+    def nobody():
+        raise ModelError("no worker answers")
+
+    tokenizer = RemoteTokenizer(nobody, Vocabulary(tokens=[b"a"]))
+    found = await asyncio.gather(
+        *(tokenizer.encode(text, add_special=False) for text in "ab"), return_exceptions=True
+    )
+    assert [type(one) for one in found] == [ModelError, ModelError]
+
+
 def test_alignment_of_a_leading_space_that_was_added():
     vocabulary = Vocabulary(tokens=[b"<s>", b" hello", b" world"], strip_leading_space=True)
     assert align(b"hello world", [0, 1, 2], vocabulary) == [

@@ -55,11 +55,15 @@ _LEVEL_WORDS: Final = {"WARNING": "WARN", "CRITICAL": "ERROR"}
 _GATHER_S: Final = 0.02
 
 
+# Given as a record's `extra`: its line is one of very many.
+MAY_WAIT: Final = {"may_wait": True}
+
+
 class GatheringHandler(logging.StreamHandler[TextIO]):
     """Writes a busy event loop's lines together, since each write wakes whoever reads them.
 
-    What is more than information is written at once, with all that waits; so is what is logged
-    outside of an event loop.
+    Only lines with `MAY_WAIT` wait for others. What else is logged is written at once, after all
+    that waits.
     """
 
     def __init__(self) -> None:
@@ -71,10 +75,10 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
         """Take a record."""
         try:
             self._waiting.append(self.format(record) + self.terminator)
-            if record.levelno > logging.INFO:
-                self.flush()
-            else:
+            if hasattr(record, "may_wait"):
                 self._flush_soon()
+            else:
+                self.flush()
         except Exception:  # noqa: BLE001 -- what logging has for this tells of it and goes on
             self.handleError(record)
 

@@ -1,26 +1,23 @@
 """The application: controllers, the error mapper and authentication around one `Services`."""
 
-from typing import Any
+from typing import Final
 
 from backplane_core.control import ServerLaunch
-from litestar import Litestar, Request
+from litestar import Litestar
 from litestar.di import Provide
 from litestar.exceptions import HTTPException
 from litestar.response import Response
 from litestar.types import ASGIApp
 
-from backplane_server.controllers.chat import ChatController
-from backplane_server.controllers.completions import CompletionsController
+from backplane_server.controllers import chat, completions, native, root, tokens
 from backplane_server.controllers.health import HealthController
 from backplane_server.controllers.model_facts import ModelFactsController
-from backplane_server.controllers.native import NativeController
 from backplane_server.controllers.pages import PagesController
-from backplane_server.controllers.root import RootController
-from backplane_server.controllers.tokens import TokensController
 from backplane_server.pages.docs import DOCS_PATHS
 from backplane_server.services.services import Services
 from backplane_server.web.auth import Authentication
 from backplane_server.web.cors import Cors, origin_policy
+from backplane_server.web.direct_routes import AnyRequest, DirectRoutes, PostRoutes, declared
 from backplane_server.web.errors import HttpError, dialect_of, map_error, plain_error
 from backplane_server.web.head_requests import HeadRequests
 from backplane_server.web.host_check import HostCheck, is_loopback
@@ -29,7 +26,12 @@ from backplane_server.web.request_log import RequestLog
 from backplane_server.web.routes import RouteNames
 from backplane_server.web.unrouted import no_method, no_route
 
-AnyRequest = Request[Any, Any, Any]
+_POST_ROUTES: Final[PostRoutes] = {
+    **native.ROUTES,
+    **tokens.ROUTES,
+    **chat.ROUTES,
+    **completions.ROUTES,
+}
 
 
 def create_app(services: Services) -> Litestar:
@@ -40,11 +42,9 @@ def create_app(services: Services) -> Litestar:
     """
     app = Litestar(
         route_handlers=[
-            RootController,
-            NativeController,
-            TokensController,
-            ChatController,
-            CompletionsController,
+            *(declared(path, route) for path, route in _POST_ROUTES.items()),
+            root.RootController,
+            native.NativeController,
             ModelFactsController,
             HealthController,
             PagesController,
@@ -56,14 +56,16 @@ def create_app(services: Services) -> Litestar:
         request_max_body_size=None,  # likewise: its limit is ours
         logging_config=None,
     )
-    app.asgi_handler = _with_edges(app, services.settings)
+    app.asgi_handler = _with_edges(app, services)
     return app
 
 
-def _with_edges(app: Litestar, settings: ServerLaunch) -> ASGIApp:
+def _with_edges(app: Litestar, services: Services) -> ASGIApp:
     """The application behind everything that looks at every request, the outermost last."""
+    settings = services.settings
+    handler = DirectRoutes(app.asgi_handler, services, {**root.ROUTES, **_POST_ROUTES})
     handler = Authentication(
-        app.asgi_handler,
+        handler,
         settings.api_keys,
         open_routes(settings.open_routes, DOCS_PATHS, tgi_strict=settings.tgi_strict),
     )

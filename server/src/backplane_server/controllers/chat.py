@@ -2,8 +2,6 @@
 
 from typing import Final
 
-from litestar import Controller, post
-from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import chat
@@ -13,9 +11,8 @@ from backplane_server.dialects.chat_types import ChatRequest
 from backplane_server.dialects.not_yet import CHAT, DefinedFields
 from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
 from backplane_server.dialects.openai_types import StreamOptions, StructuredOutputs
-from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
-from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.exchange import Exchange, PostRoute
 
 _body: Final = BodyReader(
     ChatRequest,
@@ -24,25 +21,20 @@ _body: Final = BodyReader(
 )
 
 
-class ChatController(Controller):
-    """OpenAI's chat."""
+async def complete(current: Exchange, body: ChatRequest) -> ASGIApp:
+    """The assistant's next turn, whole or as a stream."""
+    model = current.services.generation.model
+    settings = current.services.settings
+    conversation = read_conversation(body, model)
+    prompt = await conversation.prompt(model)
+    asked = chat.plan(body, conversation, prompt, model, settings)
+    generation = await current.start(asked.generation)
+    name = asked.generation.adapter or model.name
+    head = ReplyHead.make("chatcmpl", name, settings)
+    if body.stream:
+        return current.stream(ChatStream(head, asked, generation, body.stream_options))
+    tokens = await run_to_end([generation], keep_tokens=asked.needs_tokens)
+    return current.answer(chat.completion(head, asked, generation, tokens))
 
-    @post("/v1/chat/completions")
-    async def complete(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The assistant's next turn, whole or as a stream."""
 
-        async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
-            model = services.generation.model
-            settings = services.settings
-            conversation = read_conversation(body, model)
-            prompt = await conversation.prompt(model)
-            asked = chat.plan(body, conversation, prompt, model, settings)
-            generation = await current.start(asked.generation)
-            name = asked.generation.adapter or model.name
-            head = ReplyHead.make("chatcmpl", name, settings)
-            if body.stream:
-                return current.stream(ChatStream(head, asked, generation, body.stream_options))
-            tokens = await run_to_end([generation], keep_tokens=asked.needs_tokens)
-            return current.answer(chat.completion(head, asked, generation, tokens))
-
-        return await exchange(request, services, _body, handle)
+ROUTES: Final = {"/v1/chat/completions": PostRoute(_body, complete)}

@@ -3,8 +3,6 @@
 import asyncio
 from typing import Final
 
-from litestar import Controller, post
-from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.dialects import completions
@@ -14,9 +12,8 @@ from backplane_server.dialects.not_yet import COMPLETIONS, DefinedFields
 from backplane_server.dialects.openai_replies import ReplyHead, run_to_end
 from backplane_server.dialects.openai_types import StreamOptions, StructuredOutputs
 from backplane_server.dialects.text_logprobs import echo_of
-from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
-from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.exchange import Exchange, PostRoute
 
 _body: Final = BodyReader(
     CompletionRequest,
@@ -25,32 +22,27 @@ _body: Final = BodyReader(
 )
 
 
-class CompletionsController(Controller):
-    """OpenAI's text completions."""
+async def complete(current: Exchange, body: CompletionRequest) -> ASGIApp:
+    """Continuations of one prompt or several, whole or as a stream."""
+    model = current.services.generation.model
+    settings = current.services.settings
+    asked = completions.plan(body, model, settings)
+    generations = await current.start_all(asked.requests)
+    if asked.scores_only:
+        for generation in generations:
+            generation.tell_only()
+    echoes = (
+        [await asyncio.to_thread(echo_of, generation) for generation in generations]
+        if asked.echo
+        else []
+    )
+    name = asked.requests[0].adapter or model.name
+    head = ReplyHead.make("cmpl", name, settings)
+    if body.stream:
+        stream = CompletionStream(head, asked, generations, echoes, body.stream_options)
+        return current.stream(stream)
+    tokens = await run_to_end(generations, keep_tokens=asked.needs_tokens)
+    return current.answer(completions.completion(head, asked, generations, echoes, tokens))
 
-    @post("/v1/completions")
-    async def complete(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """Continuations of one prompt or several, whole or as a stream."""
 
-        async def handle(current: Exchange, body: CompletionRequest) -> ASGIApp:
-            model = services.generation.model
-            settings = services.settings
-            asked = completions.plan(body, model, settings)
-            generations = await current.start_all(asked.requests)
-            if asked.scores_only:
-                for generation in generations:
-                    generation.tell_only()
-            echoes = (
-                [await asyncio.to_thread(echo_of, generation) for generation in generations]
-                if asked.echo
-                else []
-            )
-            name = asked.requests[0].adapter or model.name
-            head = ReplyHead.make("cmpl", name, settings)
-            if body.stream:
-                stream = CompletionStream(head, asked, generations, echoes, body.stream_options)
-                return current.stream(stream)
-            tokens = await run_to_end(generations, keep_tokens=asked.needs_tokens)
-            return current.answer(completions.completion(head, asked, generations, echoes, tokens))
-
-        return await exchange(request, services, _body, handle)
+ROUTES: Final = {"/v1/completions": PostRoute(_body, complete)}

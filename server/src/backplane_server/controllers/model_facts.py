@@ -12,7 +12,7 @@ from msgspec import UNSET, UnsetType
 from backplane_server.dialects.native_types import Info
 from backplane_server.errors import ModelNotFoundError
 from backplane_server.services.services import Services
-from backplane_server.web.exchange import AnyRequest
+from backplane_server.web.direct_routes import AnyRequest
 from backplane_server.web.responses import Answer
 
 _MAX_NAME_CHARS: Final = 200

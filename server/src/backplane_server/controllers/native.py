@@ -3,7 +3,7 @@
 from typing import Final
 
 import msgspec
-from litestar import Controller, get, post
+from litestar import Controller, get
 from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
@@ -20,40 +20,30 @@ from backplane_server.dialects.native_types import (
 from backplane_server.services.generation_group import GenerationGroup
 from backplane_server.services.services import Services
 from backplane_server.web.body import BodyReader
-from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.exchange import Exchange, PostRoute
 
 NESTED: Final[dict[str, type[msgspec.Struct]]] = {"parameters": GenerateParameters}
 _body: Final = BodyReader(GenerateRequest, NESTED)
 
 
 class NativeController(Controller):
-    """Generation the way TGI's own clients ask for it."""
-
-    @post("/generate")
-    async def generate(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The whole text at once."""
-
-        async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            native = plan_for(current, body, stream=False)
-            return current.answer(await answer_whole(current, native))
-
-        return await exchange(request, services, _body, handle)
-
-    @post("/generate_stream")
-    async def generate_stream(
-        self, request: AnyRequest, services: NamedDependency[Services]
-    ) -> ASGIApp:
-        """One event a token."""
-
-        async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            return await answer_stream(current, plan_for(current, body, stream=True))
-
-        return await exchange(request, services, _body, handle)
+    """What there is beside generation."""
 
     @get("/ping")
     async def ping(self, services: NamedDependency[Services]) -> ASGIApp:
         """The same as `/health`, by the name that SageMaker asks for."""
         return health_answer(services)
+
+
+async def generate(current: Exchange, body: GenerateRequest) -> ASGIApp:
+    """The whole text at once."""
+    native = plan_for(current, body, stream=False)
+    return current.answer(await answer_whole(current, native))
+
+
+async def generate_stream(current: Exchange, body: GenerateRequest) -> ASGIApp:
+    """One event a token."""
+    return await answer_stream(current, plan_for(current, body, stream=True))
 
 
 def plan_for(
@@ -76,3 +66,9 @@ async def answer_stream(current: Exchange, native: NativePlan) -> ASGIApp:
     """Have the request accepted; the stream follows."""
     generation = await current.start(native.generation)
     return current.stream(NativeStream(native, generation))
+
+
+ROUTES: Final = {
+    "/generate": PostRoute(_body, generate),
+    "/generate_stream": PostRoute(_body, generate_stream),
+}

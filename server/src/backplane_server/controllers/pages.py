@@ -10,8 +10,8 @@ from litestar.types import ASGIApp
 from backplane_server.openapi import openapi_document
 from backplane_server.pages.docs import ASSETS, DOCS_POLICY, PAGE, SPEC_PATH, read_asset
 from backplane_server.pages.home import SAFE_HEADERS
+from backplane_server.web.direct_routes import AnyRequest
 from backplane_server.web.errors import plain_error
-from backplane_server.web.exchange import AnyRequest
 from backplane_server.web.responses import Answer
 
 _HTML: Final = "text/html; charset=utf-8"

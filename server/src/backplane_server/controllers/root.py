@@ -18,10 +18,22 @@ from backplane_server.pages.home import HOME_PAGE, HOME_POLICY, SAFE_HEADERS
 from backplane_server.services.services import Services
 from backplane_server.web.auth import asks_for_home_page
 from backplane_server.web.body import BodyReader
-from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.direct_routes import AnyRequest
+from backplane_server.web.exchange import Exchange, PostRoute, exchange
 from backplane_server.web.responses import Answer
 
 _body: Final = BodyReader(CompatGenerateRequest, NESTED)
+
+
+async def compat(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
+    """The older form: an array of one answer, or a stream."""
+    native = plan_for(current, body, stream=bool(body.stream))
+    if body.stream:
+        return await answer_stream(current, native)
+    return current.answer([await answer_whole(current, native)])
+
+
+ROUTES: Final = {"/": PostRoute(_body, compat)}
 
 
 class RootController(Controller):
@@ -29,15 +41,8 @@ class RootController(Controller):
 
     @post("/")
     async def compat(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The older form: an array of one answer, or a stream."""
-
-        async def handle(current: Exchange, body: CompatGenerateRequest) -> ASGIApp:
-            native = plan_for(current, body, stream=bool(body.stream))
-            if body.stream:
-                return await answer_stream(current, native)
-            return current.answer([await answer_whole(current, native)])
-
-        return await exchange(request, services, _body, handle)
+        """Generation; for the framework, which wants one path's methods in one place."""
+        return await exchange(request.scope, request.receive, services, ROUTES["/"])
 
     @get("/")
     async def home(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:

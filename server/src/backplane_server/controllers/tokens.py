@@ -4,8 +4,6 @@ import asyncio
 from typing import Final
 
 from backplane_core.errors import ValidationError
-from litestar import Controller, post
-from litestar.di import NamedDependency
 from litestar.types import ASGIApp
 
 from backplane_server.controllers.native import NESTED
@@ -19,61 +17,39 @@ from backplane_server.dialects.native_types import (
     SimpleToken,
 )
 from backplane_server.services.served_model import ServedModel
-from backplane_server.services.services import Services
 from backplane_server.services.text_bounds import check_length
 from backplane_server.tokenization.tokenizer import TokenSpan
 from backplane_server.web.body import BodyReader
-from backplane_server.web.exchange import AnyRequest, Exchange, exchange
+from backplane_server.web.exchange import Exchange, PostRoute
 
 _text_body: Final = BodyReader(GenerateRequest, NESTED)
 _tokens_body: Final = BodyReader(DetokenizeRequest)
 _chat_body: Final = BodyReader(ChatRequest)
 
 
-class TokensController(Controller):
-    """What a text is to the model, and back."""
+async def tokenize(current: Exchange, body: GenerateRequest) -> ASGIApp:
+    """The tokens of `inputs` and where they stand in it."""
+    model = current.services.generation.model
+    add_special = body.add_special_tokens is not False
+    return current.answer(await _tokens_of(model, body.inputs, "inputs", add_special=add_special))
 
-    @post("/tokenize")
-    async def tokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The tokens of `inputs` and where they stand in it."""
 
-        async def handle(current: Exchange, body: GenerateRequest) -> ASGIApp:
-            model = services.generation.model
-            add_special = body.add_special_tokens is not False
-            tokens = await _tokens_of(model, body.inputs, "inputs", add_special=add_special)
-            return current.answer(tokens)
+async def detokenize(current: Exchange, body: DetokenizeRequest) -> ASGIApp:
+    """The text that tokens stand for; special ones by their literal text."""
+    model = current.services.generation.model
+    token_ids = _token_ids(body, model)
+    text = await asyncio.to_thread(
+        model.table.text_of_all, token_ids, skip_special=bool(body.skip_special_tokens)
+    )
+    return current.answer(DetokenizeResponse(text=text, prompt=text))
 
-        return await exchange(request, services, _text_body, handle, counts="nothing")
 
-    @post("/detokenize")
-    async def detokenize(self, request: AnyRequest, services: NamedDependency[Services]) -> ASGIApp:
-        """The text that tokens stand for; special ones by their literal text."""
-
-        async def handle(current: Exchange, body: DetokenizeRequest) -> ASGIApp:
-            model = services.generation.model
-            token_ids = _token_ids(body, model)
-            text = await asyncio.to_thread(
-                model.table.text_of_all, token_ids, skip_special=bool(body.skip_special_tokens)
-            )
-            return current.answer(DetokenizeResponse(text=text, prompt=text))
-
-        return await exchange(request, services, _tokens_body, handle, counts="nothing")
-
-    @post("/chat_tokenize")
-    async def chat_tokenize(
-        self, request: AnyRequest, services: NamedDependency[Services]
-    ) -> ASGIApp:
-        """The prompt that a chat makes, and its tokens; the template has the special ones."""
-
-        async def handle(current: Exchange, body: ChatRequest) -> ASGIApp:
-            model = services.generation.model
-            text = await read_conversation(body, model).prompt(model)
-            tokens = await _tokens_of(model, text, "messages", add_special=False)
-            return current.answer(
-                ChatTokenizeResponse(tokenize_response=tokens, templated_text=text)
-            )
-
-        return await exchange(request, services, _chat_body, handle, counts="arrival")
+async def chat_tokenize(current: Exchange, body: ChatRequest) -> ASGIApp:
+    """The prompt that a chat makes, and its tokens; the template has the special ones."""
+    model = current.services.generation.model
+    text = await read_conversation(body, model).prompt(model)
+    tokens = await _tokens_of(model, text, "messages", add_special=False)
+    return current.answer(ChatTokenizeResponse(tokenize_response=tokens, templated_text=text))
 
 
 async def _tokens_of(
@@ -117,3 +93,10 @@ def _token_ids(body: DetokenizeRequest, model: ServedModel) -> list[int]:
             parameter=name,
         )
     return token_ids
+
+
+ROUTES: Final = {
+    "/tokenize": PostRoute(_text_body, tokenize, counts="nothing"),
+    "/detokenize": PostRoute(_tokens_body, detokenize, counts="nothing"),
+    "/chat_tokenize": PostRoute(_chat_body, chat_tokenize, counts="arrival"),
+}

@@ -6,7 +6,7 @@ templates, grammars and tokens are made on it, and each of them can be waited fo
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Generator
+from collections.abc import AsyncGenerator
 from typing import Final
 
 from backplane_core.control import ServerLaunch
@@ -31,12 +31,11 @@ class Admission:
         self._num_bytes = 0
         self._turn = asyncio.Lock()
 
-    @contextlib.contextmanager
-    def starting(self, num_bytes: int) -> Generator[None, None, None]:
-        """While a request with a body of that size is on its way.
+    def begin(self, num_bytes: int) -> None:
+        """A request with a body of that size is on its way, until `end`.
 
         Raises:
-            OverloadedError: too much is.
+            OverloadedError: too much is; this one is not.
         """
         full = self._num_requests >= self._max_requests
         if full or self._num_bytes + num_bytes > self._max_bytes:
@@ -45,18 +44,20 @@ class Admission:
             )
         self._num_requests += 1
         self._num_bytes += num_bytes
-        try:
-            yield
-        finally:
-            self._num_requests -= 1
-            self._num_bytes -= num_bytes
+
+    def end(self, num_bytes: int) -> None:
+        """It is no longer, whatever came of it."""
+        self._num_requests -= 1
+        self._num_bytes -= num_bytes
+
+    @staticmethod
+    def waits_for_turn(num_bytes: int) -> bool:
+        """Whether a body is so large that it is made sense of in a `turn`."""
+        return num_bytes > _LARGE_BODY_BYTES
 
     @contextlib.asynccontextmanager
-    async def turn(self, num_bytes: int) -> AsyncGenerator[None, None]:
+    async def turn(self) -> AsyncGenerator[None, None]:
         """A large body's turn to be made sense of; what others wait for goes on between two."""
-        if num_bytes <= _LARGE_BODY_BYTES:
-            yield
-            return
         async with self._turn:
             await asyncio.sleep(0)  # the turn lasts until the loop has seen to everybody else
             yield

@@ -14,7 +14,7 @@ from backplane_server.errors import UnauthorizedError
 from backplane_server.web.errors import dialect_of, map_error
 from backplane_server.web.open_routes import OpenRoute
 from backplane_server.web.refusal_log import RefusalLog
-from backplane_server.web.request_log import record_of
+from backplane_server.web.request_record import record_of
 from backplane_server.web.responses import send_json
 from backplane_server.web.routes import NO_ROUTE
 

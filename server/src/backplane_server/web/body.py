@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Protocol, TypeVar
 
 import msgspec
-from litestar.types import Receive
+from litestar.types import Receive, Scope
 
 from backplane_server.errors import (
     ClientDisconnectedError,
@@ -20,11 +20,13 @@ from backplane_server.errors import (
     PayloadTooLargeError,
     StalledBodyError,
 )
+from backplane_server.web.client_link import link_of
 from backplane_server.web.shape_errors import lower_first, shape_error
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
 
-_JSON_TYPE: Final = re.compile(r"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
+_JSON: Final = b"application/json"
+_JSON_TYPE: Final = re.compile(rb"application/(json|[\w.+-]+\+json)\s*(;.*)?", re.IGNORECASE)
 _SLOWEST_BYTES_PER_S: Final = 4096
 _DISCARD_LIMITS: Final = 4
 _DISCARD_S: Final = 1.0
@@ -96,10 +98,12 @@ class BodyReader(Generic[BodyT]):
 
     def _unknown_fields(self, data: bytes) -> list[str]:
         fields = _raw_fields(data)
-        raw_unknown = {name: raw for name, raw in fields.items() if name not in self._known}
-        if self._unknown is not None:
-            self._unknown.check(raw_unknown)
-        unknown = list(raw_unknown)
+        unknown: list[str] = []
+        if not fields.keys() <= self._known:
+            raw_unknown = {name: raw for name, raw in fields.items() if name not in self._known}
+            if self._unknown is not None:
+                self._unknown.check(raw_unknown)
+            unknown += raw_unknown
         for name, known in self._nested.items():
             if (raw := fields.get(name)) is not None and bytes(raw)[:1] == b"{":
                 unknown += [f"{name}.{inner}" for inner in _raw_fields(raw) if inner not in known]
@@ -113,9 +117,24 @@ def _raw_fields(data: bytes | msgspec.Raw) -> dict[str, msgspec.Raw]:
     return _raw_decoder.decode(data)
 
 
-async def read_body(
-    receive: Receive, headers: dict[str, str], limit: int, *, stall_timeout_s: float
-) -> bytes:
+def arrived_body(scope: Scope, limit: int) -> bytes | None:
+    """A JSON body that came with its request's header, as most do; None where it is awaited.
+
+    Raises:
+        MediaTypeError: it is no JSON.
+        PayloadTooLargeError: it is larger than `limit` bytes.
+    """
+    link = link_of(scope)
+    if link is None or not link.has_whole_body:
+        return None
+    _check_media_type(scope)
+    body = link.take_body()
+    if len(body) > limit:
+        raise _too_large(limit)
+    return body
+
+
+async def read_body(scope: Scope, receive: Receive, limit: int, *, stall_timeout_s: float) -> bytes:
     """Collect a JSON body from ASGI events.
 
     Raises:
@@ -125,10 +144,10 @@ async def read_body(
             taken that much longer than at `_SLOWEST_BYTES_PER_S`.
         ClientDisconnectedError: the client left.
     """
-    _check_media_type(headers)
-    length = headers.get("content-length", "")
-    if length.isdecimal() and int(length) > limit:
-        if "expect" not in headers:  # who asks first sends nothing after a refusal
+    headers = _check_media_type(scope)
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > limit:
+        if b"expect" not in headers:  # who asks first sends nothing after a refusal
             await _discard(receive, _DISCARD_LIMITS * limit)
         raise _too_large(limit)
     chunks: list[bytes] = []
@@ -158,11 +177,16 @@ async def read_body(
             return b"".join(chunks)
 
 
-def _check_media_type(headers: dict[str, str]) -> None:
-    if not _JSON_TYPE.fullmatch(headers.get("content-type", "").strip()):
+def _check_media_type(scope: Scope) -> dict[bytes, bytes]:
+    """The header, by lower-case names."""
+    headers = {name.lower(): value for name, value in scope["headers"]}
+    media_type = headers.get(b"content-type", b"")
+    # Nearly all send exactly this.
+    if media_type != _JSON and not _JSON_TYPE.fullmatch(media_type.strip()):
         raise MediaTypeError("send the body as `Content-Type: application/json`")
-    if headers.get("content-encoding", "identity").lower() != "identity":
+    if headers.get(b"content-encoding", b"identity").lower() != b"identity":
         raise MediaTypeError("send the body without a `Content-Encoding`")
+    return headers
 
 
 async def _discard(receive: Receive, num_bytes: int) -> None:

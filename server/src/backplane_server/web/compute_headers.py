@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from backplane_server.services.generation import Generation
+from backplane_server.web.request_record import RawHeader
+from backplane_server.web.responses import encode_headers
 
 
 def stream_compute_headers(generations: Sequence[Generation]) -> dict[str, str]:
@@ -13,24 +15,26 @@ def stream_compute_headers(generations: Sequence[Generation]) -> dict[str, str]:
     }
 
 
-def compute_headers(generations: Sequence[Generation]) -> dict[str, str]:
+def compute_headers(generations: Sequence[Generation]) -> list[RawHeader]:
     """What is known at the end; sums where a request had several prompts."""
     if not generations:
-        return {}
+        return []
     times = [generation.times for generation in generations]
-    num_tokens = sum(generation.num_new_tokens for generation in generations)
-    inference_s = sum(each.inference_s for each in times)
-    return {
-        **stream_compute_headers(generations),
-        "x-compute-time": f"{max(each.total_s for each in times):.6f}",
-        "x-total-time": _milliseconds(sum(each.total_s for each in times)),
-        "x-validation-time": _milliseconds(sum(each.validation_s for each in times)),
-        "x-queue-time": _milliseconds(sum(each.queue_s for each in times)),
-        "x-inference-time": _milliseconds(inference_s),
-        "x-time-per-token": _milliseconds(inference_s / max(1, num_tokens)),
-        "x-prompt-tokens": str(sum(each.num_prompt_tokens for each in generations)),
-        "x-generated-tokens": str(num_tokens),
-    }
+    num_tokens = sum([generation.num_new_tokens for generation in generations])
+    num_prompt_tokens = sum([generation.num_prompt_tokens for generation in generations])
+    totals_s = [each.total_s for each in times]
+    inference_s = sum([each.inference_s for each in times])
+    return [
+        *encode_headers(stream_compute_headers(generations)),
+        (b"x-compute-time", b"%.6f" % max(totals_s)),
+        (b"x-total-time", _milliseconds(sum(totals_s))),
+        (b"x-validation-time", _milliseconds(sum([each.validation_s for each in times]))),
+        (b"x-queue-time", _milliseconds(sum([each.queue_s for each in times]))),
+        (b"x-inference-time", _milliseconds(inference_s)),
+        (b"x-time-per-token", _milliseconds(inference_s / max(1, num_tokens))),
+        (b"x-prompt-tokens", b"%d" % num_prompt_tokens),
+        (b"x-generated-tokens", b"%d" % num_tokens),
+    ]
 
 
 def _num_characters(generation: Generation) -> int:
@@ -38,5 +42,5 @@ def _num_characters(generation: Generation) -> int:
     return len(prompt) if isinstance(prompt, str) else 0
 
 
-def _milliseconds(seconds: float) -> str:
-    return str(int(seconds * 1000))
+def _milliseconds(seconds: float) -> bytes:
+    return b"%d" % (seconds * 1000)

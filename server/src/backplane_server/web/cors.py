@@ -1,15 +1,16 @@
 """Which pages of the web may use this server from a browser. Never with a browser's credentials."""
 
 import re
-from collections.abc import Callable, Sequence
-from typing import Any, Final
+from collections.abc import Callable
+from typing import Final
 from urllib.parse import urlsplit
 
 from backplane_core.control import ServerLaunch
-from litestar.types import ASGIApp, HTTPScope, Message, Receive, Scope, Send
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from backplane_server.web.errors import dialect_of, plain_error
 from backplane_server.web.host_check import is_loopback
+from backplane_server.web.request_record import record_of
 from backplane_server.web.responses import send_body, send_json
 
 _METHODS: Final = "GET, POST"
@@ -38,6 +39,9 @@ EXPOSED: Final = (
     "x-validation-time",
 )
 _VARY: Final = "origin, access-control-request-method, access-control-request-headers"
+_VARY_MARK: Final = (b"vary", _VARY.encode())
+_ALLOW: Final = b"access-control-allow-origin"
+_EXPOSE_MARK: Final = (b"access-control-expose-headers", ", ".join(EXPOSED).encode())
 _MAX_AGE_S: Final = 600
 _MAX_SHOWN: Final = 100
 
@@ -61,7 +65,10 @@ def origin_policy(settings: ServerLaunch) -> OriginPolicy:
 
 
 class Cors:
-    """ASGI middleware that answers preflights and marks answers, refusals among them."""
+    """ASGI middleware that answers preflights and has answers marked, refusals among them.
+
+    What stands around it keeps the request's record, and sends the marks.
+    """
 
     def __init__(self, app: ASGIApp, policy: OriginPolicy) -> None:
         self._app = app
@@ -80,19 +87,11 @@ class Cors:
             else:
                 await send_body(send, 204, b"", "", _preflight_headers(scope, allowed))
             return
-        marks = [(b"vary", _VARY.encode())]
-        if allowed is not None:
-            marks += [
-                (b"access-control-allow-origin", allowed.encode("latin-1")),
-                (b"access-control-expose-headers", ", ".join(EXPOSED).encode()),
-            ]
-
-        async def send_marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message["headers"] = _merged(message["headers"], marks)
-            await send(message)
-
-        await self._app(scope, receive, send_marked)
+        if (record := record_of(scope)) is not None:
+            record.marks.append(_VARY_MARK)
+            if allowed is not None:
+                record.marks += (_ALLOW, allowed.encode("latin-1")), _EXPOSE_MARK
+        await self._app(scope, receive, send)
 
 
 def _is_preflight(scope: HTTPScope) -> bool:
@@ -120,14 +119,6 @@ def _preflight_headers(scope: HTTPScope, allowed: str) -> dict[str, str]:
         "access-control-max-age": str(_MAX_AGE_S),
         "vary": _VARY,
     }
-
-
-def _merged(headers: Any, marks: Sequence[tuple[bytes, bytes]]) -> list[tuple[bytes, bytes]]:
-    """The answer's headers and ours; what it varies by already stays."""
-    own = [value for name, value in headers if name == b"vary"]
-    rest = [(name, value) for name, value in headers if name != b"vary"]
-    vary = b", ".join([*own, marks[0][1]])
-    return [*rest, (b"vary", vary), *marks[1:]]
 
 
 def _values(scope: HTTPScope, name: bytes) -> list[str]:

@@ -3,21 +3,20 @@
 Counts it once, cancels what it started, and keeps the server from exiting under it.
 """
 
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Final, Literal, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, Generic, Literal, TypeVar
 
 import msgspec
-from litestar import Request
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, HTTPScope, Receive
 
 from backplane_server.metrics.metrics import FailureLabel
 from backplane_server.services.deadline import deadline
 from backplane_server.services.generation import Generation
 from backplane_server.services.generation_request import GenerationRequest
 from backplane_server.services.services import Services
-from backplane_server.web.body import BodyReader, read_body
+from backplane_server.web.body import BodyReader, arrived_body, read_body
 from backplane_server.web.compute_headers import compute_headers, stream_compute_headers
 from backplane_server.web.disconnect import until_disconnect
 from backplane_server.web.errors import (
@@ -29,7 +28,7 @@ from backplane_server.web.errors import (
 )
 from backplane_server.web.event_stream import DONE, EventStream, FrameSource, frame
 from backplane_server.web.exchange_frames import GenerationFrames, Refusal, StreamRenderer
-from backplane_server.web.request_log import RequestRecord, record_of
+from backplane_server.web.request_record import RequestRecord, record_of
 from backplane_server.web.responses import Answer
 
 _STREAM_PATHS: Final = frozenset({"/generate_stream"})
@@ -39,7 +38,6 @@ _STREAM_PATHS: Final = frozenset({"/generate_stream"})
 Counts = Literal["generation", "arrival", "nothing"]
 
 BodyT = TypeVar("BodyT", bound=msgspec.Struct)
-AnyRequest = Request[Any, Any, Any]
 
 
 class Exchange:
@@ -69,7 +67,7 @@ class Exchange:
         self._dialect: Dialect = dialect
         self._generations: list[Generation] = []
         self._settled = False
-        self._starting = contextlib.ExitStack()
+        self._num_bytes_starting: int | None = None
         self._generates = counts == "generation"
         if self._generates:
             services.metrics.arrived()
@@ -88,11 +86,14 @@ class Exchange:
         Raises:
             OverloadedError: too many are.
         """
-        self._starting.enter_context(self.services.admission.starting(num_bytes))
+        self.services.admission.begin(num_bytes)
+        self._num_bytes_starting = num_bytes
 
     def end_start(self) -> None:
         """It is no longer on its way. Idempotent."""
-        self._starting.close()
+        if self._num_bytes_starting is not None:
+            self.services.admission.end(self._num_bytes_starting)
+            self._num_bytes_starting = None
 
     async def start(self, request: GenerationRequest) -> Generation:
         """Have a worker accept a generation; it is cancelled when the exchange closes."""
@@ -109,8 +110,11 @@ class Exchange:
 
     def answer(self, value: msgspec.Struct | list[Any]) -> Answer:
         """A whole JSON answer with the headers that tell times and counts."""
-        headers = compute_headers(self._generations)
-        return Answer(msgspec.json.encode(value), headers=self._with_ignored(headers))
+        return Answer(
+            msgspec.json.encode(value),
+            headers=self._with_ignored({}),
+            raw_headers=compute_headers(self._generations),
+        )
 
     def stream(self, renderer: StreamRenderer) -> EventStream:
         """A stream of server-sent events; from here on it ends the exchange."""
@@ -196,13 +200,23 @@ class Exchange:
         return {**headers, **ignored}
 
 
+@dataclass(frozen=True)
+class PostRoute(Generic[BodyT]):
+    """A route that takes a body.
+
+    Attributes:
+        reader: of its bodies.
+        handle: makes the answer, or raises the `BackplaneError` that is the answer.
+        counts: how the metrics tell of it.
+    """
+
+    reader: BodyReader[BodyT]
+    handle: Callable[[Exchange, BodyT], Awaitable[ASGIApp]]
+    counts: Counts = "generation"
+
+
 async def exchange(
-    request: AnyRequest,
-    services: Services,
-    reader: BodyReader[BodyT],
-    handle: Callable[[Exchange, BodyT], Awaitable[ASGIApp]],
-    *,
-    counts: Counts = "generation",
+    scope: HTTPScope, receive: Receive, services: Services, route: PostRoute[Any]
 ) -> ASGIApp:
     """Read a body and have it answered, unless the client leaves first or its time is up.
 
@@ -211,32 +225,16 @@ async def exchange(
     Raises:
         BackplaneError: the answer, for the error mapper; the request is counted as failed.
     """
-    path = request.scope["path"]
-    current = Exchange(services, record_of(request.scope), dialect_of(path), counts=counts)
-
-    async def work() -> ASGIApp:
-        current.begin(len(data))
-        try:
-            async with services.admission.turn(len(data)):
-                body = reader.decode(data)
-            current.wants_stream |= bool(getattr(body.value, "stream", False))
-            current.ignored = services.note_ignored(body.ignored)
-            return await handle(current, body.value)
-        finally:
-            current.end_start()
-
+    path = scope["path"]
+    current = Exchange(services, record_of(scope), dialect_of(path), counts=route.counts)
+    current.wants_stream = path in _STREAM_PATHS
+    timeout_s = services.settings.request_timeout_s
     try:
-        headers = {name.lower(): value for name, value in request.headers.items()}
-        async with deadline(services.settings.request_timeout_s):
-            async with services.reading():
-                data = await read_body(
-                    request.receive,
-                    headers,
-                    services.settings.payload_limit,
-                    stall_timeout_s=services.settings.write_timeout_s,
-                )
-            current.wants_stream = path in _STREAM_PATHS
-            result = await until_disconnect(request.scope, request.receive, work())
+        if timeout_s is None:
+            result = await _answer(scope, receive, current, route)
+        else:
+            async with deadline(timeout_s):
+                result = await _answer(scope, receive, current, route)
         if not current.streaming:
             current.succeed()
     except BaseException as error:
@@ -248,3 +246,37 @@ async def exchange(
     if not current.streaming:
         current.close()
     return result
+
+
+async def _answer(
+    scope: HTTPScope, receive: Receive, current: Exchange, route: PostRoute[Any]
+) -> ASGIApp:
+    services = current.services
+    settings = services.settings
+    data = arrived_body(scope, settings.payload_limit)
+    if data is None:
+        async with services.reading():
+            data = await read_body(
+                scope,
+                receive,
+                settings.payload_limit,
+                stall_timeout_s=settings.write_timeout_s,
+            )
+    return await until_disconnect(scope, receive, _work(current, route, data))
+
+
+async def _work(current: Exchange, route: PostRoute[Any], data: bytes) -> ASGIApp:
+    admission = current.services.admission
+    current.begin(len(data))
+    try:
+        if admission.waits_for_turn(len(data)):
+            async with admission.turn():
+                body = route.reader.decode(data)
+        else:
+            body = route.reader.decode(data)
+        current.wants_stream |= bool(getattr(body.value, "stream", False))
+        if body.ignored:
+            current.ignored = current.services.note_ignored(body.ignored)
+        return await route.handle(current, body.value)
+    finally:
+        current.end_start()

@@ -20,6 +20,8 @@ _HOST: Final = re.compile(
     r"(?:\[(?P<ipv6>[0-9A-Fa-f:.]{2,45})\]|(?P<name>[A-Za-z0-9_.-]{1,253}))(?::[0-9]{0,5})?"
 )
 _MAX_SHOWN: Final = 100
+# Clients send a handful; those beyond are read again each time.
+_MAX_REMEMBERED: Final = 256
 
 
 class HostCheck:
@@ -36,6 +38,7 @@ class HostCheck:
         own = {*names, socket.gethostname(), "localhost"}
         self._names = frozenset(_plain(name) for name in own)
         self._any_name = any_name
+        self._passed: set[bytes] = set()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the request on, or answer 400 or 403."""
@@ -52,11 +55,15 @@ class HostCheck:
         values = [value for name, value in scope["headers"] if name == b"host"]
         if not values and scope["http_version"] == "1.0":
             return None  # no browser's
+        if len(values) == 1 and values[0] in self._passed:
+            return None
         host = values[0].decode("latin-1") if len(values) == 1 else ""
         match = _HOST.fullmatch(host)
         if match is None or (match["ipv6"] and not _is_address(match["ipv6"])):
             return plain_error(400, "bad_host", "send one `Host` header with a name or an address")
         if self._any_name or match["ipv6"] or self._is_known(_plain(match["name"])):
+            if len(self._passed) < _MAX_REMEMBERED:
+                self._passed.add(values[0])
             return None
         return plain_error(
             403,
