@@ -1,6 +1,5 @@
 """What every child process does about its own life: die with its parent, and log."""
 
-import asyncio
 import contextlib
 import ctypes
 import logging
@@ -10,9 +9,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
-from typing import Any, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
+
+if TYPE_CHECKING:
+    import asyncio
 
 _PR_SET_PDEATHSIG = 1
 # Line ends as any viewer may take them, and what a terminal obeys.
@@ -91,6 +93,8 @@ class GatheringHandler(logging.StreamHandler[TextIO]):
             super().flush()
 
     def _flush_soon(self) -> None:
+        import asyncio  # noqa: PLC0415 -- a command that prints a page needs no event loop: 35 ms
+
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
