@@ -40,9 +40,7 @@ def streams(draw):
 def test_events_are_the_same_however_the_bytes_are_cut(case):
     stream, expected, cuts = case
     splitter = EventSplitter()
-    pieces = [
-        stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a != b
-    ]
+    pieces = [stream[a:b] for a, b in zip([0, *cuts], [*cuts, len(stream)], strict=True) if a != b]
     found = [data for piece in pieces for data in splitter.feed(piece)]
     # A lone carriage return at the very end may be half of a line's end: it is held back.
     found += splitter.feed(b"\n") if stream.endswith(b"\r") else []
