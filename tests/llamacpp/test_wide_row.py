@@ -5,11 +5,23 @@ import math
 import numpy as np
 import numpy.typing as npt
 import pytest
-from backplane_llamacpp.native import exponentials
-from backplane_llamacpp.wide_row import WideRow, heaviest, highest_ids
+from backplane_llamacpp.native import rows as native_rows
+from backplane_llamacpp.native.rows import NativeRows
+from backplane_llamacpp.wide_row import WideRow
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+NATIVE = native_rows.load()
+both = pytest.mark.parametrize(
+    "native",
+    [
+        None,
+        pytest.param(
+            NATIVE, marks=pytest.mark.skipif(NATIVE is None, reason="rows.c is not compiled")
+        ),
+    ],
+    ids=["numpy", "native"],
+)
 SIZES = (1, 7, 511, 512, 1024, 1500, 5000, 20_011)
 
 
@@ -75,6 +87,7 @@ def kept_ids(row: WideRow) -> set[int]:
     return set(np.flatnonzero(row.weights).tolist())
 
 
+@both
 @settings(max_examples=300, deadline=None)
 @given(
     logits=rows,
@@ -83,13 +96,20 @@ def kept_ids(row: WideRow) -> set[int]:
     know_heaviest=st.booleans(),
 )
 def test_the_highest_that_reach_a_mass(
-    *, logits: npt.NDArray[np.float32], top_p: float, temperature: float, know_heaviest: bool
+    *,
+    native: NativeRows | None,
+    logits: npt.NDArray[np.float32],
+    top_p: float,
+    temperature: float,
+    know_heaviest: bool,
 ) -> None:
-    row = WideRow(len(logits))
+    row = WideRow(len(logits), native)
     total = row.weigh(logits, float(logits.max()), temperature)
     weights = row.weights.copy()
     expected, nearness = reached(weights, weights, top_p * total)
-    row.keep_highest(top_p * total, total, *([heaviest(logits, total)] if know_heaviest else []))
+    row.keep_highest(
+        top_p * total, total, *([row.heaviest(logits, total)] if know_heaviest else [])
+    )
     assert all(row.weights[token_id] == weights[token_id] for token_id in kept_ids(row))
     # Sums are float32's: where a mass is met to the last digit one more or less is as right.
     if nearness > 1e-6:
@@ -99,10 +119,13 @@ def test_the_highest_that_reach_a_mass(
         assert len(expected ^ kept_ids(row)) * few <= 1e-5 * total
 
 
+@both
 @settings(max_examples=200, deadline=None)
 @given(logits=rows, typical_p=st.sampled_from([0.01, 0.3, 0.7, 0.95]))
-def test_the_typical(logits: npt.NDArray[np.float32], typical_p: float) -> None:
-    row = WideRow(len(logits))
+def test_the_typical(
+    *, native: NativeRows | None, logits: npt.NDArray[np.float32], typical_p: float
+) -> None:
+    row = WideRow(len(logits), native)
     total = row.weigh(logits, float(logits.max()), 1.0)
     weights = row.weights.astype(np.float64)
     row.keep_typical(typical_p)
@@ -121,24 +144,24 @@ def test_the_typical(logits: npt.NDArray[np.float32], typical_p: float) -> None:
     assert set(np.flatnonzero(distances < edge - 1e-3)) <= set(kept)
 
 
+@both
 @settings(max_examples=300, deadline=None)
 @given(logits=rows, k=st.integers(1, 3000))
-def test_the_k_highest_and_their_equals(logits: npt.NDArray[np.float32], k: int) -> None:
+def test_the_k_highest_best_first(
+    *, native: NativeRows | None, logits: npt.NDArray[np.float32], k: int
+) -> None:
     k = min(k, len(logits))
-    ids = highest_ids(logits, k)
-    assert ids.tolist() == sorted(ids.tolist())
-    rest = np.setdiff1d(np.arange(len(logits)), ids)
-    assert len(ids) >= k
-    # Whoever is not there is below at least k that are.
-    assert not len(rest) or (logits[ids] > logits[rest].max()).sum() >= k
+    expected = np.argsort(-logits, kind="stable")[:k]
+    assert WideRow(len(logits), native).top(logits, k).tolist() == expected.tolist()
 
 
+@both
 @settings(max_examples=200, deadline=None)
 @given(logits=rows, number=st.floats(0.0, 1.0, exclude_max=True))
 def test_a_draw_falls_where_the_cumulative_share_says(
-    logits: npt.NDArray[np.float32], number: float
+    *, native: NativeRows | None, logits: npt.NDArray[np.float32], number: float
 ) -> None:
-    row = WideRow(len(logits))
+    row = WideRow(len(logits), native)
     row.weigh(logits, float(logits.max()), 1.0)
     drawn = row.index_at(number)
     weights = row.weights.astype(np.float64)
@@ -147,10 +170,11 @@ def test_a_draw_falls_where_the_cumulative_share_says(
     assert below - 1e-5 <= number <= upto + 1e-5
 
 
-def test_a_row_leaves_nothing_to_the_next() -> None:
+@both
+def test_a_row_leaves_nothing_to_the_next(native: NativeRows | None) -> None:
     random = np.random.default_rng(3)
     first, second = (flat(random, 3000).astype(np.float32) for _ in range(2))
-    used, fresh = WideRow(3000), WideRow(3000)
+    used, fresh = WideRow(3000, native), WideRow(3000, native)
     total = used.weigh(first, float(first.max()), 0.8)
     used.keep_highest(0.5 * total, total)
     used.keep_typical(0.9)
@@ -160,27 +184,43 @@ def test_a_row_leaves_nothing_to_the_next() -> None:
     assert np.array_equal(used.weights, fresh.weights)
 
 
-@pytest.mark.parametrize("size", [1, 16, 513, 4096])
-def test_ggmls_exponentials_are_numpys(size: int) -> None:
-    found = exponentials.exp_sum()
-    assert found is not exponentials.numpys, "llama.cpp's library is looked for in vain"
-    values = np.random.default_rng(size).normal(0, 20, size).astype(np.float32)
-    made, expected = np.empty_like(values), np.empty_like(values)
-    sums = [
-        one(values, float(values.max()), out)
-        for one, out in ((found, made), (exponentials.numpys, expected))
-    ]
-    assert sums[0] == pytest.approx(sums[1], rel=1e-6)
-    assert np.allclose(made, expected, rtol=1e-5, atol=1e-36)
-
-
-def test_a_library_without_them_or_with_others_of_that_name_is_not_used(
-    tmp_path, monkeypatch
+@both
+@settings(max_examples=200, deadline=None)
+@given(logits=rows, temperature=st.sampled_from([1e-5, 0.05, 1.0, 5.0, 1e30]))
+def test_weights_are_exponentials(
+    *, native: NativeRows | None, logits: npt.NDArray[np.float32], temperature: float
 ) -> None:
-    (tmp_path / "lib").mkdir()
-    (tmp_path / "lib" / "libggml-cpu.so").write_bytes(b"no library")
-    monkeypatch.setattr(exponentials.llama_cpp, "__file__", str(tmp_path / "__init__.py"))
-    assert exponentials.exp_sum() is exponentials.numpys
-    monkeypatch.undo()
-    monkeypatch.setattr(exponentials, "_ggmls", lambda _: lambda values, peak, out: 1.0)
-    assert exponentials.exp_sum() is exponentials.numpys
+    row = WideRow(len(logits), native)
+    highest = row.highest(logits)
+    assert highest == logits.max()
+    with np.errstate(over="ignore"):
+        total = row.weigh(logits, highest, temperature)
+        weights = row.weights[: len(logits)].copy()
+        expected = np.exp((logits.astype(np.float64) - highest) / temperature)
+    # What is so small as to round its exponent weighs nothing beside the highest, which is 1.
+    assert np.allclose(weights, expected, rtol=1e-5, atol=1e-12)
+    assert total == pytest.approx(expected.sum(), rel=1e-5)
+    exact = highest + math.log(np.exp(logits.astype(np.float64) - highest).sum())
+    assert row.log_sum(logits) == pytest.approx(exact, abs=2e-6 * max(1.0, abs(exact)))
+
+
+@both
+@pytest.mark.parametrize("place", [0, 63, 64, 999])
+def test_one_that_is_no_number_is_found(native: NativeRows | None, place: int) -> None:
+    logits = np.zeros(1000, np.float32)
+    logits[place] = np.nan
+    assert math.isnan(WideRow(1000, native).highest(logits))
+
+
+def test_a_row_that_lies_scattered_is_refused() -> None:
+    if NATIVE is None:
+        pytest.skip("rows.c is not compiled")
+    with pytest.raises(ValueError, match="scattered"):
+        NATIVE.highest(np.zeros((4, 4), np.float32)[:, 1])
+
+
+def test_without_the_library_numpy_does_it(monkeypatch, tmp_path) -> None:
+    monkeypatch.setattr(native_rows, "_LIBRARY", tmp_path / "librows.so")
+    assert native_rows.load() is None
+    (tmp_path / "librows.so").write_bytes(b"no library")
+    assert native_rows.load() is None

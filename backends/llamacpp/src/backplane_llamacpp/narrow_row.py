@@ -17,11 +17,6 @@ def weights_of(logits: npt.NDArray[np.float32], temperature: float) -> Weights:
     return np.exp((logits.astype(np.float64) - float(logits.max())) / temperature)
 
 
-def highest(ids: Ids, scores: npt.NDArray[np.floating], k: int) -> Ids:
-    """Of ascending ids those of the k highest scores, best first; the lowest ids among equals."""
-    return ids[descending(scores)[:k]]
-
-
 def cut(
     ids: Ids, weights: Weights, params: SamplingParams, *, total: float | None = None
 ) -> tuple[Ids, Weights]:

@@ -5,7 +5,6 @@ nothing of contexts or batches.
 """
 
 import contextlib
-import math
 from collections.abc import Generator
 
 import numpy as np
@@ -17,7 +16,8 @@ from backplane_core.sampling import SamplingParams, uniform
 from backplane_llamacpp import narrow_row
 from backplane_llamacpp.logits_processors import Logits, LogitsProcessors
 from backplane_llamacpp.narrow_row import Weights
-from backplane_llamacpp.wide_row import Floats, Ids, WideRow, first_beyond, heaviest, highest_ids
+from backplane_llamacpp.native.rows import NativeRows
+from backplane_llamacpp.wide_row import Floats, Ids, WideRow, descending, first_beyond
 
 # Up to so many tokens are handled apart from the rest of the vocabulary.
 _MAX_NARROW = 4096
@@ -32,13 +32,18 @@ class Sampler:
     """Samples one row at a time, in its own buffers: a thread has one of its own."""
 
     def __init__(
-        self, n_vocab: int, processors: LogitsProcessors, *, max_narrow: int = _MAX_NARROW
+        self,
+        n_vocab: int,
+        processors: LogitsProcessors,
+        native: NativeRows | None = None,
+        *,
+        max_narrow: int = _MAX_NARROW,
     ) -> None:
         self._n_vocab = n_vocab
         self._max_narrow = max_narrow
         self._all_ids: Ids = np.arange(n_vocab)
         self._processors = processors
-        self._row = WideRow(n_vocab)
+        self._row = WideRow(n_vocab, native)
 
     def sample(
         self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None = None
@@ -77,15 +82,15 @@ class Sampler:
         with self._steered(seq_id, sequence, logits, mask) as (row, few):
             ids = few
             if ids is None:
-                highest = float(row.max())
+                highest = self._row.highest(row)
                 _check(highest)
                 if not 0 < params.top_k < self._n_vocab:
                     return self._wide(row, highest, params, temperature)
-                ids = highest_ids(row, params.top_k)
+                ids = np.sort(self._row.top(row, params.top_k))
             scores = row[ids]
             _check(float(scores.max(initial=-np.inf)))
             if 0 < params.top_k < len(ids):
-                ids = np.sort(narrow_row.highest(ids, scores, params.top_k))
+                ids = np.sort(ids[descending(scores)[: params.top_k]])
                 scores = row[ids]
             return narrow_row.cut(ids, narrow_row.weights_of(scores, temperature), params)
 
@@ -111,7 +116,7 @@ class Sampler:
         total = row.weigh(logits, highest, temperature)
         if params.top_p < 1.0:
             mass = params.top_p * total
-            ids = heaviest(logits, total)
+            ids = row.heaviest(logits, total)
             weights = row.weights[ids].astype(np.float64)
             if weights.sum() >= mass:
                 return narrow_row.cut(ids, weights, params, total=total)
@@ -139,12 +144,10 @@ class Sampler:
         self, logits: Logits, token_id: int, num_top: int
     ) -> tuple[float, list[tuple[int, float]]]:
         """Log-probability of a token, and the `num_top` highest, from the model's own logits."""
-        peak = float(logits.max())
-        normalizer = peak + math.log(self._row.weigh(logits, peak, 1.0))
+        normalizer = self._row.log_sum(logits)
         top: list[tuple[int, float]] = []
         if num_top > 0:
-            ids = highest_ids(logits, num_top)
-            ids = narrow_row.highest(ids, logits[ids], num_top)
+            ids = self._row.top(logits, num_top)
             top = [(int(top_id), float(logits[top_id]) - normalizer) for top_id in ids]
         return float(logits[token_id]) - normalizer, top
 

@@ -17,6 +17,7 @@ from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import BackplaneError, GenerationError
 
 from backplane_llamacpp.logits_processors import Logits, LogitsProcessors, needs_only_argmax
+from backplane_llamacpp.native import rows
 from backplane_llamacpp.sampler import Mask, Sampler
 
 _log = logging.getLogger(__name__)
@@ -43,7 +44,8 @@ class StepSampler:
         self._processors = LogitsProcessors(n_vocab, suppressed_token_ids)
         if num_threads is None:
             num_threads = min(_MAX_THREADS, _num_cores()) if n_vocab >= _WIDE else 1
-        self._samplers = [Sampler(n_vocab, self._processors) for _ in range(num_threads)]
+        native = rows.load()
+        self._samplers = [Sampler(n_vocab, self._processors, native) for _ in range(num_threads)]
         self._helpers = ThreadPoolExecutor(max(1, num_threads - 1), thread_name_prefix="sample")
 
     def forget(self, seq_id: int) -> None:

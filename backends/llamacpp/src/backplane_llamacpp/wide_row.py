@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from backplane_llamacpp.native.exponentials import exp_sum
+from backplane_llamacpp.native.rows import NativeRows
 
 Ids = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float32]
@@ -28,8 +28,6 @@ _SAMPLE = 2048
 # Where nobody weighs more than one part of so many, a sample is good enough.
 _FLAT = 256.0
 _NUM_HEAVY = 64
-# Logits over the temperature are exact enough up to here without the highest becoming 0 first.
-_FAR = 60.0
 
 
 class WideRow:
@@ -40,10 +38,11 @@ class WideRow:
             beyond the vocabulary.
     """
 
-    def __init__(self, n_vocab: int) -> None:
+    def __init__(self, n_vocab: int, native: NativeRows | None) -> None:
+        """`native` does the same as numpy, sooner; None is where it was not compiled."""
         width = -(-n_vocab // _BLOCK) * _BLOCK
         self._n_vocab: Final = n_vocab
-        self._exp_sum: Final = exp_sum()
+        self._native: Final = native
         self._stride: Final = max(1, width // _SAMPLE)
         self._uncut, self._cut = np.zeros(width, np.float32), np.zeros(width, np.float32)
         self._above, self._edge = np.empty(width, np.bool_), np.empty(width, np.bool_)
@@ -58,22 +57,45 @@ class WideRow:
         np.copyto(self._masked, -np.inf, where=forbidden)
         return self._masked
 
+    def highest(self, logits: Floats) -> float:
+        """The highest logit; not a number where one of them is not."""
+        return float(logits.max()) if self._native is None else self._native.highest(logits)
+
     def weigh(self, logits: Floats, highest: float, temperature: float) -> float:
         """Make a row's weights; their sum. `highest` is finite and that of the row."""
         row = self._uncut[: self._n_vocab]
         self.weights = self._uncut
-        if temperature == 1.0:
-            return self._exp_sum(logits, highest, row)
-        factor = np.float32(1.0 / temperature)
-        if abs(highest) <= _FAR * temperature:
-            np.multiply(logits, factor, out=row)
-            return self._exp_sum(row, float(np.float32(highest) * factor), row)
+        if self._native is not None:
+            return self._native.weigh(logits, highest, 1.0 / temperature, row)
         np.subtract(logits, np.float32(highest), out=row)
-        row *= factor
-        return self._exp_sum(row, 0.0, row)
+        if temperature != 1.0:
+            row *= np.float32(1.0 / temperature)
+        np.exp(row, out=row)
+        return float(self._block_sums().sum(dtype=np.float64))
+
+    def log_sum(self, logits: Floats) -> float:
+        """The logarithm of the sum of a row's exponentials. May change the weights."""
+        highest = self.highest(logits)
+        if self._native is None:
+            return highest + math.log(self.weigh(logits, highest, 1.0))
+        return highest + math.log(self._native.exp_sum(logits, highest))
+
+    def top(self, logits: Floats, k: int) -> Ids:
+        """The k highest of a row, best first; the lowest ids among equals."""
+        if self._native is not None and k <= _FEW_COLUMNS:
+            return self._native.top(logits, k).astype(np.intp)
+        ids = _highest_ids(logits, k)
+        return ids[descending(logits[ids])[:k]]
+
+    def heaviest(self, logits: Floats, total: float) -> Ids:
+        """Ascending ids that may hold a good part of all weight; none where all hold little."""
+        few = min(_NUM_HEAVY, self._n_vocab)
+        return _NOBODY if total > _FLAT else np.sort(self.top(logits, few))
 
     def index_at(self, number: float) -> int:
         """The first id at which the cumulative share of the weights exceeds `number`."""
+        if self._native is not None:
+            return self._native.index_at(self.weights, number)
         until = np.cumsum(self._block_sums(), dtype=np.float64)
         target = number * until[-1]
         block = first_beyond(until, target)
@@ -88,7 +110,13 @@ class WideRow:
         self.weights = self._cut
 
     def keep_highest(self, mass: float, total: float, heaviest: Ids = _NOBODY) -> None:
-        """Keep the fewest and highest weights that reach `mass` of a sum of `total`."""
+        """Keep the fewest and highest weights that reach `mass` of a sum of `total`.
+
+        `heaviest` is of a row whose weight lies on few: no sample of it would tell.
+        """
+        if self._native is not None:
+            self._native.keep_highest(self.weights, mass, total)
+            return
         self._reach(self.weights, mass, total, heaviest)
 
     def keep_typical(self, share: float) -> None:
@@ -96,7 +124,7 @@ class WideRow:
         weights = self.weights
         total = float(self._block_sums().sum(dtype=np.float64))
         scores = np.log(weights, out=np.zeros_like(weights), where=weights > 0)
-        mean = float(np.vdot(weights.astype(np.float64), scores)) / total
+        mean = np.multiply(weights, scores).sum(dtype=np.float64).item() / total
         # Surprise and entropy, both less the same: a logarithm of the sum.
         scores -= np.float32(mean)
         np.negative(np.abs(scores, out=scores), out=scores)
@@ -156,15 +184,7 @@ class WideRow:
         return sample, until
 
 
-def heaviest(logits: Floats, total: float) -> Ids:
-    """The ids that may hold a good part of all weight, `total`; none where all hold little.
-
-    The highest weighs 1.
-    """
-    return _NOBODY if total > _FLAT else highest_ids(logits, _NUM_HEAVY)
-
-
-def highest_ids(logits: Floats, k: int) -> Ids:
+def _highest_ids(logits: Floats, k: int) -> Ids:
     """At least the k highest of a row, and all that equal the last of them; ascending."""
     num_whole = len(logits) // _COLUMNS
     columns = logits[: num_whole * _COLUMNS].reshape(num_whole, _COLUMNS)
