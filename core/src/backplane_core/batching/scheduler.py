@@ -84,6 +84,9 @@ class Scheduler:
         self._prefill_limit = traits.max_batch_tokens
         self._adapters = self._turns.choose()
         self._owed_decodes: set[str | None] = set()
+        # The head of the queue, once there was no room for it: to look for its prefix again costs
+        # by its length, and plain decodes only take room. Forgotten when anything else happens.
+        self._refused: Sequence | None = None
         self.num_waiting_requests = 0
         self.num_preemptions = 0
         self.num_admitted = 0
@@ -159,6 +162,7 @@ class Scheduler:
             The sequence to fail, where nothing is left to give up.
         """
         self._memory.reserve_decodes([])
+        self._refused = None
         if self._memory.drop_cached():
             return None
         prefills = batch.sequences[batch.num_decodes :]
@@ -179,6 +183,8 @@ class Scheduler:
             where they may bring drafts.
         """
         self._memory.commit_decodes(self._reserved_decodes)
+        if self._max_draft_tokens or batch.num_decodes < len(batch.sequences):
+            self._refused = None
         # What `relieve` took away comes back step by step.
         self._prefill_limit = min(2 * self._prefill_limit, self._max_batch_tokens)
         if not self._mixed:
@@ -314,13 +320,14 @@ class Scheduler:
 
     def _admit(self, sequence: Sequence, adapters: AdapterSet) -> bool:
         """Give the head of the queue its memory, if it can start now."""
-        if self.num_running >= self._max_running:
+        if self.num_running >= self._max_running or sequence is self._refused:
             return False
         headroom = self._settings.headroom_tokens * self.num_running
         headroom += sum(prefill.num_uncomputed_tokens for prefill in self._prefills)
         if not adapters.permits(sequence.request.adapter):
             return False
         if not self._memory.admit(sequence, headroom):
+            self._refused = sequence
             return False
         self._waiting.pop()
         self.num_admitted += 1
@@ -354,6 +361,7 @@ class Scheduler:
         else:
             self._decodes.remove(sequence)
         self._memory.release(sequence, num_kept)
+        self._refused = None
         self._turns.leave(sequence.request.adapter)
         group = self._groups[sequence.request.request_id]
         group.num_running -= 1
