@@ -54,7 +54,9 @@ _LINE_ONLY: Final = frozenset(
         *("--model", "--no-stream", "--output-length", "--per-request", "--prompt-length"),
         *("--prompts", "--rate", "--requests", "--rounds", "--seed", "--shared-prefix", "--slo"),
         *("--start", "--start-timeout", "--stop-at-end", "--timeout", "--token-ids", "--turns"),
-        "--warmup",
+        *("--warmup", "--batch-size", "--decode-length", "--runs", "--sequence-length"),
+        *("--warmups", "--temperature", "--top-k", "--top-p", "--typical-p", "--watermark"),
+        *("--frequency-penalty", "--repetition-penalty", "--top-n-tokens"),
     }
 )
 

@@ -83,7 +83,7 @@ def test_numbers_of_short_prompts_are_used_up_before_any_comes_again():
 )
 def test_lengths_lie_where_they_must(text, least, most):
     lengths = Lengths.parse(text, "--prompt-length")
-    random = Random(0)
+    random = Random(0)  # noqa: S311 -- no secret
     drawn = [lengths.draw(random) for _ in range(500)]
     assert least <= min(drawn) <= max(drawn) <= most
     assert (len(set(drawn)) > 1) == (text != "157")

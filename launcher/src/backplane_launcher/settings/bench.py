@@ -203,7 +203,8 @@ class BenchSettings:
         ),
     ] = None
     json: Annotated[
-        str | None, flag(RESULT, "--json", help="A file for the result; - prints it.")
+        str | None,
+        flag(RESULT, "--json", help="A file for the result; - prints it.", takes_hyphen=True),
     ] = None
     per_request: Annotated[
         bool, flag(RESULT, "--per-request", help="Put every request's figures into it as well.")

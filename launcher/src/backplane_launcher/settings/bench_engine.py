@@ -86,5 +86,6 @@ class BenchEngineSettings:
     ] = None
 
     json: Annotated[
-        str | None, flag(RESULT, "--json", help="A file for the result; - prints it.")
+        str | None,
+        flag(RESULT, "--json", help="A file for the result; - prints it.", takes_hyphen=True),
     ] = None

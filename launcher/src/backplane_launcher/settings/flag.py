@@ -31,8 +31,12 @@ def flag(
     help: str,  # noqa: A002 - cyclopts' word
     validator: Number | None = None,
     converter: Callable[[Any, Sequence[Token]], Any] | None = None,
+    takes_hyphen: bool = False,
 ) -> Parameter:
-    """One flag. A `converter` gets the flag's one value, whatever the field's type."""
+    """One flag. A `converter` gets the flag's one value, whatever the field's type.
+
+    `takes_hyphen`: its value may begin with one, as the `-` of standard output does.
+    """
     return Parameter(
         name=names,
         group=group,
@@ -40,6 +44,7 @@ def flag(
         validator=validator,
         converter=converter,
         n_tokens=None if converter is None else 1,
+        allow_leading_hyphen=takes_hyphen,
         negative=(),
     )
 
