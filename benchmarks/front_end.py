@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from request_path import HERE, Deployment, cpu_s, deployment, request_of
+from request_path import HERE, Deployment, deployment, request_of
 
 LATE_S = 0.005
 SPREAD_S = 1.0
@@ -60,12 +60,10 @@ class Window:
 class Stream(asyncio.Protocol):
     """One stream. It looks for events' beginnings and no further, to cost little."""
 
-    def __init__(
-        self, request: bytes, window: Window, first: "asyncio.Future[float] | None"
-    ) -> None:
+    def __init__(self, request: bytes, window: Window, first: "asyncio.Future[float]") -> None:
+        self.first = first
         self._request = request
         self._window = window
-        self._first = first
         self._last_s = 0.0
 
     def connection_made(self, transport: Any) -> None:
@@ -79,8 +77,8 @@ class Stream(asyncio.Protocol):
             if not data.startswith(b"HTTP/1.1 200"):
                 self._window.faults.append(data)
             return
-        if self._first is not None and not self._first.done():
-            self._first.set_result(now)
+        if not self.first.done():
+            self.first.set_result(now)
         window = self._window
         if window.is_open:
             window.num_tokens += num_events
@@ -113,6 +111,12 @@ class Found:
     held: bool
 
 
+def cpu_s(pids: list[int]) -> float:
+    """Processor time of all threads of these processes, to the nanosecond: a token takes little."""
+    tasks = (task for pid in pids for task in Path(f"/proc/{pid}/task").glob("*/schedstat"))
+    return sum(int(task.read_text().split()[0]) for task in tasks) / 1e9
+
+
 async def stream(
     served: Deployment, route: str, num_streams: int, *, seconds: float, step_s: float
 ) -> Found:
@@ -123,11 +127,15 @@ async def stream(
     loop = asyncio.get_running_loop()
     streams: list[Stream] = []
     for _ in range(num_streams):
+        first: asyncio.Future[float] = loop.create_future()
         _, each = await loop.create_connection(
-            lambda: Stream(request, window, None), "127.0.0.1", served.port
+            lambda: Stream(request, window, first),  # noqa: B023 -- called at once
+            "127.0.0.1",
+            served.port,
         )
         streams.append(each)
         await asyncio.sleep(SPREAD_S / num_streams)
+    await asyncio.gather(*(each.first for each in streams))
     await asyncio.sleep(SETTLE_S)
     groups = (served.servers, served.workers, [os.getpid()])
     before = [cpu_s(group) for group in groups]

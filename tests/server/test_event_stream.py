@@ -47,8 +47,8 @@ class Source:
         self.ended = ""
         self.closed = 0
 
-    def start(self, sink):
-        self._sink = sink
+    def start(self, write, end):
+        self._sink, self._end = write, end
         self.resume()
 
     def hold(self):
@@ -62,11 +62,11 @@ class Source:
         if self._pauses:
             self._timer = asyncio.get_running_loop().call_later(self._pauses[0], self._write)
         else:
-            self._sink.end(self._error)
+            self._end(self._error)
 
     def _write(self):
         del self._pauses[0]
-        self._sink.write(frame(b"%d" % self._number + b" " * self._size))
+        self._sink(frame(b"%d" % self._number + b" " * self._size))
         self._number += 1
         if not self._held:
             self.resume()

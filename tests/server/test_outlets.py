@@ -135,8 +135,8 @@ class Source:
     def __init__(self):
         self.told = []
 
-    def start(self, sink):
-        self.sink = sink
+    def start(self, write, end):
+        self.write, self.end = write, end
 
     def hold(self):
         self.told.append("hold")
@@ -177,9 +177,9 @@ class Linked:
 async def test_frames_are_written_within_the_call():
     linked = Linked()
     await asyncio.sleep(0)
-    linked.source.sink.write(b"data: 0\n\n")
+    linked.source.write(b"data: 0\n\n")
     assert linked.written == b"9\r\ndata: 0\n\n\r\n"
-    linked.source.sink.end(None)
+    linked.source.end(None)
     await linked.task
     assert linked.written.endswith(b"4\r\nlast\r\n")
     assert linked.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}

@@ -281,7 +281,7 @@ class WorkerConnection:
         streams = self._streams
         for chunk in step.prompt_logprobs:
             if stream := streams.get(chunk.request_id):
-                stream.push(chunk)
+                stream.push_prompt(chunk)
         for delta in step.deltas:
             if stream := streams.get(delta.request_id):
                 stream.push(delta)

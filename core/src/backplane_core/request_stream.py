@@ -16,8 +16,12 @@ StreamItem = SequenceDelta | PromptLogprobs
 class StreamListener(Protocol):
     """Who is told at once, within the callback that read the worker's bytes. Must not raise."""
 
-    def take(self, item: StreamItem) -> None:
-        """An item came."""
+    def take(self, delta: SequenceDelta) -> None:
+        """New tokens of a sequence, or its end."""
+        ...
+
+    def take_prompt(self, chunk: PromptLogprobs) -> None:
+        """Logprobs of some of the prompt's tokens."""
         ...
 
     def end(self, error: BackplaneError | None) -> None:
@@ -71,7 +75,11 @@ class RequestStream:
         """
         self._listener = listener
         while self._items and self._listener is not None:
-            self._listener.take(self._items.popleft())
+            item = self._items.popleft()
+            if isinstance(item, SequenceDelta):
+                self._listener.take(item)
+            else:
+                self._listener.take_prompt(item)
         if self.finished:
             self._tell_end()
 
@@ -125,22 +133,30 @@ class RequestStream:
 
     # ── the connection's side ────────────────────────────────────────────────────────────
 
-    def push(self, item: StreamItem) -> None:
-        """An item arrived."""
-        if isinstance(item, SequenceDelta):
-            if item.index not in self._open_indexes:
-                return
-            if item.finish_reason is not None:
-                self._open_indexes.discard(item.index)
-                if not self._open_indexes:
-                    self._owner.forget(self)
-        if self._listener is None:
-            self._items.append(item)
+    def push(self, delta: SequenceDelta) -> None:
+        """New tokens arrived. What is done here is done for every token of every stream."""
+        if delta.index not in self._open_indexes:
+            return
+        if delta.finish_reason is not None:
+            self._open_indexes.discard(delta.index)
+            if not self._open_indexes:
+                self._owner.forget(self)
+        listener = self._listener
+        if listener is None:
+            self._items.append(delta)
             self._wake()
             return
-        self._listener.take(item)
+        listener.take(delta)
         if not self._open_indexes:
             self._tell_end()
+
+    def push_prompt(self, chunk: PromptLogprobs) -> None:
+        """Some of the prompt's logprobs arrived."""
+        if self._listener is None:
+            self._items.append(chunk)
+            self._wake()
+        else:
+            self._listener.take_prompt(chunk)
 
     def fail(self, error: BackplaneError) -> None:
         """The request is over."""

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from backplane_core.errors import BackplaneError
-from backplane_core.messages import PromptLogprobs, SequenceDelta
-from backplane_core.request_stream import StreamItem, StreamListener
+from backplane_core.messages import PromptLogprobs, SequenceDelta, SequenceTiming
+from backplane_core.request_stream import StreamListener
 
 from backplane_server.errors import IncompleteGenerationError
 from backplane_server.services.deadline import overdue
@@ -189,15 +189,31 @@ class Generation:
         """Tell nothing until `resume`. What comes meanwhile waits as the worker sent it."""
         self._stream.listen(None)
 
-    def take(self, item: StreamItem) -> None:
-        """For the worker's stream: news."""
+    def take(self, delta: SequenceDelta) -> None:
+        """For the worker's stream: new tokens."""
+        choice = self.choices[delta.index]
+        if choice.finish is not None:
+            return
         try:
-            if isinstance(item, PromptLogprobs):
-                self._take_prompt(item)
-            else:
-                self._take_delta(item)
+            now = time.monotonic()
+            if delta.token_ids:
+                self._take_time(delta.index, len(delta.token_ids), now)
+            event = choice.push(delta)
+            if delta.timing is not None and delta.index == 0:
+                self._take_timing(delta.timing)
+            if event.finish is not None:
+                self._end_sequence(event.finish, delta, now)
+            if self._sink is not None and (event.tokens or event.tail or event.finish):
+                self._sink(event)
+            if not self._num_running:
+                self._tell_end(None)
         except Exception as error:  # noqa: BLE001 - told to who follows; a connection is read here
             self._tell_end(error)
+
+    def take_prompt(self, chunk: PromptLogprobs) -> None:
+        """For the worker's stream: logprobs of the prompt."""
+        tops = chunk.top_logprobs or [[]] * len(chunk.token_ids)
+        self.prompt_tokens.extend(map(PromptToken, chunk.token_ids, chunk.logprobs, tops))
 
     def end(self, error: BackplaneError | None) -> None:
         """For the worker's stream: there is nothing more, and should have been."""
@@ -209,28 +225,10 @@ class Generation:
             self._timer.cancel()
         self._stream.cancel()
 
-    def _take_prompt(self, news: PromptLogprobs) -> None:
-        tops = news.top_logprobs or [[]] * len(news.token_ids)
-        self.prompt_tokens.extend(map(PromptToken, news.token_ids, news.logprobs, tops))
-
-    def _take_delta(self, delta: SequenceDelta) -> None:
-        choice = self.choices[delta.index]
-        if choice.finish is not None:
-            return
-        now = time.monotonic()
-        if delta.token_ids:
-            self._take_time(delta.index, len(delta.token_ids), now)
-        event = choice.push(delta)
-        if delta.timing is not None and delta.index == 0:
-            self.times.queue_s = delta.timing.queue_s
-            self.times.prefill_s = delta.timing.prefill_s
-            self.times.num_cached_tokens = delta.timing.num_cached_tokens
-        if event.finish is not None:
-            self._end_sequence(event.finish, delta, now)
-        if self._sink is not None and (event.tokens or event.tail or event.finish):
-            self._sink(event)
-        if not self._num_running:
-            self._tell_end(None)
+    def _take_timing(self, timing: SequenceTiming) -> None:
+        self.times.queue_s = timing.queue_s
+        self.times.prefill_s = timing.prefill_s
+        self.times.num_cached_tokens = timing.num_cached_tokens
 
     def _end_sequence(self, reason: Finish, delta: SequenceDelta, now: float) -> None:
         if reason is Finish.CANCELLED:
@@ -248,15 +246,14 @@ class Generation:
             on_end(error)
 
     def _take_time(self, index: int, num_tokens: int, now: float) -> None:
-        times = self.times
         last = self._last_tokens[index]
         self._last_tokens[index] = now
         if last:
             gap = (now - last) / num_tokens
             for _ in range(num_tokens):
-                times.token_gaps_s.append(gap)
-        elif times.first_token is None:
-            times.first_token = now
+                self.times.token_gaps_s.append(gap)
+        elif self.times.first_token is None:
+            self.times.first_token = now
 
 
 def _incomplete() -> IncompleteGenerationError:

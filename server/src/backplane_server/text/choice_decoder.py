@@ -113,14 +113,14 @@ class ChoiceDecoder:
             self.timing = delta.timing
         if len(delta.token_ids) == 1 and delta.finish_reason is None and not self._has_stops:
             # As nearly all are: nothing to hide, nothing to hold back.
-            token = self._token(delta, 0, delta.token_ids[0], hidden=False)
+            token = self._token(delta, 0, hidden=False)
             self.num_tokens += 1
             self._pieces.append(token.text)
             return ChoiceEvent(self.index, [token])
         event = ChoiceEvent(self.index)
-        for position, token_id in enumerate(delta.token_ids):
+        for position in range(len(delta.token_ids)):
             hidden = self._is_hidden(delta, position)
-            self._push_token(event, self._token(delta, position, token_id, hidden=hidden))
+            self._push_token(event, self._token(delta, position, hidden=hidden))
             if self.finish is not None:
                 break
         if self.finish is None and delta.finish_reason is not None:
@@ -139,9 +139,8 @@ class ChoiceDecoder:
             or (delta.finish_reason == "stop_token" and not self._keep_stop)
         )
 
-    def _token(
-        self, delta: SequenceDelta, position: int, token_id: int, *, hidden: bool
-    ) -> TokenOut:
+    def _token(self, delta: SequenceDelta, position: int, *, hidden: bool) -> TokenOut:
+        token_id = delta.token_ids[position]
         return TokenOut(
             token_id,
             "" if hidden else self._detokenizer.push(token_id),

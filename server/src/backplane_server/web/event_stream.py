@@ -5,7 +5,7 @@ Frames come ready to send; what they say is the dialects' business.
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from litestar.types import Receive, Scope, Send
@@ -29,27 +29,24 @@ def frame(data: bytes) -> bytes:
     return b"data: " + data + b"\n\n"
 
 
-class FrameSink(Protocol):
-    """Takes a stream's frames as they are made."""
-
-    def write(self, data: bytes) -> None:
-        """Some frames, at least one."""
-        ...
-
-    def end(self, error: Exception | None) -> None:
-        """There are no more but the last ones; why, where that is an error."""
-        ...
+Write = Callable[[bytes], None]
+End = Callable[[Exception | None], None]
 
 
 class FrameSource(Protocol):
     """Makes a stream's frames. Pushes: no task is woken for a frame."""
 
-    def start(self, sink: FrameSink) -> None:
-        """Write from now on."""
+    def start(self, write: Write, end: End) -> None:
+        """Make frames from now on.
+
+        Args:
+            write: takes some, at least one.
+            end: told once that there are no more but the last ones; why, where that is an error.
+        """
         ...
 
     def hold(self) -> None:
-        """Write nothing until `resume`."""
+        """Make none until `resume`."""
         ...
 
     def resume(self) -> None:
@@ -91,7 +88,6 @@ class EventStream:
         self._over: asyncio.Future[bool]
         self._error: Exception | None = None
         self._held = False
-        self._last_write = 0.0
         self._keep_alive: asyncio.TimerHandle | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,10 +99,9 @@ class EventStream:
         try:
             headers = encode_headers(self._headers)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
-            self._last_write = time.monotonic()
-            self._fill_silence()
             self._outlet.begin()
-            self._source.start(self)
+            self._fill_silence()
+            self._source.start(self._outlet.write, self._end)
             if await self._over:
                 await self._outlet.finish(self._source.last_frames(self._error))
         finally:
@@ -114,14 +109,7 @@ class EventStream:
             self._outlet.close()
             self._source.close()
 
-    # ── the source's news ────────────────────────────────────────────────────────────────
-
-    def write(self, data: bytes) -> None:
-        """Frames for the client."""
-        self._last_write = time.monotonic()
-        self._outlet.write(data)
-
-    def end(self, error: Exception | None) -> None:
+    def _end(self, error: Exception | None) -> None:
         """The last frames follow, from the request's own task."""
         self._error = error
         self._stop(arrived=True)
@@ -152,10 +140,10 @@ class EventStream:
 
     def _fill_silence(self) -> None:
         """Send a comment once there was silence for long enough, again and again."""
-        silent_s = time.monotonic() - self._last_write
+        silent_s = time.monotonic() - self._outlet.last_write
         if silent_s >= self._keep_alive_s:
             silent_s = 0.0
             if not self._held:
-                self.write(KEEP_ALIVE)
+                self._outlet.write(KEEP_ALIVE)
         loop = asyncio.get_running_loop()
         self._keep_alive = loop.call_later(self._keep_alive_s - silent_s, self._fill_silence)

@@ -7,7 +7,7 @@ from backplane_server.services.generation import Generation
 from backplane_server.services.generation_group import GenerationGroup
 from backplane_server.text.choice_decoder import ChoiceEvent
 from backplane_server.web.errors import Dialect
-from backplane_server.web.event_stream import FrameSink, FrameSource
+from backplane_server.web.event_stream import End, FrameSource, Write
 
 
 class StreamRenderer(Protocol):
@@ -53,15 +53,19 @@ class GenerationFrames(FrameSource):
         self._owner: Final = owner
         self._group: Final = GenerationGroup(generations)
         self._renderer: Final = renderer
-        self._sink: FrameSink
 
-    def start(self, sink: FrameSink) -> None:
-        """Write from now on, what came before first."""
-        self._sink = sink
-        self._group.follow(self._tell, sink.end)
+    def start(self, write: Write, end: End) -> None:
+        """Make frames from now on, of what came before first."""
+        render = self._renderer.event
+
+        def tell(prompt: int, event: ChoiceEvent) -> None:
+            if data := render(prompt, event):
+                write(data)
+
+        self._group.follow(tell, end)
 
     def hold(self) -> None:
-        """Write nothing until `resume`."""
+        """Make none until `resume`."""
         self._group.hold()
 
     def resume(self) -> None:
@@ -83,10 +87,6 @@ class GenerationFrames(FrameSource):
         """End the exchange."""
         self._owner.close()
 
-    def _tell(self, prompt: int, event: ChoiceEvent) -> None:
-        if data := self._renderer.event(prompt, event):
-            self._sink.write(data)
-
 
 class Refusal(FrameSource):
     """TGI's way with `--tgi-strict`: a stream that says nothing but why it is none."""
@@ -96,12 +96,12 @@ class Refusal(FrameSource):
         self._error: Final = error
         self._dialect: Final[Dialect] = dialect
 
-    def start(self, sink: FrameSink) -> None:
-        """There is nothing but the end."""
-        sink.end(self._error)
+    def start(self, write: Write, end: End) -> None:  # noqa: ARG002 - there is nothing but the end
+        """Tell the end."""
+        end(self._error)
 
     def hold(self) -> None:
-        """Nothing is written before the end."""
+        """Nothing is made before the end."""
 
     def resume(self) -> None:
         """Likewise."""

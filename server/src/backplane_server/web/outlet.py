@@ -6,6 +6,7 @@ nothing for too long.
 
 import asyncio
 import logging
+import time
 from typing import Final, Protocol
 
 from litestar.types import Receive, Scope, Send
@@ -36,7 +37,13 @@ class OutletWatcher(Protocol):
 
 
 class Outlet(Protocol):
-    """The body of one answer, whose header is sent between `open_outlet` and `begin`."""
+    """The body of one answer, whose header is sent between `open_outlet` and `begin`.
+
+    Attributes:
+        last_write: when, by `time.monotonic()`; first, when it began.
+    """
+
+    last_write: float
 
     def begin(self) -> None:
         """Tell the watcher of the client from now on."""
@@ -92,16 +99,19 @@ class _DirectOutlet(LinkWatcher):
         self._watcher = watcher
         self._write_timeout_s = write_timeout_s
         self._stalled: asyncio.TimerHandle | None = None
+        self.last_write = 0.0
         self._transport = link.transport
         self._in_chunks = link.open_ended()
 
     def begin(self) -> None:
+        self.last_write = time.monotonic()
         if self._link.lost:
             self._watcher.gone()
         else:
             self._link.watch(self)
 
     def write(self, data: bytes) -> None:
+        self.last_write = time.monotonic()
         if self._in_chunks:
             data = b"%x\r\n%b\r\n" % (len(data), data)
         self._transport.write(data)
@@ -150,15 +160,18 @@ class _AsgiOutlet:
         self._send = send
         self._watcher = watcher
         self._write_timeout_s = write_timeout_s
+        self.last_write = 0.0
         self._waiting = bytearray()
         self._news = asyncio.Event()
         self._ending = False
         self._tasks: list[asyncio.Task[None]] = []
 
     def begin(self) -> None:
+        self.last_write = time.monotonic()
         self._tasks = [asyncio.create_task(self._pump()), asyncio.create_task(self._watch())]
 
     def write(self, data: bytes) -> None:
+        self.last_write = time.monotonic()
         was_full = len(self._waiting) > _HIGH_WATER_BYTES
         self._waiting += data
         self._news.set()
