@@ -14,7 +14,7 @@ import os
 import statistics
 import time
 from array import array
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +220,9 @@ async def measure(
 
 
 @contextlib.contextmanager
-def deployments(asked: argparse.Namespace, *arguments: str) -> Iterator[dict[str, Deployment]]:
+def deployments(
+    asked: argparse.Namespace, *arguments: str
+) -> Generator[dict[str, Deployment], None, None]:
     """One of every checkout."""
     room = ["--max-concurrent-requests", "2048", "--echo.max-sequences", "1024"]
     with contextlib.ExitStack() as stack:
