@@ -388,5 +388,5 @@ def test_the_page_of_the_command_line_is_the_parsers():
 def test_the_guide_names_only_flags_that_there_are():
     guide = (ROOT / "docs" / "launcher.md").read_text()
     named = set(re.findall(r"(?<![\w.-])(--[a-z][a-z-]+)(?![\w.-]*\.)", guide))
-    of_commands = {"--json", "--type", "--url", "--tokens", "--gamma", "--check"}
+    of_commands = {"--json", "--type", "--url", "--tokens", "--gamma", "--check", "--concurrency"}
     assert named - flags_of_settings() <= of_commands

@@ -1,7 +1,8 @@
 """The command-line side of `backplane bench` and `backplane bench engine`."""
 
 import dataclasses
-from collections.abc import Collection
+import inspect
+from collections.abc import Sequence
 from typing import Any, Final
 
 from cyclopts import App
@@ -36,8 +37,8 @@ _NOT_A_RUNNERS: Final = frozenset(
 )
 
 
-def bench_app(known: Catalogue, flags: Collection[str], named: str | None) -> App:
-    """Both commands. `flags` are the launcher's own, `named` the backend that is named."""
+def bench_app(known: Catalogue, theirs: Sequence[inspect.Parameter]) -> App:
+    """Both commands. `theirs` are the settings of the backends, as they are mounted for serving."""
     app = App(name="bench", version_flags=(), help_flags=(), result_action="return_value")
     app.default(with_signature(_bench, [mounted("bench", BenchSettings)]))
     fields = [
@@ -65,7 +66,6 @@ def bench_app(known: Catalogue, flags: Collection[str], named: str | None) -> Ap
             bench=bench, settings=settings, backend_settings=chosen, catalogue=known
         )
 
-    theirs = backend_flags.parameters(known.facts, flags, named)
     own = [
         mounted("bench", BenchEngineSettings),
         mounted("settings", subset_of(LaunchSettings, fields)),

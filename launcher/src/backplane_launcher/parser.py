@@ -5,7 +5,7 @@ commands share some of the launcher's.
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -77,16 +77,17 @@ class Parser:
             config=self.source,
             result_action="return_value",
         )
-        app.default(self._serve())
+        theirs = backend_flags.parameters(self.known.facts, flags_of_settings(), self.named)
+        app.default(self._serve(theirs))
         app.command(self._backends, name="backends")
         app.command(self._download_weights(), name="download-weights")
         app.command(self._quantize(), name="quantize")
         app.command(_print_schema, name="print-schema")
         app.command(_detect_watermark, name="detect-watermark")
-        app.command(bench_app(self.known, flags_of_settings(), self.named))
+        app.command(bench_app(self.known, theirs))
         return app
 
-    def _serve(self) -> Callable[..., Command]:
+    def _serve(self, theirs: Sequence[inspect.Parameter]) -> Callable[..., Command]:
         def serve(**values: Any) -> ServeCommand:
             settings = values.pop("settings", LaunchSettings())
             return ServeCommand(
@@ -100,7 +101,6 @@ class Parser:
             )
 
         own = mounted("settings", LaunchSettings)
-        theirs = backend_flags.parameters(self.known.facts, flags_of_settings(), self.named)
         return with_signature(serve, [own, *theirs])
 
     def _backends(
