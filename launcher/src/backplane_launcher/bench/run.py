@@ -1,5 +1,6 @@
 """Measures one server, level after level."""
 
+import gc
 import time
 from typing import TextIO
 
@@ -35,6 +36,9 @@ class Measurement:
         if warmup:
             streams = level.concurrency or 1
             await self._load(Level(concurrency=min(streams, warmup), num=warmup), "warm-up")
+        # What is alive now is no garbage: a collection in the midst of a level looks at less.
+        gc.collect()
+        gc.freeze()
         before = states_of(self._processes(), with_memory=False)
         cpu, wall = time.process_time(), time.perf_counter()
         loader = await self._load(level, level.label)
