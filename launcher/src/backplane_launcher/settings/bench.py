@@ -247,5 +247,11 @@ class BenchSettings:
         ),
     ] = 300.0
     rounds: Annotated[
-        int, flag(COMPARISON, "--rounds", help="Turns of each server.", validator=POSITIVE)
+        int,
+        flag(
+            COMPARISON,
+            "--rounds",
+            help="Turns of each, where servers are several.",
+            validator=POSITIVE,
+        ),
     ] = 8
