@@ -350,6 +350,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=400, help="steps to measure")
     parser.add_argument("--only", choices=["batching", "worker"], help="one of the tables alone")
     arguments = parser.parse_args()
+    gc.set_threshold(20_000, 10, 10)  # as the worker's
     if arguments.only != "worker":
         print_batching(arguments.steps)
     if arguments.only != "batching":
