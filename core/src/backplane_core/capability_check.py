@@ -10,7 +10,12 @@ from backplane_core.capabilities import Capabilities
 from backplane_core.messages import Grammar
 from backplane_core.sampling import SamplingParams, StoppingParams
 
-_NEUTRAL = SamplingParams()
+# What asks for nothing. A seed does only where a client gave it.
+_NEUTRAL = tuple(
+    (name, getattr(SamplingParams(), name))
+    for name in SamplingParams.__struct_fields__
+    if name != "seed"
+)
 _OPTIONAL_STOPPING = ("min_new_tokens", "stop_token_ids", "ignore_eos")
 
 
@@ -53,10 +58,8 @@ def unsupported(
 def _asked(
     sampling: SamplingParams, stopping: StoppingParams, *, seed_asked: bool
 ) -> Iterator[str]:
-    for name in SamplingParams.__struct_fields__:
-        if name == "seed" or (name == "temperature" and sampling.greedy):
-            continue
-        if getattr(sampling, name) != getattr(_NEUTRAL, name):
+    for name, neutral in _NEUTRAL:
+        if getattr(sampling, name) != neutral and not (name == "temperature" and sampling.greedy):
             yield name
     if seed_asked:
         yield "seed"

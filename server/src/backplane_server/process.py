@@ -34,6 +34,9 @@ _log = logging.getLogger(__name__)
 
 LAUNCHER_DIED_STATUS: Final = 4
 _REMEMBER_EVERY_S: Final = 5.0
+# The collector looks at new objects when there are so many more: a request makes hundreds, nearly
+# all of which are gone without its help by then.
+_YOUNG_OBJECTS: Final = 20_000
 
 
 class ServerProcess:
@@ -81,6 +84,7 @@ class ServerProcess:
         # What is alive now lives as long as the process: keep the collector off it.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
         gc.enable()
         try:
             helpers = [renderer.start()]

@@ -4,7 +4,7 @@ A body with several faults names the first. Lengths in tokens and grammars come 
 order too: they cost something.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -44,8 +44,11 @@ class NativeRules:
             _check_stream(asked)
         self._check_best_of(asked)
         for rule in _RANGES:
-            for fault in rule.faults(asked):
-                raise ValidationError(fault, parameter=rule.name)
+            value: float | None = getattr(asked, rule.name)
+            if value is not None and not rule.holds(value):
+                raise ValidationError(
+                    f"`{rule.name}` must be {rule.sentence}. Given: {value:g}", parameter=rule.name
+                )
         check_stops(stop_strings(asked), self.settings)
         if num_sequences(asked) > 1 and asked.seed is not None:
             raise ValidationError(
@@ -125,11 +128,6 @@ class _Range:
     name: str
     holds: Callable[[float], bool]
     sentence: str
-
-    def faults(self, asked: GenerateParameters) -> Iterator[str]:
-        value: float | None = getattr(asked, self.name)
-        if value is not None and not self.holds(value):
-            yield f"`{self.name}` must be {self.sentence}. Given: {value:g}"
 
 
 _RANGES: Final = (

@@ -48,11 +48,13 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """Parse what arrived; `on_headers_complete` and `on_message_complete` run within."""
         if self._in_headers:
             self._num_bytes += len(data)
-            if self._stalled is None:
-                self._expect_headers()
         super().data_received(data)
-        if self._in_headers and self._num_bytes > MAX_HEADER_BYTES:
-            self._refuse("The headers are too large.")
+        # Most requests come in one piece, and need no timer.
+        if self._in_headers and self._num_bytes:
+            if self._num_bytes > MAX_HEADER_BYTES:
+                self._refuse("The headers are too large.")
+            elif self._stalled is None:
+                self._expect_headers()
 
     def on_headers_complete(self) -> None:
         """What follows is the body, which is bounded where it is read."""
