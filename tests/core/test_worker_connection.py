@@ -118,6 +118,53 @@ async def test_a_server_that_reads_nothing_is_cut(monkeypatch, caplog):
         assert received < 1 << 20
 
 
+async def test_who_is_cut_gets_no_frame_within_another_and_its_socket_ends(monkeypatch):
+    monkeypatch.setattr(connection_module, "MAX_OUTBOX_BYTES", 1 << 20)
+    async with pair() as (connection, heard, theirs):
+        for _ in range(1000):
+            connection.send(Accepted(request_id=FILLER))
+        received = bytearray()
+        with contextlib.suppress(BlockingIOError):
+            while data := theirs.recv(1 << 16):  # read before the I/O thread knows of the cut
+                received += data
+        connection.send(Accepted(request_id="too late"))
+        await heard.until(lambda: heard.ends)
+        while data := await asyncio.get_running_loop().sock_recv(theirs, 1 << 16):
+            received += data
+        whole = encode(Accepted(request_id=FILLER))
+        assert bytes(received) == (whole * 1000)[: len(received)]
+
+
+async def test_a_socket_that_refuses_a_message_ends_the_connection(monkeypatch):
+    async with pair() as (connection, heard, _):
+        refusing = socket.socket(socket.AF_UNIX)  # connected to nobody: its reader has nothing to tell
+        refusing.setblocking(False)
+        with refusing, monkeypatch.context() as patch:
+            patch.setattr(connection, "_socket", refusing)
+            connection.send(Accepted(request_id="s0-0"))
+        await heard.until(lambda: heard.ends)
+        assert isinstance(heard.ends[0], OSError)
+
+
+async def test_a_fault_of_ours_ends_the_connection_instead_of_losing_what_was_said(caplog):
+    ours, theirs = socket.socketpair()
+    connection = ServerConnection(ours, asyncio.get_running_loop())
+    ends: list[Exception | None] = []
+
+    def fail(_: list[ToWorker]) -> None:
+        raise RuntimeError("a fault")
+
+    connection.start(fail, ends.append)
+    with theirs, caplog.at_level(logging.ERROR):
+        theirs.sendall(encode(GetStats(request_id="s0-0")))
+        async with asyncio.timeout(10):
+            while not ends:  # noqa: ASYNC110 -- told by a callback
+                await asyncio.sleep(0.002)
+        connection.close()
+    assert isinstance(ends[0], RuntimeError)
+    assert "could not be handled" in caplog.text
+
+
 async def test_the_end_is_told_once_whoever_notices_it():
     async with pair() as (connection, heard, theirs):
         theirs.close()

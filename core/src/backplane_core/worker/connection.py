@@ -76,6 +76,7 @@ class ServerConnection:
                     len(self._outbox),
                 )
                 self._outbox.clear()
+                self._closing = True  # what follows would stand within the frame that was cut
                 self._loop.call_soon_threadsafe(self._end, None)
                 return
             num_sent = self._write(data)
@@ -86,9 +87,9 @@ class ServerConnection:
     def close(self) -> None:
         """Close after what is queued has been sent."""
         with self._lock:
-            if self._closing:
-                return
             self._closing = True
+            if self._socket.fileno() < 0:
+                return
             self._loop.remove_reader(self._socket)
             if not self._outbox:
                 self._shut()
@@ -108,18 +109,25 @@ class ServerConnection:
             on_messages(self._frames.feed(data))
         except ProtocolError as error:
             self._end(error)
+        except Exception as error:  # noqa: BLE001 -- logged whole
+            # Requests among these would never be answered; so the server learns of it.
+            _log.exception("what %s said could not be handled", self.server_id or "?")
+            self._end(error)
 
     def _end(self, error: Exception | None) -> None:
         on_end, self._on_end = self._on_end, _ignore
         on_end(error)
 
     def _write(self, data: bytes | bytearray) -> int:
-        """Write what the socket takes now; a broken one takes all, as its reader will tell."""
+        """Write what the socket takes now; a broken one takes all."""
         try:
             return self._socket.send(data)
         except BlockingIOError:
             return 0
-        except OSError:
+        except ConnectionError:
+            return len(data)  # its reader will tell
+        except OSError as error:
+            self._loop.call_soon_threadsafe(self._end, error)
             return len(data)
 
     def _await_room(self) -> None:
@@ -136,6 +144,7 @@ class ServerConnection:
                     self._shut()
 
     def _shut(self) -> None:
+        self._loop.remove_reader(self._socket)
         self._loop.remove_writer(self._socket)
         self._socket.close()
 
