@@ -137,7 +137,7 @@ async def test_who_is_cut_gets_no_frame_within_another_and_its_socket_ends(monke
 
 async def test_a_socket_that_refuses_a_message_ends_the_connection(monkeypatch):
     async with pair() as (connection, heard, _):
-        refusing = socket.socket(socket.AF_UNIX)  # connected to nobody: its reader has nothing to tell
+        refusing = socket.socket(socket.AF_UNIX)  # of nobody, so no reader has anything to tell
         refusing.setblocking(False)
         with refusing, monkeypatch.context() as patch:
             patch.setattr(connection, "_socket", refusing)

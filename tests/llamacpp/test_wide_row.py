@@ -212,6 +212,21 @@ def test_one_that_is_no_number_is_found(native: NativeRows | None, place: int) -
     assert math.isnan(WideRow(1000, native).highest(logits))
 
 
+@both
+@pytest.mark.parametrize("broken", [np.nan, np.inf])
+def test_a_broken_row_has_no_sum_and_breaks_nothing(
+    native: NativeRows | None, broken: float
+) -> None:
+    logits = np.zeros(1000, np.float32)
+    logits[5] = broken
+    assert math.isnan(WideRow(1000, native).log_sum(logits))
+
+
+@both
+def test_the_highest_of_a_vocabulary_are_at_most_all(native: NativeRows | None) -> None:
+    assert WideRow(10, native).top(np.zeros(10, np.float32), 20).tolist() == list(range(10))
+
+
 def test_a_row_that_lies_scattered_is_refused() -> None:
     if NATIVE is None:
         pytest.skip("rows.c is not compiled")

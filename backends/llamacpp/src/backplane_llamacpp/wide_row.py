@@ -74,14 +74,20 @@ class WideRow:
         return float(self._block_sums().sum(dtype=np.float64))
 
     def log_sum(self, logits: Floats) -> float:
-        """The logarithm of the sum of a row's exponentials. May change the weights."""
+        """The logarithm of the sum of a row's exponentials. May change the weights.
+
+        Not a number where the row has none.
+        """
         highest = self.highest(logits)
+        if not math.isfinite(highest):
+            return math.nan
         if self._native is None:
             return highest + math.log(self.weigh(logits, highest, 1.0))
         return highest + math.log(self._native.exp_sum(logits, highest))
 
     def top(self, logits: Floats, k: int) -> Ids:
-        """The k highest of a row, best first; the lowest ids among equals."""
+        """The k highest of a row, or all, best first; the lowest ids among equals."""
+        k = min(k, len(logits))
         if self._native is not None and k <= _FEW_COLUMNS:
             return self._native.top(logits, k).astype(np.intp)
         ids = _highest_ids(logits, k)
