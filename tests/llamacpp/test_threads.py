@@ -24,7 +24,7 @@ def said(**given):
 
 
 def test_they_spin_briefly():
-    assert said() == ["unset", "10000"]
+    assert said() == ["unset", "50000"]
 
 
 @pytest.mark.parametrize(
