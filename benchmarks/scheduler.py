@@ -9,9 +9,9 @@ import argparse
 import asyncio
 import dataclasses
 import gc
-import multiprocessing
 import socket
 import statistics
+import subprocess
 import sys
 import tempfile
 import threading
@@ -51,6 +51,7 @@ from backplane_core.worker.service import WorkerService
 
 BLOCK_SIZE = 16
 VOCABULARY_SIZE = 1000
+_PLAY_SERVER = "play-server"
 SERVER_ID = "bench"
 
 
@@ -296,19 +297,17 @@ def worker_cost(
             return service
 
         service = asyncio.run_coroutine_threadsafe(start(), loop).result()
-        client = multiprocessing.get_context("spawn").Process(
-            target=play_server, args=(path, num_streams, num_tokens, num_requests)
-        )
-        client.start()
+        numbers = map(str, (num_streams, num_tokens, num_requests))
+        client = subprocess.Popen([sys.executable, __file__, _PLAY_SERVER, path, *numbers])
 
         def stop_at_the_end() -> None:
-            client.join()
+            client.wait()
             service.engine.stop()
 
         watcher = threading.Thread(target=stop_at_the_end, daemon=True)
         watcher.start()
         io_clock = time.pthread_getcpuclockid(io_thread.ident)
-        while not service.busy and client.is_alive():
+        while not service.busy and client.poll() is None:
             time.sleep(0.01)
         begun_s, cpu_s = time.monotonic(), time.thread_time()
         io_s = time.clock_gettime(io_clock)
@@ -345,7 +344,11 @@ def print_worker(num_steps: int) -> None:
 
 
 def main() -> None:
-    """Print both tables."""
+    """Print both tables; or be the client of the second."""
+    if sys.argv[1:2] == [_PLAY_SERVER]:
+        path, *numbers = sys.argv[2:]
+        play_server(path, *map(int, numbers))
+        return
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=400, help="steps to measure")
     parser.add_argument("--only", choices=["batching", "worker"], help="one of the tables alone")
