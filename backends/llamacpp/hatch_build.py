@@ -6,6 +6,7 @@ The library is built for every generation of processors at once, so a wheel runs
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import shutil
@@ -16,7 +17,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-FOLDER = Path(__file__).resolve().parent / "src" / "backplane_llamacpp" / "native"
+ROOT = Path(__file__).resolve().parent
+FOLDER = ROOT / "src" / "backplane_llamacpp" / "native"
 SOURCE, LIBRARY = FOLDER / "rows.c", FOLDER / "librows.so"
 # Errors of C's functions are not looked at: without that loops stay loops.
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
@@ -24,25 +26,32 @@ LOOPS = ("-fopenmp-simd",)  # reads the pragmas that make loops vectors; no libr
 
 
 def compile_library() -> bool:
-    """Compile into place, whole or not at all; False, and a line that says why, where it fails."""
+    """Compile into place; False, no library, and a line that says why, where that fails."""
+    try:
+        _compile()
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = (getattr(error, "stderr", None) or str(error)).strip()
+        print(f"sampling does with numpy: {why[-500:]}", file=sys.stderr)
+        with contextlib.suppress(OSError):
+            LIBRARY.unlink(missing_ok=True)  # an older one may be of another processor or source
+        return False
+    return True
+
+
+def _compile() -> None:
     configured = shlex.split(os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc")
     compiler = next((one for one in (configured, ["cc"]) if one and shutil.which(one[0])), None)
     if compiler is None or sys.platform == "win32":
-        print("no C compiler: sampling does with numpy", file=sys.stderr)
-        return False
+        raise FileNotFoundError("there is no C compiler")
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         made = Path(scratch) / LIBRARY.name
-        done = subprocess.run(  # noqa: S603 -- the compiler that Python itself was configured with
+        subprocess.run(  # noqa: S603 -- the compiler that Python itself was configured with
             [*compiler, *FLAGS, *LOOPS, str(SOURCE), "-o", str(made), "-lm"],
             capture_output=True,
             text=True,
-            check=False,
+            check=True,
         )
-        if done.returncode:
-            print(f"sampling does with numpy: {done.stderr.strip()[-500:]}", file=sys.stderr)
-            return False
         made.replace(LIBRARY)
-    return True
 
 
 try:
@@ -61,7 +70,7 @@ else:
                 # Plain C, called by ctypes: any Python 3, one platform.
                 platform = sysconfig.get_platform().replace("-", "_").replace(".", "_")
                 build_data["tag"] = f"py3-none-{platform}"
-                build_data["artifacts"].append(str(LIBRARY.relative_to(self.root)))
+                build_data["artifacts"].append(LIBRARY.relative_to(ROOT).as_posix())
 
 
 if __name__ == "__main__":
