@@ -123,10 +123,20 @@ class Connection:
         self.watcher = None
 
 
+class Flow:
+    def __init__(self):
+        self.write_paused = False
+        self.read_paused = False
+
+    def resume_reading(self):
+        self.read_paused = False
+
+
 class Cycle:
     def __init__(self):
         self.disconnected = False
         self.chunked_encoding = None
+        self.flow = Flow()
 
 
 class Source:
@@ -136,6 +146,7 @@ class Source:
         self.told = []
 
     def start(self, write, end):
+        self.told.append("start")
         self.write, self.end = write, end
 
     def hold(self):
@@ -184,7 +195,7 @@ async def test_frames_are_written_within_the_call():
     assert linked.written.endswith(b"4\r\nlast\r\n")
     assert linked.sent[-1] == {"type": "http.response.body", "body": b"", "more_body": False}
     assert linked.connection.watcher is None
-    assert linked.source.told == ["close"]
+    assert linked.source.told == ["start", "close"]
 
 
 async def test_a_full_transport_holds_the_source_and_silence_is_not_filled():
@@ -194,7 +205,7 @@ async def test_a_full_transport_holds_the_source_and_silence_is_not_filled():
     await asyncio.sleep(0.05)
     assert linked.written == b""
     linked.connection.watcher.resume()
-    assert linked.source.told == ["hold", "resume"]
+    assert linked.source.told == ["start", "hold", "resume"]
     await asyncio.sleep(0.05)
     assert linked.written.startswith(b"3\r\n:\n\n\r\n")
     linked.task.cancel()
@@ -219,3 +230,36 @@ async def test_a_client_that_is_gone_before_the_first_token():
     linked.cycle.disconnected = True
     await asyncio.wait_for(linked.task, 1)
     assert linked.source.told[-1] == "close"
+    assert "start" not in linked.source.told
+
+
+async def test_a_client_that_leaves_as_the_stream_ends_is_sent_no_end():
+    linked = Linked()
+    await asyncio.sleep(0)
+    linked.source.end(None)
+    linked.connection.transport.aborted = True
+    linked.connection.watcher.lost()
+    await linked.task
+    assert linked.written == b""
+    assert linked.sent[-1]["type"] == "http.response.start"
+    assert linked.source.told == ["start", "close"]
+
+
+async def test_a_transport_that_was_full_before_the_stream_holds_it_too(caplog):
+    linked = Linked()
+    linked.cycle.flow.write_paused = True
+    await asyncio.sleep(0.2)
+    assert linked.source.told == ["hold", "start", "hold"]
+    assert linked.connection.transport.aborted
+    assert "read nothing for 0.1 s" in caplog.text
+    linked.connection.watcher.lost()
+    await linked.task
+
+
+async def test_who_is_to_be_told_of_the_client_has_its_connection_read():
+    linked = Linked()
+    linked.cycle.flow.read_paused = True  # by a large body
+    await asyncio.sleep(0)
+    assert not linked.cycle.flow.read_paused
+    linked.source.end(None)
+    await linked.task

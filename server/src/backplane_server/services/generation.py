@@ -220,9 +220,10 @@ class Generation:
         self._tell_end(error or _incomplete())
 
     def cancel(self) -> None:
-        """Stop whatever still runs in the worker. Idempotent."""
+        """Stop whatever still runs in the worker, and tell nothing more. Idempotent."""
         if self._timer is not None:
             self._timer.cancel()
+        self._on_end = self._sink = None
         self._stream.cancel()
 
     def _take_timing(self, timing: SequenceTiming) -> None:

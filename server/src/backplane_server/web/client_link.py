@@ -91,14 +91,13 @@ class ClientLink:
     def take_body(self) -> bytes:
         """What came of the body and was not read yet; nobody else will read it."""
         cycle = self._cycle
-        cycle.flow.resume_reading()  # or the client could leave unnoticed
         body, cycle.body = bytes(cycle.body), bytearray()
         return body
 
     @property
     def can_respond(self) -> bool:
         """Whether a whole answer can be written now: none has begun, and the client is not slow."""
-        return not (self._cycle.response_started or self._cycle.flow.write_paused or self.lost)
+        return not (self._cycle.response_started or self.slow or self.lost)
 
     def respond(self, status: int, headers: list[tuple[bytes, bytes]], body: bytes) -> None:
         """Write a whole answer where one `can_respond`, as ASGI's `send` would in two parts.
@@ -132,9 +131,17 @@ class ClientLink:
         """Takes bytes of the answer whose header was sent."""
         return self._connection.transport
 
+    @property
+    def slow(self) -> bool:
+        """Whether as much waits for the client as its transport is to hold."""
+        return self._cycle.flow.write_paused
+
     def watch(self, watcher: LinkWatcher) -> None:
         """Have one told of the client, until `unwatch`."""
         self._connection.watcher = watcher
+        # A large body, or a request that follows too soon, had it stopped; who does not read does
+        # not see a client leave.
+        self._cycle.flow.resume_reading()
 
     def unwatch(self, watcher: LinkWatcher) -> None:
         """Tell it nothing more. Idempotent."""
@@ -162,3 +169,8 @@ def link_of(scope: Scope) -> ClientLink | None:
 def offer(scope: Any, link: ClientLink) -> None:
     """For the protocol: let the application find it."""
     cast("dict[str, Any]", scope)["extensions"] = {_EXTENSION: link}
+
+
+def withdraw(scope: Scope) -> None:
+    """For the server: the request is over. What it leads to leads back to it, else."""
+    cast("dict[str, Any]", scope).pop("extensions", None)

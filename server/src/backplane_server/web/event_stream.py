@@ -85,7 +85,8 @@ class EventStream:
         self._write_timeout_s = write_timeout_s
         self._keep_alive_s = keep_alive_s
         self._outlet: Outlet
-        self._over: asyncio.Future[bool]
+        self._over: asyncio.Future[None]
+        self._gone = False
         self._error: Exception | None = None
         self._held = False
         self._keep_alive: asyncio.TimerHandle | None = None
@@ -100,19 +101,25 @@ class EventStream:
             headers = encode_headers(self._headers)
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             self._outlet.begin()
-            self._fill_silence()
-            self._source.start(self._outlet.write, self._end)
-            if await self._over:
+            if not self._gone:
+                self._fill_silence()
+                self._source.start(self._outlet.write, self._end)
+                if self._held:
+                    self._source.hold()
+            await self._over
+            if not self._gone:
                 await self._outlet.finish(self._source.last_frames(self._error))
         finally:
-            self._stop(arrived=False)
+            self._stop()
             self._outlet.close()
             self._source.close()
+            # They know the stream, too: it would be found to be garbage much later.
+            del self._outlet, self._source
 
     def _end(self, error: Exception | None) -> None:
         """The last frames follow, from the request's own task."""
         self._error = error
-        self._stop(arrived=True)
+        self._stop()
 
     # ── the client's news ────────────────────────────────────────────────────────────────
 
@@ -129,14 +136,16 @@ class EventStream:
 
     def gone(self) -> None:
         """A stream that went on to its end now would be taken for one that arrived."""
-        self._source.hold()
-        self._stop(arrived=False)
+        self._gone = True
+        if not self._over.done():
+            self._source.hold()
+        self._stop()
 
-    def _stop(self, *, arrived: bool) -> None:
+    def _stop(self) -> None:
         if self._keep_alive is not None:
             self._keep_alive.cancel()
         if not self._over.done():
-            self._over.set_result(arrived)
+            self._over.set_result(None)
 
     def _fill_silence(self) -> None:
         """Send a comment once there was silence for long enough, again and again."""

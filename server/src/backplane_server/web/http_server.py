@@ -12,10 +12,10 @@ from collections.abc import Generator
 from typing import Any, Final, cast
 
 import uvicorn
-from litestar.types import ASGIApp
+from litestar.types import ASGIApp, Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from backplane_server.web.client_link import ClientLink, LinkWatcher, offer
+from backplane_server.web.client_link import ClientLink, LinkWatcher, offer, withdraw
 
 MAX_HEADER_BYTES: Final = 64 * 1024
 _BACKLOG: Final = 2048
@@ -71,9 +71,22 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         super().on_message_complete()
         self._in_headers = True
 
+    def send_400_response(self, msg: str) -> None:
+        """Tell what is wrong with a request, but not in the place of another's answer."""
+        cycle = self.cycle
+        if self.pipeline or not (
+            cycle is None
+            or cycle.response_complete
+            or (cycle.more_body and not cycle.response_started)
+        ):
+            self.transport.close()
+        else:
+            super().send_400_response(msg)
+
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
         self._forget_headers()
+        self._unset_keepalive_if_required()  # uvicorn does where there was no error
         super().connection_lost(exc)
         if self.watcher is not None:
             self.watcher.lost()
@@ -118,7 +131,7 @@ class HttpServer(uvicorn.Server):
     ) -> None:
         super().__init__(
             uvicorn.Config(
-                app,
+                _leaving_nothing(app),
                 http=cast(
                     "type[asyncio.Protocol]",
                     functools.partial(BoundedHttpProtocol, stall_timeout_s=stall_timeout_s),
@@ -156,6 +169,18 @@ class HttpServer(uvicorn.Server):
     def stop(self) -> None:
         """Accept nothing more and cut what is still open."""
         self.should_exit = True
+
+
+def _leaving_nothing(app: ASGIApp) -> ASGIApp:
+    """The same, with no request left to the garbage collector for its link's sake."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await app(scope, receive, send)
+        finally:
+            withdraw(scope)
+
+    return answer
 
 
 def open_listener(

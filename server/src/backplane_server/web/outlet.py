@@ -107,8 +107,10 @@ class _DirectOutlet(LinkWatcher):
         self.last_write = time.monotonic()
         if self._link.lost:
             self._watcher.gone()
-        else:
-            self._link.watch(self)
+            return
+        self._link.watch(self)
+        if self._link.slow:  # by what came before
+            self.pause()
 
     def write(self, data: bytes) -> None:
         self.last_write = time.monotonic()
