@@ -155,6 +155,21 @@ async def test_who_gave_up_waiting_takes_no_neighbour_along():
     assert left.cancelled()
 
 
+async def test_a_worker_that_answers_short_leaves_nobody_waiting():
+    class Short(CountingWorker):
+        async def tokenize(self, texts, **options):
+            found = await super().tokenize(texts, **options)
+            return found[:1] if len(texts) > 1 else []
+
+    tokenizer = RemoteTokenizer(Short, Vocabulary(tokens=[b"a"]))
+    async with asyncio.timeout(5):
+        found = await asyncio.gather(
+            *(tokenizer.encode(text, add_special=False) for text in "ab"), return_exceptions=True
+        )
+    assert found[0] == [0, *b"a"]
+    assert isinstance(found[1], ValueError)
+
+
 async def test_without_a_worker_everybody_is_told():
     def nobody():
         raise ModelError("no worker answers")

@@ -59,16 +59,15 @@ class RemoteTokenizer:
     async def _encode_batch(self, batch: list[_Waiting], add_special: bool) -> None:
         try:
             found = await self._encode([text for text, _ in batch], add_special)
+            for (_, future), token_ids in zip(batch, found, strict=True):
+                if not future.done():
+                    future.set_result(token_ids)
         except Exception as error:  # noqa: BLE001 -- raised by whoever waits
             if len(batch) > 1:  # the fault of one of them is not the others'
                 for one in batch:
                     await self._encode_batch([one], add_special)
             elif not batch[0][1].done():
                 batch[0][1].set_exception(error)
-            return
-        for (_, future), token_ids in zip(batch, found, strict=True):
-            if not future.done():
-                future.set_result(token_ids)
 
     async def _encode(self, texts: list[str], add_special: bool) -> list[list[int]]:
         return await self._choose().tokenize(texts, add_special=add_special, parse_special=True)
