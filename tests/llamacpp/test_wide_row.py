@@ -234,6 +234,13 @@ def test_a_row_that_lies_scattered_is_refused() -> None:
         NATIVE.highest(np.zeros((4, 4), np.float32)[:, 1])
 
 
+def test_weights_that_are_no_whole_lanes_are_refused() -> None:
+    if NATIVE is None:
+        pytest.skip("rows.c is not compiled")
+    with pytest.raises(ValueError, match="lanes"):
+        NATIVE.index_at(np.ones(65, np.float32), 0.5)
+
+
 def test_without_the_library_numpy_does_it(monkeypatch, tmp_path) -> None:
     monkeypatch.setattr(native_rows, "_LIBRARY", tmp_path / "librows.so")
     assert native_rows.load() is None

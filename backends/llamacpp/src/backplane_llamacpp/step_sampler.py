@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Callable
 from collections.abc import Sequence as Items
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from typing import TypeVar
 
 import numpy as np
@@ -127,7 +127,10 @@ class StepSampler:
 
         others = self._samplers[1 : len(places)]
         helping = [self._helpers.submit(work, sampler) for sampler in others]
-        work(self._samplers[0])
+        try:
+            work(self._samplers[0])
+        finally:  # the rows are overwritten, or freed, once this returns
+            wait(helping)
         for helper in helping:
             helper.result()
         return made

@@ -13,8 +13,8 @@ import numpy.typing as npt
 Ids = npt.NDArray[np.int32]
 Floats = npt.NDArray[np.float32]
 
-#: Weights come in so many at a time.
-LANES = 64
+# Weights are read so many at a time.
+_LANES = 64
 
 _LIBRARY = Path(__file__).with_name("librows.so")
 _POINTER, _INT, _FLOAT, _DOUBLE = (
@@ -50,6 +50,11 @@ class NativeRows:
             raise ValueError("a row of logits lies scattered in memory")
         return row.ctypes.data
 
+    def _padded(self, weights: Floats) -> int:
+        if len(weights) % _LANES:
+            raise ValueError(f"{len(weights)} weights are not whole lanes of {_LANES}")
+        return self._address(weights)
+
     def highest(self, logits: Floats) -> float:
         """The highest; not a number where one of them is not."""
         return self._highest(len(logits), self._address(logits))
@@ -65,12 +70,12 @@ class NativeRows:
 
     def keep_highest(self, weights: Floats, mass: float, total: float) -> None:
         """Cut all but the fewest and highest that reach `mass` of a sum of `total`."""
-        if self._keep_highest(len(weights), self._address(weights), mass, total):
-            raise MemoryError("no memory to sort a few hundred candidates")
+        if self._keep_highest(len(weights), self._padded(weights), mass, total):
+            raise MemoryError("no memory to sort what lies at the cut")
 
     def index_at(self, weights: Floats, number: float) -> int:
         """The first at which the cumulative share exceeds `number`."""
-        return self._index_at(len(weights), self._address(weights), number)
+        return self._index_at(len(weights), self._padded(weights), number)
 
     def top(self, logits: Floats, k: int) -> Ids:
         """The k highest, best first, the lowest ids among equals; k is at most all."""
