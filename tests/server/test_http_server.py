@@ -135,3 +135,20 @@ async def test_what_follows_a_request_and_is_none_is_not_told_as_its_answer():
         writer.write(b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\nno length")
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
         writer.close()
+
+
+async def test_requests_that_wait_on_one_connection_are_bounded():
+    num_asked = 0
+
+    async def app(scope, receive, send):
+        nonlocal num_asked
+        num_asked += 1
+        await asyncio.sleep(0.1)
+        await Answer(b"{}")(scope, receive, send)
+
+    async with serving(app) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(post("/") * 500)
+        assert await reader.read() == b""
+        assert num_asked == 1
+        writer.close()

@@ -18,6 +18,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from backplane_server.web.client_link import ClientLink, LinkWatcher, offer, withdraw
 
 MAX_HEADER_BYTES: Final = 64 * 1024
+# Requests of a connection that wait for its first one's answer. With each answer uvicorn reads on,
+# and a read can hold thousands.
+_MAX_WAITING: Final = 128
 _BACKLOG: Final = 2048
 _KEEP_ALIVE_S: Final = 75
 _SEND_BUFFER_BYTES: Final = 256 * 1024
@@ -65,6 +68,8 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         if self.scope["method"] != "HEAD":  # which has no body to write
             speaks_chunks = self.scope["http_version"] != "1.0"
             offer(self.scope, ClientLink(self, self.cycle, speaks_chunks=speaks_chunks))
+        if len(self.pipeline) > _MAX_WAITING:
+            self.transport.close()
 
     def on_message_complete(self) -> None:
         """The next request's headers may follow; until they begin, keep-alive limits the wait."""
