@@ -20,6 +20,7 @@ from backplane_core.messages import (
     UnloadAdapter,
 )
 from backplane_core.runner import ModelRunner
+from backplane_core.worker.pacing import Pacer
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class EngineLoop:
     def __init__(self, runner: ModelRunner, events: EngineEvents) -> None:
         self._runner = runner
         self._events = events
+        self._pacer = Pacer(events.step)
         self._inbox: deque[Command] = deque()
         self._stopping = False
         self._runner_steps = 0
@@ -63,13 +65,16 @@ class EngineLoop:
 
     def run(self) -> None:
         """Step until stopped. An exception of `poll` leaves here: the engine is broken."""
-        while not self._stopping:
-            while self._inbox:
-                self._carry_out(self._inbox.popleft())
-            output = self._runner.poll(POLL_TIMEOUT_S)
-            if output.deltas or output.failures or output.prompt_logprobs:
-                self._events.step(output)
-            self._count_progress(output)
+        try:
+            while not self._stopping:
+                while self._inbox:
+                    self._pacer.flush()
+                    self._carry_out(self._inbox.popleft())
+                output = self._runner.poll(POLL_TIMEOUT_S)
+                self._pacer.take(output)
+                self._count_progress(output)
+        finally:
+            self._pacer.flush()
 
     def _count_progress(self, output: StepOutput) -> None:
         # A poll that returns empty-handed is no progress: a runner that lost a request would
