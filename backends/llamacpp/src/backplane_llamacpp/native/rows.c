@@ -200,7 +200,9 @@ INLINE int keep_between(
             between[found++] = (candidate){group[k], (int32_t)(start + k)};
         }
     }
-    qsort(between, (size_t)found, sizeof *between, by_weight);
+    /* Between neighbours among floats all are equal, and in the order of their ids already. */
+    if (found && bits_of(most) - bits_of(least) > 1)
+        qsort(between, (size_t)found, sizeof *between, by_weight);
     for (int64_t i = 0; i < found; i++) {
         if (from_most >= mass) weights[between[i].id] = 0.0f;
         from_most += between[i].weight;
