@@ -3,16 +3,14 @@
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TextIO
 
-import msgspec
 from backplane_core import engine_benchmark
-from backplane_core.errors import SetupError
 from backplane_core.process import configure_logging
 from backplane_core.sampling import SamplingParams, Watermark
 
 from backplane_launcher.bench.engine_report import engine_report, engine_tables
+from backplane_launcher.bench.report import check_destination, deliver
 from backplane_launcher.choice import check_name
 from backplane_launcher.commands import BenchEngineCommand, ServeCommand
 from backplane_launcher.console_progress import ConsoleProgress
@@ -33,6 +31,7 @@ def bench_engine(command: BenchEngineCommand, environ: Mapping[str, str], output
     bench, settings, catalogue = command.bench, command.settings, command.catalogue
     if not bench.batch_size or 0 in bench.batch_size:
         raise UsageError("--batch-size 0 is no batch", remedy="give 1 or more")
+    check_destination(bench.json)
     configure_logging(settings.log_level, as_json=settings.json_output, label="bench")
     check_name(settings.backend, catalogue.facts)
     progress = ConsoleProgress(sys.stderr, as_json=settings.json_output)
@@ -61,13 +60,7 @@ def bench_engine(command: BenchEngineCommand, environ: Mapping[str, str], output
     )
     outcome = engine_benchmark.run(prepared.python, order, progress, child_environment(environ))
     report = engine_report(outcome, asdict(bench))
-    text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
-    if bench.json == "-":
-        output.write(text)
-        return 0
-    if bench.json is not None:
-        _write(bench.json, text)
-    output.write(f"{engine_tables(report)}\n")
+    deliver(report, engine_tables(report), bench.json, output)
     return 0
 
 
@@ -82,12 +75,3 @@ def _sampling(bench: BenchEngineSettings) -> SamplingParams:
         frequency_penalty=bench.frequency_penalty,
         seed=bench.seed,
     )
-
-
-def _write(path: str, text: str) -> None:
-    try:
-        Path(path).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SetupError(
-            f"cannot write {path}: {error.strerror}", remedy="name another file"
-        ) from error

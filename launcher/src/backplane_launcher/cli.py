@@ -40,6 +40,7 @@ from backplane_launcher.usage import UsageError
 
 EXIT_FAILURE = 1
 EXIT_USAGE = 2
+EXIT_INTERRUPTED = 130
 _JSON_FLAG = "--json-output"
 _TAKEN_BY = {
     "backends": "nothing but flags",
@@ -90,7 +91,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Command | None:
 
 
 def main() -> int:
-    """The entry point: run the command; the exit code is 0, 1 (failure) or 2 (usage).
+    """The entry point: run the command; the exit code is 0, 1 (failure), 2 (usage) or 130 (Ctrl-C).
 
     What ends it is told to people in a line of text, and with `--json-output` to programs before.
     """
@@ -107,7 +108,7 @@ def main() -> int:
         sys.stderr.write(f"Error: {error}\n")
         return EXIT_FAILURE
     except KeyboardInterrupt:
-        return 0
+        return EXIT_INTERRUPTED
 
 
 def _tell_programs(error: BackplaneError) -> None:

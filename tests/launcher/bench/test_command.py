@@ -124,6 +124,14 @@ def test_requests_that_fail_are_counted_and_end_with_1():
     assert "1 failed, status 500: torn" in done.stdout
 
 
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured():
+    with ScriptedServer([GOOD]) as server:
+        done = bench("--url", server.url, "--json", "/no/such/folder/x")
+        assert server.num_connections == 0
+    assert done.returncode == 1
+    assert "cannot write /no/such/folder/x" in done.stderr
+
+
 def test_nobody_at_the_address():
     report = result("--url", "http://127.0.0.1:9", "--requests", "1", "--warmup", "0", status=1)
     (failure,) = report["levels"][0]["figures"]["failures"]
@@ -202,7 +210,8 @@ def test_a_command_that_is_none():
     assert "cannot start none: /no/such/program: No such file" in done.stderr
 
 
-def test_told_to_stop_it_leaves_no_server_behind(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_stop_it_leaves_no_server_behind(tmp_path, number):
     marker = tmp_path / "pid"
     script = f"import os, time; open({str(marker)!r}, 'w').write(str(os.getpid())); time.sleep(60)"
     argv = ("--start", f'stuck={sys.executable} -c "{script}" {{port}}')
@@ -217,7 +226,7 @@ def test_told_to_stop_it_leaves_no_server_behind(tmp_path):
     while not (marker.exists() and marker.read_text()) and time.monotonic() < deadline:
         time.sleep(0.02)
     pid = int(marker.read_text())
-    process.send_signal(signal.SIGTERM)
+    process.send_signal(number)
     _, said = process.communicate(timeout=LIMIT_S)
     assert process.returncode == 130
     assert "Traceback" not in said

@@ -4,24 +4,18 @@ import asyncio
 import signal
 from collections.abc import Coroutine
 from dataclasses import asdict
-from pathlib import Path
-from typing import Any, Final, TextIO, TypeVar
-
-import msgspec
-from backplane_core.errors import SetupError
+from typing import Any, TextIO, TypeVar
 
 from backplane_launcher.bench.comparison import Comparison, ratios_of
 from backplane_launcher.bench.comparison_table import comparison_tables
 from backplane_launcher.bench.contest import Contender, Contest, contenders_of
 from backplane_launcher.bench.figures import Figures
 from backplane_launcher.bench.plan import Plan, make_plan
-from backplane_launcher.bench.report import Report, this_machine
+from backplane_launcher.bench.report import Report, check_destination, deliver, this_machine
 from backplane_launcher.bench.table import tables
 from backplane_launcher.settings.bench import BenchSettings
 
 T = TypeVar("T")
-
-_INTERRUPTED: Final = 130
 
 
 def bench(settings: BenchSettings, output: TextIO, console: TextIO) -> int:
@@ -33,13 +27,12 @@ def bench(settings: BenchSettings, output: TextIO, console: TextIO) -> int:
     """
     plan = make_plan(settings)
     contenders = contenders_of(settings.compare, settings.start)
+    check_destination(settings.json)
     try:
         report = _run(_measure(plan, contenders, console))
-    except asyncio.CancelledError:  # told to stop: what was started is stopped by now
-        return _INTERRUPTED
-    _write(settings, report, output)
-    if settings.json != "-":
-        output.write(f"{_page(report)}\n")
+    except asyncio.CancelledError as error:  # SIGTERM: what was started is stopped by now
+        raise KeyboardInterrupt from error
+    deliver(report, _page(report), settings.json, output)
     return int(any(figures.failures for figures in _all_figures(report)))
 
 
@@ -85,21 +78,6 @@ def _page(report: Report | Comparison) -> str:
             f"{readiness.first_answer_s:.2f} s"
         )
     return f"{page}\n\nseed {report.seed}"
-
-
-def _write(settings: BenchSettings, report: msgspec.Struct, output: TextIO) -> None:
-    if settings.json is None:
-        return
-    text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
-    if settings.json == "-":
-        output.write(text)
-        return
-    try:
-        Path(settings.json).write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise SetupError(
-            f"cannot write {settings.json}: {error.strerror}", remedy="name another file"
-        ) from error
 
 
 def _run(coroutine: Coroutine[Any, Any, T]) -> T:

@@ -4,9 +4,10 @@ import itertools
 import os
 import platform
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import msgspec
+from backplane_core.errors import SetupError
 from backplane_core.version import __version__
 
 from backplane_launcher.bench.figures import Figures
@@ -56,6 +57,41 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     levels: list[LevelResult]
     readiness: Readiness | None = None
+
+
+def check_destination(path: str | None) -> None:
+    """Find out before anything is measured whether `--json` can be written.
+
+    Raises:
+        SetupError: it cannot.
+    """
+    if path is None or path == "-":
+        return
+    try:
+        with Path(path).open("a"):
+            pass
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def deliver(report: msgspec.Struct, page: str, path: str | None, output: TextIO) -> None:
+    """Print the page, and write the report to `path`; `-` prints the report in the page's place.
+
+    Raises:
+        SetupError: it cannot be written.
+    """
+    text = msgspec.json.format(msgspec.json.encode(report), indent=1).decode() + "\n"
+    output.write(text if path == "-" else f"{page}\n")
+    if path is None or path == "-":
+        return
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise _cannot_write(path, error) from error
+
+
+def _cannot_write(path: str, error: OSError) -> SetupError:
+    return SetupError(f"cannot write {path}: {error.strerror}", remedy="name another file")
 
 
 def this_machine() -> Machine:
