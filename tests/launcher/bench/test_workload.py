@@ -1,4 +1,5 @@
 import json
+from importlib.resources import files
 from random import Random
 
 import pytest
@@ -13,6 +14,12 @@ from backplane_launcher.settings.bench import BenchSettings
 from backplane_launcher.usage import UsageError
 from hypothesis import given
 from hypothesis import strategies as st
+
+
+def test_the_usual_token_ids_are_in_the_demo_models_vocabulary():
+    tokenizer = files("backplane_launcher") / "demo_model" / "tokenizer.json"
+    vocabulary = json.loads(tokenizer.read_text(encoding="utf-8"))["model"]["vocab"]
+    assert token_range(BenchSettings().token_ids).stop <= len(vocabulary)
 
 
 def plan(**settings):

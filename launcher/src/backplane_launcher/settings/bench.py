@@ -182,7 +182,7 @@ class BenchSettings:
             help="FIRST:END, the ids that prompts are drawn from: ordinary tokens in nearly every "
             "vocabulary if unset.",
         ),
-    ] = "300:4000"  # noqa: S105 -- tokens, but no secret ones
+    ] = "300:3000"  # noqa: S105 -- tokens, but no secret ones
     dataset: Annotated[
         str | None,
         flag(
