@@ -70,9 +70,25 @@ def test_states_tell_time_and_memory(supervised):
         pass
     found = states_of([own, worker, 2**22 + 1], with_memory=True)
     assert set(found) == {own, worker}
-    assert found[own].cpu_s >= before.cpu_s + 0.05
+    assert found[own].cpu_s >= before.cpu_s + 0.1
     assert found[own].rss >= found[own].pss > 0
     assert before.rss == 0
+
+
+@pytest.mark.parametrize(
+    ("argv", "name"),
+    [
+        (["/opt/llama-server", "-c", "read x; :", "sh", "-m", "model.gguf"], "llama-server"),
+        (["/opt/python3.11", "-c", "read x; :", "-m", "some.module"], "some.module"),
+        (["python", "-c", "read x; :", "-c"], "read x; :"),
+    ],
+)
+def test_a_process_is_named_by_what_it_runs(argv, name):
+    process = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE)
+    try:
+        assert states_of([process.pid], with_memory=False)[process.pid].name == name
+    finally:
+        process.communicate()
 
 
 def test_which_hosts_are_this_machine():
