@@ -95,12 +95,11 @@ class Contest:
                 for pid in descendants_of(running.server.pid)
             ]
             before, began = _cpu_s(idle), time.perf_counter()
-            label = f"{contender.name}, round {round_ + 1}"
             measurement = Measurement(
                 self._plan,
                 client,
                 self._console,
-                label=label,
+                label=f"{contender.name}, round {round_ + 1}" if len(self._contenders) > 1 else "",
                 first=round_ * _NUMBERS_A_ROUND,
             )
             levels = await measurement.run()

@@ -31,7 +31,9 @@ class Level:
     @property
     def label(self) -> str:
         """For people."""
-        return f"{self.concurrency} streams" if self.rate is None else f"{self.rate:g}/s"
+        if self.rate is not None:
+            return f"{self.rate:g}/s"
+        return "1 stream" if self.concurrency == 1 else f"{self.concurrency} streams"
 
 
 @dataclass
@@ -75,12 +77,12 @@ class Loader:
         else:
             await self._open(level, level.rate)
 
-    def _limit(self, level: Level) -> Callable[[], bool]:
-        """Whether another conversation may begin."""
+    def _limit(self, level: Level) -> Callable[[float], bool]:
+        """Whether another conversation may begin at a time."""
         if level.duration_s is not None:
             end = perf_counter() + level.duration_s
-            return lambda: perf_counter() < end
-        return lambda: self._num_begun < (level.num or 0)
+            return lambda when: when < end
+        return lambda _: self._num_begun < (level.num or 0)
 
     def _begin(self) -> Conversation:
         self._num_begun += 1
@@ -90,7 +92,7 @@ class Loader:
         may_begin = self._limit(level)
 
         async def stream() -> None:
-            while may_begin():
+            while may_begin(perf_counter()):
                 await self._converse(self._begin(), None)
 
         await self._client.connect(level.concurrency or 1)
@@ -101,14 +103,14 @@ class Loader:
     async def _open(self, level: Level, rate: float) -> None:
         may_begin = self._limit(level)
         random = Random(f"{self._seed}:arrivals:{self._first}")  # noqa: S311 - no secret
-        due = perf_counter()
+        due = perf_counter() + random.expovariate(rate)
         async with asyncio.TaskGroup() as requests:
-            while may_begin():
-                due += random.expovariate(rate)
+            while may_begin(due):
                 await asyncio.sleep(max(0.0, due - perf_counter()))
                 lateness = perf_counter() - due
                 self.tally.max_lateness_s = max(self.tally.max_lateness_s, lateness)
                 requests.create_task(self._converse(self._begin(), due))
+                due += random.expovariate(rate)
 
     async def _converse(self, conversation: Conversation, due: float | None) -> None:
         tally = self.tally

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 from collections.abc import AsyncGenerator
 from time import perf_counter
 from typing import Final, TextIO
@@ -10,6 +11,7 @@ from backplane_launcher.bench.load import Tally
 
 _DRAW_EVERY_S: Final = 0.5
 _SAY_EVERY_S: Final = 5.0
+_USUAL_WIDTH: Final = 80
 
 
 @contextlib.asynccontextmanager
@@ -39,6 +41,14 @@ async def _show(stream: TextIO, label: str, tally: Tally) -> None:
             f"{label}: {now - began:.0f} s, {len(tally.replies)} answered, "
             f"{len(tally.under_way)} under way, {tally.num_failed} failed, {speed:,.0f} tok/s"
         )
-        stream.write(f"\r\x1b[K{line}" if draws else f"{line}\n")
+        stream.write(f"\r\x1b[K{line[: _width(stream) - 1]}" if draws else f"{line}\n")
         stream.flush()
         before, tokens_before = now, tokens
+
+
+def _width(terminal: TextIO) -> int:
+    """Columns; a longer line would leave its first rows behind when it is rewritten."""
+    try:
+        return os.get_terminal_size(terminal.fileno()).columns or _USUAL_WIDTH
+    except OSError:
+        return _USUAL_WIDTH
