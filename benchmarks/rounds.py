@@ -179,13 +179,15 @@ def figures_by_name(level: LevelResult) -> Measured:
     """What tables show of a level."""
     figures: Figures = level.figures
     found = {name: value(figures) for name, value in COMPARED.items()}
-    if figures.num_cached_tokens is not None:
-        found["prefilled"] = float(figures.num_prompt_tokens - figures.num_cached_tokens)
+    if (num_prompt := figures.num_prompt_tokens) is not None:
+        found["prompt"] = float(num_prompt)
+        if figures.num_cached_tokens is not None:
+            found["prefilled"] = float(num_prompt - figures.num_cached_tokens)
     if figures.itl_ms is not None:
         found["ITL max ms"] = figures.itl_ms.max
     if level.requests and figures.concurrency:
         found["added"] = _added(level.requests, figures.concurrency)
-    found |= {"prompt": float(figures.num_prompt_tokens), "new": float(figures.num_output_tokens)}
+    found["new"] = float(figures.num_output_tokens)
     return {name: value for name, value in found.items() if value is not None}
 
 

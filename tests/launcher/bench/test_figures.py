@@ -92,12 +92,26 @@ def test_processor_time_is_told_by_process_and_by_token():
         ("worker", pytest.approx(1.4), pytest.approx(2e5)),
     ]
     assert found.cpu_us_per_token == pytest.approx(3e5)
+    (together,) = [line for line in tables([found]).splitlines() if " all |" in line]
+    assert [cell.strip() for cell in together.split("|")[3:6]] == ["", "2.10", "300,000"]
 
 
 def test_nothing_but_failures():
-    found = figures([reply(0.0, 0.5, failure="connect")])
+    found = figures([reply(0.0, 0.5, failure="connect")], generator_cpu=0.93)
     assert (found.num_ok, found.ttft_ms, found.tokens_per_event) == (0, None, None)
-    assert "1 failed, connect: the reason" in tables([found])
+    page = tables([found])
+    assert "1 failed, connect: the reason" in page
+    # Neither a table without a row nor a word on figures that are none.
+    assert "p50" not in page
+    assert "this program took" not in page
+
+
+def test_prompt_tokens_that_nobody_told_are_no_zero():
+    answers = [reply(0.0, 0.1, 0.2, num_output=3)]
+    answers[0].num_prompt = None
+    found = figures(answers)
+    assert (found.num_prompt_tokens, found.total_tokens_per_s) == (None, None)
+    assert "|          - |" in tables([found])
 
 
 def test_a_table_says_what_weakens_it():

@@ -72,9 +72,8 @@ class _Usage(msgspec.Struct):
 
 
 class _Timings(msgspec.Struct):
-    """llama-server's own: prompt tokens computed, and found in the cache."""
+    """llama-server's own: prompt tokens found in the cache."""
 
-    prompt_n: int | None = None
     cache_n: int | None = None
 
 

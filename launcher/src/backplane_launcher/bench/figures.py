@@ -45,7 +45,8 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
         num_output_tokens: by the server's own count, or where it gave none by events: see
             `num_counted_by_events`, the requests of which that is so.
         tokens_per_event: above 1 where a server sends several tokens at a time.
-        num_cached_tokens: prompt tokens not computed; None where no server tells them.
+        num_prompt_tokens: None where no answer tells them, as those of TGI's that are no streams.
+        num_cached_tokens: those not computed; None likewise.
         goodput: requests a second that kept to all limits; None without limits.
         generator_cpu: processor time of this program, as a share of one core.
         max_lateness_ms: how late the latest request of an open loop was sent. It is not in the
@@ -58,13 +59,13 @@ class Figures(msgspec.Struct, frozen=True, kw_only=True):
     num_ok: int
     failures: list[Failures]
     wall_s: float
-    num_prompt_tokens: int
+    num_prompt_tokens: int | None
     num_cached_tokens: int | None
     num_output_tokens: int
     num_counted_by_events: int
     tokens_per_event: float | None
     output_tokens_per_s: float
-    total_tokens_per_s: float
+    total_tokens_per_s: float | None
     requests_per_s: float
     goodput: float | None
     ttft_ms: Distribution | None
@@ -119,7 +120,8 @@ def figures_of(
     """What a level came to."""
     good = [reply for reply in replies if not reply.failure]
     wall_s = _wall(replies)
-    num_prompt = sum(reply.num_prompt or 0 for reply in good)
+    prompts = [reply.num_prompt for reply in good if reply.num_prompt is not None]
+    num_prompt = sum(prompts) if prompts else None
     cached = [reply.num_cached for reply in good if reply.num_cached is not None]
     num_output = sum(reply.num_tokens for reply in good)
     num_events = sum(len(reply.arrivals) for reply in good)
@@ -137,7 +139,7 @@ def figures_of(
         num_counted_by_events=sum(reply.num_output is None for reply in good),
         tokens_per_event=num_output / num_events if num_events else None,
         output_tokens_per_s=num_output / wall_s,
-        total_tokens_per_s=(num_prompt + num_output) / wall_s,
+        total_tokens_per_s=None if num_prompt is None else (num_prompt + num_output) / wall_s,
         requests_per_s=len(good) / wall_s,
         goodput=sum(_keeps(reply, limits) for reply in good) / wall_s if limits else None,
         ttft_ms=Distribution.of((r.ttft for r in good if r.ttft is not None), _MS),

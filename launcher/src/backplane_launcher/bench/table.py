@@ -34,7 +34,9 @@ def number(value: float | None) -> str:
 
 def tables(levels: Sequence[Figures]) -> str:
     """All there is to tell of one server's levels."""
-    parts = [_rates(levels), _latencies(levels)]
+    parts = [_rates(levels)]
+    if any(level.num_ok for level in levels):
+        parts.append(_latencies(levels))
     if any(level.processes for level in levels):
         parts.append(_processes(levels))
     parts += remarks_of(levels)
@@ -65,15 +67,18 @@ def _rates(levels: Sequence[Figures]) -> str:
         ]
         row += [number(level.goodput)] if has_goodput else []
         row += [
-            f"{level.num_prompt_tokens:,}",
-            f"{level.num_output_tokens:,}",
+            _count(level.num_prompt_tokens),
+            _count(level.num_output_tokens),
             number(level.tokens_per_event),
         ]
         if has_cached:
-            cached = level.num_cached_tokens
-            row.append("-" if cached is None else f"{cached:,}")
+            row.append(_count(level.num_cached_tokens))
         rows.append(row)
     return grid(rows)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
 
 
 def _latencies(levels: Sequence[Figures]) -> str:
@@ -99,19 +104,24 @@ def _cells(distribution: Distribution) -> list[str]:
 
 def _processes(levels: Sequence[Figures]) -> str:
     rows = [["load", "process", "pid", "CPU s", "CPU us/tok", "RSS MiB", "PSS MiB"]]
-    rows += [
-        [
-            label_of(level),
-            use.name,
-            f"{use.pid}",
-            number(use.cpu_s),
-            number(use.cpu_us_per_token),
-            number(use.rss / _MIB),
-            number(use.pss / _MIB) if use.pss else "-",
+    for level in levels:
+        label, uses = label_of(level), level.processes
+        rows += [
+            [
+                label,
+                use.name,
+                f"{use.pid}",
+                number(use.cpu_s),
+                number(use.cpu_us_per_token),
+                number(use.rss / _MIB),
+                number(use.pss / _MIB) if use.pss else "-",
+            ]
+            for use in uses
         ]
-        for level in levels
-        for use in level.processes
-    ]
+        if len(uses) > 1:
+            cpu_s = number(sum(use.cpu_s for use in uses))
+            pss = number(sum(use.pss for use in uses) / _MIB) if all(u.pss for u in uses) else "-"
+            rows.append([label, "all", "", cpu_s, number(level.cpu_us_per_token), "-", pss])
     return grid(rows)
 
 
@@ -126,7 +136,7 @@ def remarks_of(levels: Sequence[Figures], name: str = "") -> Iterator[str]:
                 f"{label}of {level.num_counted_by_events} answers the server did not say how many "
                 "tokens they have; their events are counted instead."
             )
-        if level.generator_cpu > BUSY_GENERATOR:
+        if level.num_ok and level.generator_cpu > BUSY_GENERATOR:
             yield (
                 f"{label}this program took {level.generator_cpu:.0%} of a core: the figures are "
                 "in part its own. Lower the load, or send it from several machines."
