@@ -15,9 +15,9 @@ from backplane_server.web.responses import Answer
 
 
 @contextlib.asynccontextmanager
-async def serving(app):
+async def serving(app, stall_timeout_s=5.0):
     listener = open_listener("127.0.0.1", 0, None, write_timeout_s=5.0)
-    server = HttpServer(app, listener, stall_timeout_s=5.0)
+    server = HttpServer(app, listener, stall_timeout_s=stall_timeout_s)
     task = asyncio.create_task(server.run_until_stopped())
     await server.listening.wait()
     try:
@@ -151,4 +151,18 @@ async def test_requests_that_wait_on_one_connection_are_bounded():
         writer.write(post("/") * 500)
         assert await reader.read() == b""
         assert num_asked == 1
+        writer.close()
+
+
+async def test_the_rest_of_a_body_that_was_answered_is_not_awaited_for_ever():
+    async with serving(Answer(b"{}"), stall_timeout_s=0.3) as port, asyncio.timeout(5):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        request = post("/", b" " * 100)
+        for part in (request[:-50], request[-50:] + request[:-50]):
+            writer.write(part)  # the second time, the rest of the first comes in time
+            await reader.readuntil(b"{}")
+        for _ in range(3):
+            await asyncio.sleep(0.05)
+            writer.write(b" ")
+        assert await reader.read() == b""
         writer.close()

@@ -30,8 +30,9 @@ _CUT_AFTER_S: Final = 1
 class BoundedHttpProtocol(HttpToolsProtocol):
     """Refuses headers that do not end: in `MAX_HEADER_BYTES` and one read, or in time.
 
-    The parser keeps an unfinished header in memory, so what arrives is what is counted. Offers each
-    request a `ClientLink`, whose watcher is told of the client.
+    The parser keeps an unfinished header in memory, so what arrives is what is counted. Nor is the
+    rest of a body that was answered awaited for ever. Offers each request a `ClientLink`, whose
+    watcher is told of the client.
     """
 
     def __init__(self, *args: Any, stall_timeout_s: float, **kwargs: Any) -> None:
@@ -58,13 +59,16 @@ class BoundedHttpProtocol(HttpToolsProtocol):
                 self._refuse("The headers are too large.")
             elif self._stalled is None:
                 self._expect_headers()
+        elif not self._in_headers and self.cycle.response_complete and self._stalled is None:
+            # Nobody reads the rest, and uvicorn's own timer stopped with this first bit of it.
+            self._stalled = self.loop.call_later(self._stall_timeout_s, self.transport.close)
 
     def on_headers_complete(self) -> None:
         """What follows is the body, which is bounded where it is read."""
         super().on_headers_complete()
         self._in_headers = False
         self._num_bytes = 0
-        self._forget_headers()
+        self._forget_stall()
         if self.scope["method"] != "HEAD":  # which has no body to write
             speaks_chunks = self.scope["http_version"] != "1.0"
             offer(self.scope, ClientLink(self, self.cycle, speaks_chunks=speaks_chunks))
@@ -75,14 +79,15 @@ class BoundedHttpProtocol(HttpToolsProtocol):
         """The next request's headers may follow; until they begin, keep-alive limits the wait."""
         super().on_message_complete()
         self._in_headers = True
+        self._forget_stall()
 
     def send_400_response(self, msg: str) -> None:
         """Tell what is wrong with a request, but not in the place of another's answer."""
-        cycle = self.cycle
-        if self.pipeline or not (
-            cycle is None
-            or cycle.response_complete
-            or (cycle.more_body and not cycle.response_started)
+        cycle = self.cycle  # none before the first request
+        if self.pipeline or (
+            cycle
+            and not cycle.response_complete
+            and (cycle.response_started or not cycle.more_body)
         ):
             self.transport.close()
         else:
@@ -90,7 +95,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The client is gone."""
-        self._forget_headers()
+        self._forget_stall()
         self._unset_keepalive_if_required()  # uvicorn does where there was no error
         super().connection_lost(exc)
         if self.watcher is not None:
@@ -113,7 +118,7 @@ class BoundedHttpProtocol(HttpToolsProtocol):
             self._stall_timeout_s, self._refuse, "The headers took too long."
         )
 
-    def _forget_headers(self) -> None:
+    def _forget_stall(self) -> None:
         if self._stalled is not None:
             self._stalled.cancel()
             self._stalled = None
