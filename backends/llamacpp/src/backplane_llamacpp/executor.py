@@ -143,7 +143,7 @@ class LlamaCppExecutor(Executor):
         self._sampler.forget(seq_id)
 
     def close(self) -> None:
-        """Free the context, the native samplers and the adapters."""
+        """End the sampling threads; free the context and the adapters."""
         self._sampler.close()
         self._context.close()
         self._adapters.close()
