@@ -1,5 +1,6 @@
 """A step's rows shared out among threads: the same tokens as from one, and nobody left behind."""
 
+import logging
 import threading
 import time
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
 from backplane_core.messages import Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
+from backplane_llamacpp.native import rows
 from backplane_llamacpp.step_sampler import StepSampler
 
 VOCABULARY = 5_000
@@ -67,6 +69,13 @@ def test_the_threads_give_what_one_gives_and_leave_the_logits_as_they_were(two) 
     for place, share in enumerate(batch):
         (alone,), _ = one.sample([share], logits[place : place + 1])
         assert results[place] == alone
+
+
+def test_that_numpy_does_it_is_logged(monkeypatch, caplog) -> None:
+    monkeypatch.setattr(rows, "load", lambda: None)
+    with caplog.at_level(logging.INFO):
+        StepSampler(VOCABULARY, [], num_threads=1)
+    assert "numpy" in caplog.text
 
 
 def test_one_that_fails_fails_alone(two) -> None:

@@ -44,7 +44,8 @@ class StepSampler:
         self._processors = LogitsProcessors(n_vocab, suppressed_token_ids)
         if num_threads is None:
             num_threads = min(_MAX_THREADS, _num_cores()) if n_vocab >= _WIDE else 1
-        native = rows.load()
+        if (native := rows.load()) is None:
+            _log.info("rows.c is not compiled: sampling does with numpy, at about twice the time")
         self._samplers = [Sampler(n_vocab, self._processors, native) for _ in range(num_threads)]
         self._helpers = ThreadPoolExecutor(max(1, num_threads - 1), thread_name_prefix="sample")
 
