@@ -64,4 +64,6 @@ wheel=$("$TOOLS/venv/bin/python" scripts/llama_cpp_wheel.py)
 say "syncing .venv from uv.lock ($("$python" --version))"
 "$uv" sync --frozen --all-packages --python "$python" --no-install-package llama-cpp-python
 "$uv" pip install --python .venv/bin/python --no-deps "$wheel"
+# The sync builds a member anew when its metadata has changed, not when its C has.
+.venv/bin/python backends/llamacpp/hatch_build.py || true # it says why, and numpy does
 say "ready: .venv/bin/backplane"

@@ -72,7 +72,7 @@ def test_help_lists_the_target(target):
 
 
 def test_an_installation_follows_every_manifest():
-    """A member whose pyproject.toml changes is installed again by the next `make`."""
+    """A member whose pyproject.toml or C changes is installed again by the next `make`."""
     database = subprocess.run(
         ["make", "--print-data-base", "--question", "install"],
         cwd=ROOT,
@@ -83,4 +83,5 @@ def test_an_installation_follows_every_manifest():
     rule = re.search(r"^\.venv/\.installed: (.*)$", database, re.MULTILINE)
     members = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/pyproject.toml")}
     members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/pyproject.toml")}
+    members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/src/**/*.c")}
     assert {"uv.lock", "pyproject.toml", *members} <= set(rule[1].split())
