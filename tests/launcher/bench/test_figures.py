@@ -1,12 +1,13 @@
 from array import array
 
 import pytest
-from backplane_launcher.bench.comparison import Turn, order_of, ratios_of
+from backplane_launcher.bench.comparison import Comparison, Turn, order_of, ratios_of
+from backplane_launcher.bench.comparison_table import comparison_tables
 from backplane_launcher.bench.figures import figures_of, parse_limits
 from backplane_launcher.bench.load import Level
 from backplane_launcher.bench.processes import ProcessState
 from backplane_launcher.bench.reply import Reply
-from backplane_launcher.bench.report import LevelResult
+from backplane_launcher.bench.report import LevelResult, this_machine
 from backplane_launcher.bench.started_server import Readiness
 from backplane_launcher.bench.table import number, tables
 
@@ -166,6 +167,15 @@ def test_times_to_ready_are_compared_where_there_are_any():
     found = [each for each in ratios_of(turns, ["a", "b", "c"]) if each.load == "start"]
     told = [(each.other, each.figure, each.ratio.median) for each in found]
     assert told == [("b", "ready s", 0.5), ("b", "first answer s", 0.5)]
+
+
+@pytest.mark.parametrize(("num_rounds", "too_few"), [(5, True), (6, False)])
+def test_intervals_of_few_rounds_are_called_what_they_are(num_rounds, too_few):
+    turns = [turn(name, round_, 1.0) for round_ in range(num_rounds) for name in "ab"]
+    comparison = Comparison(
+        seed=1, settings={}, machine=this_machine(), turns=turns, ratios=ratios_of(turns, "ab")
+    )
+    assert ("too few for 95 %" in comparison_tables(comparison)) == too_few
 
 
 def test_turns_go_to_and_fro():

@@ -7,6 +7,8 @@ from backplane_launcher.bench.table import grid, number, remarks_of
 
 # A kept server that takes more than so much of a core was no idle neighbour.
 _BUSY_NEIGHBOUR = 0.01
+# Of fewer values, not even the least and the greatest have the median between them that often.
+_ROUNDS_FOR_95 = 6
 
 
 def comparison_tables(comparison: Comparison) -> str:
@@ -22,6 +24,11 @@ def comparison_tables(comparison: Comparison) -> str:
         f"Medians of {num_rounds} rounds; the ratio is the median of the rounds' ratios, with its "
         f"95 % bootstrap interval. Seed {comparison.seed}."
     )
+    if num_rounds < _ROUNDS_FOR_95:
+        parts.append(
+            f"{num_rounds} rounds are too few for 95 %: the intervals are narrower than "
+            f"such ones. Give --rounds {_ROUNDS_FOR_95} or more."
+        )
     return "\n\n".join([*parts, *_remarks(comparison)])
 
 
