@@ -5,6 +5,7 @@ import sys
 import time
 
 import pytest
+from backplane_launcher.bench import processes
 from backplane_launcher.bench.processes import (
     descendants_of,
     is_local,
@@ -78,17 +79,21 @@ def test_states_tell_time_and_memory(supervised):
 @pytest.mark.parametrize(
     ("argv", "name"),
     [
-        (["/opt/llama-server", "-c", "read x; :", "sh", "-m", "model.gguf"], "llama-server"),
-        (["/opt/python3.11", "-c", "read x; :", "-m", "some.module"], "some.module"),
-        (["python", "-c", "read x; :", "-c"], "read x; :"),
+        ("/opt/llama-server -m model.gguf", "llama-server"),
+        ("/opt/python3.11 -P -m some.module --port 1", "some.module"),
+        ("python3 -u /opt/serve.py -m model.gguf", "serve.py"),
+        ("python -c import(some);thing", "python"),
+        ("python", "python"),
+        ("python:renamed", "python:renamed"),
+        ("python3 -i", "python3"),
     ],
 )
-def test_a_process_is_named_by_what_it_runs(argv, name):
-    process = subprocess.Popen(argv, executable="/bin/sh", stdin=subprocess.PIPE)
-    try:
-        assert states_of([process.pid], with_memory=False)[process.pid].name == name
-    finally:
-        process.communicate()
+def test_a_process_is_named_by_what_it_runs(argv, name, monkeypatch, tmp_path):
+    monkeypatch.setattr(processes, "_PROC", tmp_path)
+    own = tmp_path / str(os.getpid())
+    own.mkdir()
+    (own / "cmdline").write_text(argv.replace(" ", "\0"))
+    assert states_of([os.getpid()], with_memory=False)[os.getpid()].name == name
 
 
 def test_which_hosts_are_this_machine():

@@ -3,6 +3,7 @@
 Reads /proc; where there is none, or the server is elsewhere, there is nothing to tell.
 """
 
+import itertools
 import os
 import socket
 import time
@@ -158,10 +159,12 @@ def _name(pid: int) -> str:
     words = line.split("\0")
     program = Path(words[0]).name
     if program.startswith("python"):
-        if "-m" in words[:-1]:
-            return words[words.index("-m") + 1]
-        scripts = [word for word in words[1:] if word and not word.startswith("-")]
-        program = Path(scripts[0]).name if scripts else program
+        options = list(itertools.takewhile(lambda word: word.startswith("-"), words[1:]))
+        target = "".join(words[1 + len(options) :][:1])
+        if "-m" in options:
+            return target
+        if "-c" not in options:
+            return Path(target).name or program
     return program or (_PROC / str(pid) / "comm").read_text(encoding="utf-8").strip()
 
 
