@@ -155,9 +155,9 @@ def _run(command: Command) -> int:
 
             status = detect_watermark(command, sys.stdin, sys.stdout)
         case BenchCommand():
-            from backplane_launcher.bench_command import run_bench  # noqa: PLC0415 - lazy
+            from backplane_launcher.bench.command import bench  # noqa: PLC0415 - lazy
 
-            status = run_bench(command, sys.stdout, sys.stderr)
+            status = bench(command.settings, sys.stdout, sys.stderr)
         case BenchEngineCommand():
             from backplane_launcher.bench_engine_command import bench_engine  # noqa: PLC0415 - lazy
 
