@@ -79,9 +79,9 @@ def test_states_tell_time_and_memory(supervised):
 @pytest.mark.parametrize(
     ("argv", "name"),
     [
-        ("/opt/llama-server -m model.gguf", "llama-server"),
-        ("/opt/python3.11 -P -m some.module --port 1", "some.module"),
-        ("python3 -u /opt/serve.py -m model.gguf", "serve.py"),
+        ("bin/llama-server -m model.gguf", "llama-server"),
+        ("bin/python3.11 -P -m some.module --port 1", "some.module"),
+        ("python3 -u bin/serve.py -m model.gguf", "serve.py"),
         ("python -c import(some);thing", "python"),
         ("python", "python"),
         ("python:renamed", "python:renamed"),
