@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -79,22 +78,10 @@ def build() -> Path:
 
 def _fetch(place: Path) -> None:
     """Download and unpack the locked sdist; pip checks its hash."""
-    source = _source()
-    wanted = place / "requirements.txt"
-    name = wheel_builder().PACKAGE
-    wanted.write_text(f"{name}=={source.version} --hash=sha256:{source.sha256}\n")
-    subprocess.run(
-        [
-            *(sys.executable, "-m", "pip", "download", "--no-deps", "--no-binary", ":all:"),
-            *("--require-hashes", "--disable-pip-version-check"),
-            *("--dest", str(place), "--requirement", str(wanted)),
-        ],
-        check=True,
-        stdout=sys.stderr,
-    )
-    (archive,) = place.glob("*.tar.gz")
-    with tarfile.open(archive) as packed:
-        packed.extractall(place, filter="data")
+    builder, archives = wheel_builder(), place / "archives"
+    command = builder.download_command(_source(), place / "requirements.txt", archives)
+    subprocess.run(command, check=True, stdout=sys.stderr)  # noqa: S603 -- built there
+    builder.unpack(archives, place)
 
 
 def _tools(place: Path) -> Path:
