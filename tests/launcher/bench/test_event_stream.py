@@ -2,10 +2,8 @@ from backplane_launcher.bench.event_stream import EventSplitter
 from hypothesis import given
 from hypothesis import strategies as st
 
-# No line ends within, and no space in front: these are the format's own.
-DATA = st.text(
-    st.characters(codec="utf-8", exclude_characters="\r\n"), min_size=1, max_size=20
-).map(str.encode)
+# What the format has a use for elsewhere, and characters of one to four bytes; no line ends.
+DATA = st.text('a:{"} \t\x00é\u2028中😀', min_size=1, max_size=20).map(str.encode)
 LINE_ENDS = st.sampled_from([b"\n", b"\r\n", b"\r"])
 
 
