@@ -16,6 +16,9 @@ from .scripted_server import GOOD, ScriptedServer, whole
 
 STARTABLE = Path(__file__).with_name("startable.py")
 LIMIT_S = 60.0
+# It is asked for its version in three ways first.
+FACTS = [[whole("404 No", b"")]] * 3
+SILENT = [LIMIT_S]
 
 
 def environ():
@@ -116,12 +119,19 @@ def test_tables_for_people_and_a_file_for_programs(echo, tmp_path):
 
 
 def test_requests_that_fail_are_counted_and_end_with_1():
-    # It is asked for its version in three ways first.
-    facts = [[whole("404 No", b"")]] * 3
-    with ScriptedServer(*facts, [whole("500 No", b"torn")], [GOOD]) as server:
+    with ScriptedServer(*FACTS, [whole("500 No", b"torn")], [GOOD]) as server:
         done = bench("--url", server.url, "--requests", "4", "--warmup", "0", "--model", "m")
     assert done.returncode == 1
     assert "1 failed, status 500: torn" in done.stdout
+
+
+def test_prompts_of_a_file_and_what_is_left_out_of_them(tmp_path):
+    path = tmp_path / "prompts"
+    path.write_text('{"prompt": ""}\n{"prompt": "hello"}\n')
+    with ScriptedServer(*FACTS, [GOOD]) as server:
+        done = bench("--url", server.url, "--dataset", str(path), "--requests", "1", "--model", "m")
+    assert done.returncode == 0, done.stderr
+    assert f"--dataset {path}: 1 of 2 is left out: the prompt is empty (line 1)\n" in done.stderr
 
 
 def test_a_file_that_cannot_be_written_is_found_before_anything_is_measured():
@@ -231,3 +241,86 @@ def test_told_to_stop_it_leaves_no_server_behind(tmp_path, number):
     assert process.returncode == 130
     assert "Traceback" not in said
     assert not pid_alive(pid)
+
+
+# ── told to end early ────────────────────────────────────────────────────────────────────────
+
+
+def told_to_end(number, server, num_requests, *argv):
+    """Started with these flags, and sent a signal when the server has had so many requests."""
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-m",
+            "backplane_launcher",
+            "bench",
+            "--model",
+            "m",
+            "--warmup",
+            "0",
+            *argv,
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environ(),
+    )
+    try:
+        deadline = time.monotonic() + LIMIT_S
+        while len(server.requests) < num_requests and process.poll() is None:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        process.send_signal(number)
+        printed, said = process.communicate(timeout=LIMIT_S)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 130, said
+    assert "Traceback" not in said
+    return printed
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_it_keeps_the_levels_that_were_whole(tmp_path, number):
+    path = tmp_path / "result.json"
+    with ScriptedServer(*FACTS, [GOOD], [GOOD], SILENT) as server:
+        printed = told_to_end(
+            *(number, server, 6, "--url", server.url, "--requests", "1", "--json", str(path)),
+            *("--concurrency", "1,2,4,8"),
+        )
+    assert "told to end early: 2 of 4 levels are whole" in printed
+    assert "output tok/s" in printed
+    report = json.loads(path.read_text())
+    assert report["ended_early"]
+    assert [level["figures"]["concurrency"] for level in report["levels"]] == [1, 2]
+
+
+def test_told_to_end_before_any_level_was_whole_it_has_nothing_to_show():
+    with ScriptedServer(*FACTS, SILENT) as server:
+        printed = told_to_end(signal.SIGINT, server, 4, "--url", server.url)
+    assert printed == ""
+
+
+def test_a_comparison_told_to_end_compares_what_both_have():
+    with (
+        ScriptedServer(*FACTS, [GOOD], SILENT) as first,
+        ScriptedServer(*FACTS, [GOOD], *FACTS, [GOOD], SILENT) as second,
+    ):
+        servers = (f"a={first.url}", f"b={second.url}")
+        # a, then b, b: they take turns to and fro; then a, which does not answer its version.
+        argv = ("--compare", *servers, "--requests", "1", "--json", "-")
+        report = json.loads(told_to_end(signal.SIGINT, first, 5, *argv))
+    assert report["ended_early"]
+    turns = [(turn["name"], turn["round"]) for turn in report["turns"]]
+    assert turns == [("a", 0), ("b", 0), ("b", 1)]
+    (ratio,) = [ratio for ratio in report["ratios"] if ratio["figure"] == "output tok/s"]
+    assert len(ratio["ratio"]["values"]) == 1
+
+
+def test_a_comparison_told_to_end_in_its_first_round_shows_whom_it_measured():
+    with ScriptedServer(*FACTS, [GOOD]) as first, ScriptedServer(*FACTS, SILENT) as second:
+        servers = (f"first={first.url}", f"second={second.url}")
+        argv = ("--compare", *servers, "--requests", "1", "--rounds", "3")
+        printed = told_to_end(signal.SIGINT, second, 4, *argv)
+    assert "told to end early: 1 of 6 levels are whole" in printed
+    assert "output tok/s" in printed

@@ -167,7 +167,9 @@ SHARE = [
 def test_a_file_of_conversations(tmp_path):
     path = tmp_path / "share.json"
     path.write_text(json.dumps(SHARE))
-    (entry,) = read_dataset(str(path))
+    dataset = read_dataset(str(path))
+    (entry,) = dataset.entries
+    assert dataset.remark == f"--dataset {path}: 1 of 2 is left out: no user speaks (entry 2)"
     assert (entry.says, entry.system) == (("hello", "and now"), "be kind")
     dialogue = plan(api="openai-chat", dataset=str(path), turns=5).workload.conversation(0)
     assert dialogue.ask().messages == [Message("system", "be kind"), Message("user", "hello")]
@@ -193,12 +195,71 @@ def test_a_file_of_lines(tmp_path):
     assert asks(workload, range(3)) == first
 
 
-@pytest.mark.parametrize("text", ["", "no json", '{"other": 1}', '[{"prompt": 3}]'])
-def test_a_file_of_something_else(tmp_path, text):
+HELLO = b'{"prompt": "hello"}\n'
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        (b"no json", "JSON is malformed"),
+        (b'{"prompt": "torn', "Input data was truncated"),
+        (b'{"prompt": "\xff"}', "no UTF-8"),
+        (b"7", "Expected `object`, got `int`"),
+        (b'{"prompt": 3}', r"Expected `str`, got `int` - at `\$.prompt`"),
+        (b'{"promt": "hi", "id": 5}', "it has only `promt` and `id`"),
+        (b"{}", "it has nothing"),
+        (b'{"prompt": "hi", "output_length": 0}', "Expected `int` >= 1"),
+        (b'{"messages": [{"role": "user", "contnet": "x"}]}', "message 1 has no `content`"),
+        (b'{"conversations": [{"value": "x"}]}', "message 1 has no `role`"),
+    ],
+)
+def test_a_row_that_cannot_be_read_is_named(tmp_path, row, told):
+    path = tmp_path / "prompts"
+    path.write_bytes(HELLO + b"\n" + row + b"\n" + HELLO)
+    with pytest.raises(UsageError, match=rf"--dataset {path}, line 3: .*{told}"):
+        read_dataset(str(path))
+
+
+def test_an_entry_of_an_array_that_cannot_be_read_is_named(tmp_path):
+    path = tmp_path / "prompts.json"
+    path.write_text('[{"prompt": "hello"}, {"promt": "hi"}]')
+    with pytest.raises(UsageError, match=rf"--dataset {path}, entry 2: .*`promt`"):
+        read_dataset(str(path))
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[{]", '{"prompt": ""}'])
+def test_a_file_of_nothing(tmp_path, text):
     path = tmp_path / "wrong"
     path.write_text(text)
     with pytest.raises(UsageError, match="--dataset"):
         read_dataset(str(path))
+
+
+def test_rows_that_datasets_have_and_nobody_can_send_are_counted(tmp_path):
+    path = tmp_path / "prompts"
+    picture = {"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:"}}]}
+    rows = [
+        {"prompt": "one"},
+        {"prompt": ""},
+        {"messages": [picture]},
+        {"messages": [{"role": "user", "content": "what is this?"}, picture]},
+        {"messages": [{"role": "assistant", "content": None}], "id": 7},
+        {"conversations": []},
+        {"messages": [{"role": "user", "content": "two"}, {"role": "tool", "content": None}]},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    dataset = read_dataset(str(path))
+    assert [entry.says for entry in dataset.entries] == [("one",), ("two",)]
+    assert dataset.remark == (
+        f"--dataset {path}: 5 of 7 are left out: the prompt is empty (line 2), "
+        "what is said is more than text (line 3 and 1 more), no user speaks (line 5 and 1 more)"
+    )
+
+
+def test_of_a_file_that_is_used_whole_there_is_nothing_to_tell(tmp_path):
+    path = tmp_path / "prompts"
+    path.write_bytes(HELLO)
+    assert read_dataset(str(path)).remark == ""
 
 
 def test_no_file(tmp_path):

@@ -22,17 +22,27 @@ def bench(settings: BenchSettings, output: TextIO, console: TextIO) -> int:
     """Measure, print tables to `output` and progress to `console`; 1 where requests failed.
 
     Raises:
+        KeyboardInterrupt: it was told to end; what was measured before is printed.
         UsageError: a flag cannot be meant.
         SetupError: a server cannot be started, or the file not be written.
     """
     plan = make_plan(settings)
     contenders = contenders_of(settings.compare, settings.start)
     check_destination(settings.json)
+    if plan.remark:
+        console.write(f"{plan.remark}\n")
     try:
         report = _run(_measure(plan, contenders, console))
     except asyncio.CancelledError as error:  # SIGTERM: what was started is stopped by now
         raise KeyboardInterrupt from error
-    deliver(report, _page(report), settings.json, output)
+    page = _page(report)
+    if report.ended_early:
+        num_turns = len(contenders) * settings.rounds if isinstance(report, Comparison) else 1
+        num_whole, num_asked = len(_all_figures(report)), num_turns * len(plan.levels)
+        page += f"\n\ntold to end early: {num_whole} of {num_asked} levels are whole"
+    deliver(report, page, settings.json, output)
+    if report.ended_early:
+        raise KeyboardInterrupt
     return int(any(figures.failures for figures in _all_figures(report)))
 
 
@@ -42,15 +52,24 @@ async def _measure(plan: Plan, contenders: list[Contender], console: TextIO) -> 
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     alone = contenders or [Contender(name="", url=settings.url.rstrip("/"))]
     is_contest = len(alone) > 1
-    async with Contest(plan, alone, console) as contest:
-        turns = await contest.run(settings.rounds if is_contest else 1)
+    contest = Contest(alone, console, keep=settings.keep, start_timeout_s=settings.start_timeout)
+    ended_early = False
+    try:
+        async with contest:
+            await contest.run(plan, settings.rounds if is_contest else 1)
+    except asyncio.CancelledError:
+        if not contest.turns:
+            raise
+        ended_early = True
+    turns = contest.turns
     common: dict[str, Any] = {
         "seed": plan.seed,
         "settings": {name: value for name, value in asdict(settings).items() if name != "api_key"},
         "machine": this_machine(),
+        "ended_early": ended_early,
     }
     if is_contest:
-        ratios = ratios_of(turns, [contender.name for contender in alone])
+        ratios = ratios_of(turns, alone[0].name)
         return Comparison(turns=turns, ratios=ratios, **common)
     (turn,) = turns
     return Report(

@@ -13,6 +13,7 @@ from backplane_launcher.bench.figures import Figures
 from backplane_launcher.bench.report import LevelResult, Machine
 from backplane_launcher.bench.started_server import Readiness
 from backplane_launcher.bench.statistics import Distribution, Interval, bootstrap_median
+from backplane_launcher.bench.table import label_of
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,13 +45,17 @@ class Ratio(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Comparison(msgspec.Struct, frozen=True, kw_only=True):
-    """All turns, and what they come to."""
+    """All turns, and what they come to.
+
+    Where it `ended_early`, levels of the last turn and later turns are missing.
+    """
 
     seed: int
     settings: dict[str, Any]
     machine: Machine
     turns: list[Turn]
     ratios: list[Ratio]
+    ended_early: bool = False
 
 
 def _of(name: str, part: str) -> Callable[[Figures], float | None]:
@@ -82,64 +87,65 @@ def order_of(names: Sequence[str], round_: int) -> list[str]:
     return list(names) if round_ % 2 == 0 else list(reversed(names))
 
 
-def ratios_of(turns: Sequence[Turn], names: Sequence[str]) -> list[Ratio]:
+def compared(figures: Figures) -> dict[str, float]:
+    """What is compared of a level; a figure that it lacks is left out."""
+    found = {figure: value(figures) for figure, value in COMPARED.items()}
+    return {figure: value for figure, value in found.items() if value is not None}
+
+
+def ratios_of(turns: Sequence[Turn], first: str) -> list[Ratio]:
     """Every figure of the first by each other's, level by level; then the times to ready."""
-    first, *others = names
     found: list[Ratio] = []
-    by_turn = {(turn.name, turn.round): turn for turn in turns}
-    num_rounds = 1 + max(turn.round for turn in turns)
-    num_levels = max(len(turn.levels) for turn in turns)
-    for level in range(num_levels):
-        for figure, value in COMPARED.items():
-            for other in others:
-                pairs = [
-                    (value(mine), value(theirs))
-                    for round_ in range(num_rounds)
-                    if (mine := _level(by_turn.get((first, round_)), level))
-                    and (theirs := _level(by_turn.get((other, round_)), level))
-                ]
-                load = _load(turns[0].levels[level].figures)
-                found += _ratio(load, figure, first, other, pairs)
-    for other in others:
-        for figure in ("ready_s", "first_answer_s"):
-            pairs = [
-                (getattr(mine.readiness, figure), getattr(theirs.readiness, figure))
-                for round_ in range(num_rounds)
-                if (mine := by_turn.get((first, round_))) is not None
-                and (theirs := by_turn.get((other, round_))) is not None
-                and mine.readiness is not None
-                and theirs.readiness is not None
-            ]
-            found += _ratio("start", figure.replace("_", " "), first, other, pairs)
-    return found
+    for level in range(max(len(turn.levels) for turn in turns)):
+        levels = {
+            (turn.name, turn.round): turn.levels[level].figures
+            for turn in turns
+            if level < len(turn.levels)
+        }
+        load = label_of(next(iter(levels.values())))
+        found += ratios_at(load, {turn: compared(own) for turn, own in levels.items()}, first)
+    started = {
+        (turn.name, turn.round): {
+            figure.replace("_", " "): seconds
+            for figure, seconds in msgspec.structs.asdict(turn.readiness).items()
+        }
+        for turn in turns
+        if turn.readiness is not None
+    }
+    return found + ratios_at("start", started, first)
 
 
-def _level(turn: Turn | None, level: int) -> Figures | None:
-    return None if turn is None or level >= len(turn.levels) else turn.levels[level].figures
-
-
-def _load(figures: Figures) -> str:
-    return f"{figures.concurrency}" if figures.rate is None else f"{figures.rate:g}/s"
-
-
-def _ratio(
-    load: str,
-    figure: str,
-    first: str,
-    other: str,
-    pairs: Sequence[tuple[float | None, float | None]],
+def ratios_at(
+    load: str, measured: Mapping[tuple[str, int], Mapping[str, float]], first: str
 ) -> list[Ratio]:
-    whole = [(mine, theirs) for mine, theirs in pairs if mine is not None and theirs]
-    if not whole:
-        return []
-    return [
-        Ratio(
-            load=load,
-            figure=figure,
-            first=first,
-            other=other,
-            first_median=median(mine for mine, _ in whole),
-            other_median=median(theirs for _, theirs in whole),
-            ratio=bootstrap_median([mine / theirs for mine, theirs in whole]),
-        )
-    ]
+    """Every figure of the first by each other's, over those rounds in which both have it.
+
+    Args:
+        load: what all were asked.
+        measured: figures by name and round.
+        first: who is divided by the others.
+    """
+    rounds = dict.fromkeys(round_ for _, round_ in measured)
+    found: list[Ratio] = []
+    for figure in dict.fromkeys(figure for figures in measured.values() for figure in figures):
+        for other in dict.fromkeys(name for name, _ in measured if name != first):
+            pairs = [
+                (mine[figure], theirs[figure])
+                for round_ in rounds
+                if figure in (mine := measured.get((first, round_), {}))
+                # Nothing can be divided by 0.
+                and (theirs := measured.get((other, round_), {})).get(figure)
+            ]
+            if pairs:
+                found.append(
+                    Ratio(
+                        load=load,
+                        figure=figure,
+                        first=first,
+                        other=other,
+                        first_median=median(mine for mine, _ in pairs),
+                        other_median=median(theirs for _, theirs in pairs),
+                        ratio=bootstrap_median([mine / theirs for mine, theirs in pairs]),
+                    )
+                )
+    return found

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from backplane_launcher.bench.comparison import Comparison, Ratio
-from backplane_launcher.bench.table import grid, number, remarks_of
+from backplane_launcher.bench.table import grid, number, remarks_of, tables
 
 # A kept server that takes more than so much of a core was no idle neighbour.
 _BUSY_NEIGHBOUR = 0.01
@@ -19,6 +19,13 @@ def comparison_tables(comparison: Comparison) -> str:
         _ratios([ratio for ratio in comparison.ratios if ratio.other == other])
         for other in dict.fromkeys(ratio.other for ratio in comparison.ratios)
     ]
+    if not comparison.ratios:
+        parts += [
+            f"{turn.name}, round {turn.round + 1}, with nothing to compare it with:\n\n"
+            f"{tables([level.figures for level in turn.levels])}"
+            for turn in comparison.turns
+        ]
+        return "\n\n".join(parts)
     num_rounds = 1 + max(turn.round for turn in comparison.turns)
     parts.append(
         f"Medians of {num_rounds} rounds; the ratio is the median of the rounds' ratios, with its "

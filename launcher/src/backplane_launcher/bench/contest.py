@@ -2,7 +2,7 @@
 
 import contextlib
 import time
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Self, TextIO
 
@@ -48,119 +48,150 @@ def contenders_of(compare: tuple[str, ...], start: tuple[str, ...]) -> list[Cont
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Running:
-    server: StartedServer
-    readiness: Readiness
-
-
 class Contest:
-    """All turns. Use as a context manager: at its end, whatever it started is stopped."""
+    """Servers that take turns. Use as a context manager: at its end, what it started is stopped.
 
-    def __init__(self, plan: Plan, contenders: list[Contender], console: TextIO) -> None:
-        self._plan = plan
+    Args:
+        contenders: the servers, which have names of their own.
+        console: where progress is shown.
+        keep: servers to start are started once, not at every turn.
+        start_timeout_s: until such a one is ready.
+
+    Attributes:
+        turns: those so far; told to end, the last one has those of its levels that are whole.
+    """
+
+    def __init__(
+        self,
+        contenders: Sequence[Contender],
+        console: TextIO,
+        *,
+        keep: bool,
+        start_timeout_s: float,
+    ) -> None:
+        self.turns: list[Turn] = []
         self._contenders = {contender.name: contender for contender in contenders}
         self._console = console
-        self._kept: dict[str, _Running] = {}
+        self._keep = keep
+        self._start_timeout_s = start_timeout_s
+        self._kept: dict[str, StartedServer] = {}
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for running in self._kept.values():
-            await running.server.stop()
+        for server in self._kept.values():
+            await server.stop()
         self._kept.clear()
 
-    async def run(self, num_rounds: int) -> list[Turn]:
+    async def run(self, plan: Plan, num_rounds: int) -> None:
         """Every server's turn in every round.
 
         Raises:
             SetupError: one cannot be started.
         """
         names = list(self._contenders)
-        return [
-            await self._turn(self._contenders[name], round_)
-            for round_ in range(num_rounds)
-            for name in order_of(names, round_)
-        ]
+        for round_ in range(num_rounds):
+            for name in order_of(names, round_):
+                label = f"{name}, round {round_ + 1}" if len(names) > 1 else ""
+                await self.turn(name, round_, plan, first=round_ * _NUMBERS_A_ROUND, label=label)
 
-    async def _turn(self, contender: Contender, round_: int) -> Turn:
-        async with self._at(contender) as (client, readiness):
+    async def turn(
+        self, name: str, round_: int, plan: Plan, *, first: int = 0, label: str = ""
+    ) -> Turn:
+        """One server's turn.
+
+        Args:
+            name: whose.
+            round_: which round's.
+            plan: what it is asked, from the prompt of number `first` on.
+            first: likewise.
+            label: stands before the progress.
+
+        Raises:
+            SetupError: it cannot be started.
+        """
+        async with self.at(name, plan) as (client, readiness):
             client.model = client.model or await served_model(client)
             version = await server_version(client)
             idle = [
                 pid
-                for name, running in self._kept.items()
-                if name != contender.name
-                for pid in descendants_of(running.server.pid)
+                for other, server in self._kept.items()
+                if other != name
+                for pid in descendants_of(server.pid)
             ]
             before, began = _cpu_s(idle), time.perf_counter()
-            measurement = Measurement(
-                self._plan,
-                client,
-                self._console,
-                label=f"{contender.name}, round {round_ + 1}" if len(self._contenders) > 1 else "",
-                first=round_ * _NUMBERS_A_ROUND,
-            )
-            levels = await measurement.run()
-            idle_cpu = (_cpu_s(idle) - before) / (time.perf_counter() - began)
-        return Turn(
-            name=contender.name,
-            round=round_,
-            url=client.address.url,
-            model=client.model,
-            server=version,
-            levels=levels,
-            readiness=readiness,
-            idle_cpu=idle_cpu,
-        )
+            measurement = Measurement(plan, client, self._console, label=label, first=first)
+            try:
+                await measurement.run()
+            finally:
+                if measurement.levels:
+                    idle_cpu_s = _cpu_s(idle) - before
+                    self.turns.append(
+                        Turn(
+                            name=name,
+                            round=round_,
+                            url=client.address.url,
+                            model=client.model,
+                            server=version,
+                            levels=measurement.levels,
+                            readiness=readiness,
+                            idle_cpu=idle_cpu_s / (time.perf_counter() - began),
+                        )
+                    )
+        return self.turns[-1]
 
     @contextlib.asynccontextmanager
-    async def _at(
-        self, contender: Contender
+    async def at(
+        self, name: str, plan: Plan
     ) -> AsyncGenerator[tuple[Client, Readiness | None], None]:
-        """The server for the time of a turn, ready, and how long that took."""
+        """A client of a server for the time of a turn, and how long a start took, if it was one.
+
+        Raises:
+            SetupError: it cannot be started.
+        """
+        contender = self._contenders[name]
+        readiness = leaving = None
         if contender.order is None:
-            client = self._plan.client(contender.url)
-            try:
-                yield client, None
-            finally:
-                client.close()
-            return
-        kept = self._kept.get(contender.name)
-        running = kept or await self._start(contender.order)
-        client = self._plan.client(running.server.url)
+            url = contender.url
+        elif (kept := self._kept.get(name)) is not None:
+            url = kept.url
+        else:
+            server, readiness = await self._start(contender.order, plan)
+            url = server.url
+            if self._keep:
+                self._kept[name] = server
+            else:
+                leaving = server
+        client = plan.client(url)
         try:
-            yield client, None if kept else running.readiness
+            yield client, readiness
         finally:
             client.close()
-            if not self._plan.settings.keep:
-                await running.server.stop()
+            if leaving is not None:
+                await leaving.stop()
 
-    async def _start(self, order: StartOrder) -> _Running:
+    async def _start(self, order: StartOrder, plan: Plan) -> tuple[StartedServer, Readiness]:
         server = StartedServer(order)
-        client = self._plan.client(server.url)
+        client = plan.client(server.url)
         try:
             await server.start()
-            readiness = await server.wait_until_ready(
-                client, self._first_ask(), self._plan.settings.start_timeout
+            return server, await server.wait_until_ready(
+                client, _first_ask(plan), self._start_timeout_s
             )
         except BaseException:
             await server.stop()
             raise
         finally:
             client.close()
-        running = _Running(server=server, readiness=readiness)
-        if self._plan.settings.keep:
-            self._kept[order.name] = running
-        return running
 
-    def _first_ask(self) -> Ask:
-        """The workload's kind of request, for one token, of a number that nothing else has."""
-        ask = self._plan.workload.conversation(-1).ask()
-        if ask is None:
-            raise AssertionError("every conversation has a first request")
-        return Ask(prompt=ask.prompt, messages=ask.messages, num_output=1)
+
+def _first_ask(plan: Plan) -> Ask:
+    """The workload's kind of request, for one token, of a number that nothing else has."""
+    ask = plan.workload.conversation(-1).ask()
+    if ask is None:
+        raise AssertionError("every conversation has a first request")
+    return Ask(prompt=ask.prompt, messages=ask.messages, num_output=1)
 
 
 def _cpu_s(pids: list[int]) -> float:

@@ -26,7 +26,7 @@ _SEEDS: Final = 2**32
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to be done at one server, whichever it is."""
+    """What is to be done at one server, whichever it is; `remark` is for people, if not empty."""
 
     settings: BenchSettings
     seed: int
@@ -34,6 +34,7 @@ class Plan:
     workload: Workload
     levels: tuple[Level, ...]
     limits: Mapping[str, float]
+    remark: str = ""
 
     def client(self, url: str) -> Client:
         """A client for a server."""
@@ -66,13 +67,15 @@ def make_plan(settings: BenchSettings) -> Plan:
         ignore_eos=not settings.stop_at_end,
         extra=_extra(settings.extra),
     )
+    workload, remark = _workload(settings, dialect, seed)
     return Plan(
         settings=settings,
         seed=seed,
         dialect=dialect,
-        workload=_workload(settings, dialect, seed),
+        workload=workload,
         levels=_levels(settings),
         limits=parse_limits(settings.slo),
+        remark=remark,
     )
 
 
@@ -111,7 +114,8 @@ def _default_requests(streams: int) -> int:
     return max(_LEAST_REQUESTS, _PER_STREAM * streams)
 
 
-def _workload(settings: BenchSettings, dialect: Dialect, seed: int) -> Workload:
+def _workload(settings: BenchSettings, dialect: Dialect, seed: int) -> tuple[Workload, str]:
+    """What is asked, and what is to be told of it."""
     outputs = Lengths.parse(settings.output_length, "--output-length")
     # Few servers tell the ids of an answer; its text can be sent back to all.
     takes_ids = dialect.takes_ids and settings.turns == 1
@@ -124,16 +128,18 @@ def _workload(settings: BenchSettings, dialect: Dialect, seed: int) -> Workload:
     if settings.dataset:
         if settings.shared_prefix:
             raise UsageError("--shared-prefix is for prompts that are made, not for --dataset")
-        return ReadWorkload(
-            read_dataset(settings.dataset),
+        dataset = read_dataset(settings.dataset)
+        read = ReadWorkload(
+            dataset.entries,
             outputs,
             seed=seed,
             max_turns=settings.turns,
             is_chat=dialect.is_chat,
         )
+        return read, dataset.remark
     as_ids = settings.prompts == "ids" or (settings.prompts == "auto" and takes_ids)
     ids = token_range(settings.token_ids) if as_ids else None
-    return MadeWorkload(
+    made = MadeWorkload(
         seed=seed,
         prompts=PromptMaker(seed=seed, ids=ids, num_shared=settings.shared_prefix),
         own=PromptMaker(seed=seed, ids=ids, num_shared=0),
@@ -142,3 +148,4 @@ def _workload(settings: BenchSettings, dialect: Dialect, seed: int) -> Workload:
         turns=settings.turns,
         is_chat=dialect.is_chat,
     )
+    return made, ""

@@ -47,7 +47,10 @@ class LevelResult(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """One server's. `settings` are the flags; `readiness` is told where we started it."""
+    """One server's. `settings` are the flags; `readiness` is told where we started it.
+
+    Where it `ended_early`, levels are missing: it was told to end before they were whole.
+    """
 
     url: str
     model: str | None
@@ -57,6 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     machine: Machine
     levels: list[LevelResult]
     readiness: Readiness | None = None
+    ended_early: bool = False
 
 
 def check_destination(path: str | None) -> None:

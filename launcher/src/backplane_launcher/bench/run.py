@@ -14,11 +14,15 @@ from backplane_launcher.bench.report import LevelResult, request_figures
 
 
 class Measurement:
-    """Levels at one server. Prompts are numbered from `first` on, each used once."""
+    """Levels at one server. Prompts are numbered from `first` on, each used once.
+
+    `levels` are those that are whole: all of them, unless it is told to end before.
+    """
 
     def __init__(
         self, plan: Plan, client: Client, console: TextIO, *, label: str = "", first: int = 0
     ) -> None:
+        self.levels: list[LevelResult] = []
         self._plan = plan
         self._client = client
         self._console = console
@@ -26,11 +30,12 @@ class Measurement:
         self._first = first
         self._is_local = is_local(client.address.host)
 
-    async def run(self) -> list[LevelResult]:
+    async def run(self) -> None:
         """Measure every level."""
-        return [await self.level(level) for level in self._plan.levels]
+        for level in self._plan.levels:
+            self.levels.append(await self._level(level))
 
-    async def level(self, level: Level) -> LevelResult:
+    async def _level(self, level: Level) -> LevelResult:
         """Warm up, measure, sum up."""
         warmup = self._plan.num_warmup(level)
         if warmup:
