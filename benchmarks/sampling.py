@@ -5,6 +5,7 @@
 """
 
 import argparse
+import os
 import statistics
 import time
 
@@ -17,6 +18,7 @@ from backplane_core.messages import Grammar, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
 from backplane_llamacpp.step_sampler import StepSampler
 
+NUM_CORES = len(os.sched_getaffinity(0))
 PROMPT_TOKENS, OUTPUT_TOKENS = 157, 48
 REPEATS = 9
 ALL = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
@@ -116,14 +118,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--vocabulary", type=int, default=128_000)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 32])
-    parser.add_argument("--threads", type=int, nargs="+", default=None)
+    parser.add_argument("--threads", type=int, nargs="+", default=[NUM_CORES])
     parser.add_argument("--only", default="", help="cases whose name has this in it")
     args = parser.parse_args()
     for kind in ("flat", "peaked"):
-        for threads in args.threads or [None]:
-            sampler = StepSampler(args.vocabulary, [], num_threads=threads)
-            shown = threads or "as many as are taken by itself"
-            print(f"\n{kind} logits, {args.vocabulary} tokens, threads: {shown}; µs a row")
+        for threads in args.threads:
+            sampler = StepSampler(args.vocabulary, [], threads)
+            print(f"\n{kind} logits, {args.vocabulary} tokens, threads: {threads}; µs a row")
             print(f"{'':30}" + "".join(f"{num:>7} rows" for num in args.rows))
             for name in (name for name in CASES if args.only in name):
                 row = f"{name:30}"
@@ -131,7 +132,6 @@ def main() -> None:
                     taken = microseconds(sampler, name, kind, (num_rows, args.vocabulary))
                     row += f"{taken:12.0f}"
                 print(row, flush=True)
-            sampler.close()
 
 
 if __name__ == "__main__":

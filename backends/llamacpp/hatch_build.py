@@ -1,4 +1,4 @@
-"""Compiles `native/rows.c` where there is a C compiler; without one the backend does with numpy.
+"""Compiles `native/*.c` where there is a C compiler; without one the backend does with numpy.
 
 The library is built for every generation of processors at once, so a wheel runs on all of its kind.
 `python hatch_build.py` compiles it where it stands, for a checkout.
@@ -19,10 +19,11 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent
 FOLDER = ROOT / "src" / "backplane_llamacpp" / "native"
-SOURCE, LIBRARY = FOLDER / "rows.c", FOLDER / "librows.so"
+SOURCES, LIBRARY = (FOLDER / "rows.c", FOLDER / "sample.c"), FOLDER / "librows.so"
 # Errors of C's functions are not looked at: without that loops stay loops.
 FLAGS = ("-O3", "-std=gnu11", "-shared", "-fPIC", "-fno-math-errno", "-fno-trapping-math")
-LOOPS = ("-fopenmp-simd",)  # reads the pragmas that make loops vectors; no library comes with it
+# With threads, which are llama.cpp's own; a compiler that comes without them still makes vectors.
+THREADS, NO_THREADS = "-fopenmp", "-fopenmp-simd"
 
 
 def compile_library() -> bool:
@@ -45,13 +46,21 @@ def _compile() -> None:
         raise FileNotFoundError("there is no C compiler")
     with tempfile.TemporaryDirectory(dir=FOLDER) as scratch:
         made = Path(scratch) / LIBRARY.name
-        subprocess.run(  # noqa: S603 -- the compiler that Python itself was configured with
-            [*compiler, *FLAGS, *LOOPS, str(SOURCE), "-o", str(made), "-lm"],
-            capture_output=True,
-            text=True,
-            check=True,
-        )
+        try:
+            _run(compiler, THREADS, made)
+        except subprocess.CalledProcessError:
+            _run(compiler, NO_THREADS, made)
         made.replace(LIBRARY)
+
+
+def _run(compiler: list[str], threads: str, made: Path) -> None:
+    sources = [str(source) for source in SOURCES]
+    subprocess.run(  # noqa: S603 -- the compiler that Python itself was configured with
+        [*compiler, *FLAGS, threads, *sources, "-o", str(made), "-lm"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
 
 
 try:

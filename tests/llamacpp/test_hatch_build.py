@@ -20,9 +20,10 @@ def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     monkeypatch.delenv("CC", raising=False)
-    for name in ("SOURCE", "LIBRARY"):
-        monkeypatch.setattr(module, name, tmp_path / getattr(module, name).name)
-    shutil.copy(module.FOLDER / "rows.c", module.SOURCE)
+    for source in (*module.SOURCES, module.FOLDER / "rows.h"):
+        shutil.copy(source, tmp_path)
+    monkeypatch.setattr(module, "SOURCES", [tmp_path / path.name for path in module.SOURCES])
+    monkeypatch.setattr(module, "LIBRARY", tmp_path / module.LIBRARY.name)
     monkeypatch.setattr(module, "FOLDER", tmp_path)
     module.LIBRARY.write_text("an older one")
     return module
@@ -35,7 +36,9 @@ def test_the_library_is_compiled_into_place(
     assert hook.compile_library()
     monkeypatch.setattr(rows, "_LIBRARY", hook.LIBRARY)
     assert rows.load() is not None
-    assert sorted(path.name for path in hook.FOLDER.iterdir()) == ["librows.so", "rows.c"]
+    assert sorted(path.name for path in hook.FOLDER.iterdir()) == [
+        *("librows.so", "rows.c", "rows.h", "sample.c")
+    ]
 
 
 @pytest.mark.parametrize("fault", ["no compiler", "a compiler that fails", "a folder to read only"])

@@ -3,11 +3,13 @@
 import functools
 import itertools
 import math
+import shutil
 from collections.abc import Iterable
 
 import msgspec
 import numpy as np
 import pytest
+from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
 from backplane_core.messages import Grammar, Submit, TokenSegment
@@ -20,10 +22,13 @@ from backplane_core.sampling import (
 )
 from backplane_core.testing import sampling_reference, sampling_vectors
 from backplane_core.watermark import green_ids
-from backplane_llamacpp.logits_processors import GreenList, LogitsProcessors, needs_only_argmax
+from backplane_llamacpp.compiled_sampler import CompiledSampler, SequenceRow
+from backplane_llamacpp.logits_processors import GreenList, needs_only_argmax
 from backplane_llamacpp.narrow_row import Weights
 from backplane_llamacpp.native import rows
-from backplane_llamacpp.sampler import Mask, Sampler
+from backplane_llamacpp.native.rows import RowSampler
+from backplane_llamacpp.numpy_sampler import NumpySampler
+from backplane_llamacpp.sampler import Logits, Mask, Score
 from backplane_llamacpp.wide_row import Ids
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -31,15 +36,94 @@ from hypothesis import strategies as st
 CASES = sampling_vectors.load().cases
 
 
+LIBRARY = rows.load()
+compiled = pytest.mark.skipif(
+    LIBRARY is None and shutil.which("cc") is None, reason="there is no C compiler for sample.c"
+)
+
+
+class Guide:
+    """In a guide's place: one mask, there at once."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+
+    def allowed(self) -> memoryview:
+        return memoryview(self._mask)
+
+
+class Compiled:
+    """`NumpySampler`'s interface over the compiled one, a row at a time."""
+
+    def __init__(self, n_vocab: int, suppressed: list[int]) -> None:
+        assert LIBRARY is not None
+        self._n_vocab, self._suppressed = n_vocab, suppressed
+        self._sampler = CompiledSampler(LIBRARY, n_vocab, suppressed, 1)
+        self._rows = RowSampler(LIBRARY, n_vocab, 1)
+
+    def sample(self, seq_id: int, one: Sequence, logits: Logits, mask: Mask | None = None) -> int:
+        if mask is not None:
+            one.guide = Guide(mask)  # type: ignore[assignment] -- a mask is all that is asked
+        share = ScheduledSequence(seq_id=seq_id, sequence=one, start=0, token_ids=[0], sample=True)
+        (result,) = self._sampler.tokens([share], logits[np.newaxis], [0])
+        if not isinstance(result, SampledTokens):
+            assert isinstance(result, GenerationError)
+            raise result
+        return result.token_ids[0]
+
+    def drawn_at(self, one: Sequence, logits: Logits, mask: Mask | None, number: float) -> int:
+        """What a draw by that number gives."""
+        if mask is not None:
+            one.guide = Guide(mask)  # type: ignore[assignment] -- a mask is all that is asked
+        row = SequenceRow(one, self._n_vocab, self._suppressed)
+        row.prepare(logits.ctypes.data)
+        row.wait_for_mask()
+        row.task.number = number
+        self._rows.run([row.address])
+        result = row.result()
+        assert isinstance(result, SampledTokens)
+        return result.token_ids[0]
+
+    def logprobs(self, logits: Logits, token_id: int, num_top: int) -> Score:
+        return self._sampler.scores(logits[np.newaxis], [token_id], num_top)[0]
+
+
+AnySampler = NumpySampler | Compiled
+
+
 @functools.cache
-def sampler_for(n_vocab: int, *, wide: bool = False) -> Sampler:
-    """`wide`: what is of a whole vocabulary's width is tried on the smallest ones, too."""
-    processors = LogitsProcessors(n_vocab, [])
-    return (
-        Sampler(n_vocab, processors, rows.load(), max_narrow=0)
-        if wide
-        else Sampler(n_vocab, processors)
-    )
+def sampler_for(n_vocab: int, kind: str) -> AnySampler:
+    """ "wide": what is of a whole vocabulary's width is tried on the smallest ones, too."""
+    if kind == "compiled":
+        return Compiled(n_vocab, [])
+    return NumpySampler(n_vocab, [], **({"max_narrow": 0} if kind == "wide" else {}))
+
+
+def assert_kept(
+    sampler: AnySampler,
+    one: Sequence,
+    logits: Logits,
+    expected: dict[int, float],
+    mask: Mask | None = None,
+    *,
+    least: float = 0.0,
+    near: float = 1e-6,
+) -> None:
+    """That these tokens, and no others, are drawn with these probabilities."""
+    if isinstance(sampler, NumpySampler):
+        kept = shares(sampler.candidates(0, one, logits, mask))
+        kept = {key: part for key, part in kept.items() if part > least}
+        expected = {key: part for key, part in expected.items() if part > least}
+        assert list(kept) == list(expected)
+        assert list(kept.values()) == pytest.approx(list(expected.values()), abs=near)
+        return
+    # Where one token's share ends the next one's begins.
+    below = 0.0
+    for token_id, part in expected.items():
+        for place in (below + 2 * near, below + part / 2, below + part - 2 * near):
+            if below + near < place < below + part - near:
+                assert sampler.drawn_at(one, logits, mask, place) == token_id
+        below += part
 
 
 def packed(allowed: Iterable[int], n_vocab: int) -> Mask:
@@ -54,7 +138,10 @@ def shares(candidates: tuple[Ids | None, Weights]) -> dict[int, float]:
     return {token_id: part for token_id, part in pairs if part > 0}
 
 
-both_widths = pytest.mark.parametrize("wide", [False, True], ids=["narrow", "wide"])
+KINDS = ("narrow", "wide", "compiled")
+each_kind = pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=compiled if kind == "compiled" else ()) for kind in KINDS]
+)
 
 
 def sequence(
@@ -94,24 +181,19 @@ def masking(masked: list[int], num_output: int) -> dict[str, object]:
     }
 
 
-@both_widths
+@each_kind
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_vectors(case: sampling_vectors.SamplingVector, *, wide: bool) -> None:
-    sampler = sampler_for(len(case.logits), wide=wide)
+def test_vectors(case: sampling_vectors.SamplingVector, kind: str) -> None:
+    sampler = sampler_for(len(case.logits), kind)
     logits = np.array(case.logits, np.float32)
     mask = masking(case.masked, len(case.output))
     one = sequence(case.prompt, case.output, case.params, **mask)
     if case.params.greedy:
         assert sampler.sample(0, one, logits) == case.kept[0].token_id
     else:
-        least = 1e-30 if wide else 0.0  # float32 has no room for less
-        kept = {
-            key: part
-            for key, part in shares(sampler.candidates(0, one, logits)).items()
-            if part > least
-        }
-        expected = {c.token_id: c.probability for c in case.kept if c.probability > least}
-        assert kept == pytest.approx(expected, abs=1e-6)
+        least = 1e-30 if kind == "wide" else 0.0  # float32 has no room for less
+        expected = {c.token_id: c.probability for c in case.kept}
+        assert_kept(sampler, one, logits, expected, least=least)
     for draw in case.draws:
         one = sequence(case.prompt, case.output, with_seed(case.params, draw.seed), **mask)
         assert sampler.sample(0, one, logits) == draw.token_id
@@ -150,7 +232,7 @@ random_params = st.builds(
     allowed=st.none() | st.sets(st.integers(0, 47), min_size=1),
     masked=st.lists(st.integers(0, 47), max_size=3, unique=True),
     random_state=st.integers(0, 2**32 - 1),
-    wide=st.booleans(),
+    kind=st.sampled_from(KINDS if LIBRARY else KINDS[:-1]),
 )
 def test_random_parameters_against_the_reference(
     *,
@@ -160,12 +242,12 @@ def test_random_parameters_against_the_reference(
     allowed: set[int] | None,
     masked: list[int],
     random_state: int,
-    wide: bool,
+    kind: str,
 ) -> None:
     logits = np.random.default_rng(random_state).normal(0, 3, 48).astype(np.float32)
     before = logits.copy()
     one = sequence(prompt, output, params, **masking(masked, len(output)))
-    sampler = sampler_for(48, wide=wide)
+    sampler = sampler_for(48, kind)
     # A guide's mask has dealt with early ends: they may come where nothing else may.
     permitted = None if allowed is None else allowed - set(masked) or allowed
     mask = None if permitted is None else packed(permitted, 48)
@@ -181,10 +263,8 @@ def test_random_parameters_against_the_reference(
     if params.greedy:
         assert token_id in expected
         return
-    kept = shares(sampler.candidates(0, one, logits, mask))
-    kept = {key: value for key, value in kept.items() if value > 1e-9}
-    expected = {key: value for key, value in expected.items() if value > 1e-9}
-    assert kept == pytest.approx(expected, abs=2e-5)
+    assert_kept(sampler, one, logits, expected, mask, least=1e-9, near=2e-5)
+    assert np.array_equal(logits, before)
     number = uniform(one.seed, len(one.token_ids))
     cumulative = np.cumsum(list(expected.values()))
     if np.abs(cumulative - number).min() > 1e-4:
@@ -204,31 +284,34 @@ def test_random_parameters_against_the_reference(
         {"top_k": 4500, "typical_p": 0.7, "temperature": 0.6},
     ],
 )
-def test_a_vocabulary_larger_than_the_first_look(params: dict[str, float]) -> None:
+@each_kind
+def test_a_vocabulary_larger_than_the_first_look(params: dict[str, float], kind: str) -> None:
     logits = np.random.default_rng(5).normal(0, 0.3, 5000).astype(np.float32)
     wanted = SamplingParams(**params)
-    kept = shares(sampler_for(5000).candidates(0, sequence([1], [], wanted), logits))
     expected = sampling_reference.distribution(dict(enumerate(map(float, logits))), wanted)
-    assert list(kept) == list(expected)
-    assert list(kept.values()) == pytest.approx(list(expected.values()), rel=1e-5)
+    one = sequence([1], [], wanted)
+    assert_kept(sampler_for(5000, kind), one, logits, expected, near=1e-6)
 
 
-@both_widths
-def test_equal_logits_at_the_edge_keep_the_lowest_ids(*, wide: bool) -> None:
+@each_kind
+def test_equal_logits_at_the_edge_keep_the_lowest_ids(kind: str) -> None:
     logits = np.zeros(1000, np.float32)
     logits[[3, 500, 999]] = 1.0
-    sampler = sampler_for(1000, wide=wide)
-    for top_k, expected in ((2, [3, 500]), (5, [0, 1, 3, 500, 999])):
+    sampler = sampler_for(1000, kind)
+    for top_k, ids in ((2, [3, 500]), (5, [0, 1, 3, 500, 999])):
         one = sequence([1], [], SamplingParams(top_k=top_k))
-        assert list(shares(sampler.candidates(0, one, logits))) == expected
+        total = float(np.exp(logits[ids]).sum())
+        expected = {token_id: math.exp(logits[token_id]) / total for token_id in ids}
+        assert_kept(sampler, one, logits, expected)
     assert sampler.sample(0, sequence([1], [], SamplingParams(temperature=0.0)), logits) == 3
 
 
-def test_a_seed_draws_the_same_whatever_else_is_sampled() -> None:
+@each_kind
+def test_a_seed_draws_the_same_whatever_else_is_sampled(kind: str) -> None:
     random = np.random.default_rng(11)
     rows = random.normal(0, 2, (30, 300)).astype(np.float32)
     params = SamplingParams(temperature=0.9, top_p=0.9, seed=77)
-    sampler = sampler_for(300)
+    sampler = sampler_for(300, kind)
 
     alone = sequence([1, 2], [], params)
     for row in rows:
@@ -242,18 +325,20 @@ def test_a_seed_draws_the_same_whatever_else_is_sampled() -> None:
     assert len(set(alone.token_ids)) > 10
 
 
-def test_choices_of_a_request_differ_and_choice_0_has_its_seed() -> None:
+@each_kind
+def test_choices_of_a_request_differ_and_choice_0_has_its_seed(kind: str) -> None:
     row = np.zeros(300, np.float32)
     params = SamplingParams(seed=9)
-    sampler = sampler_for(300)
+    sampler = sampler_for(300, kind)
     drawn = [sampler.sample(0, sequence([1], [], params, index=index), row) for index in range(8)]
     assert len(set(drawn)) > 4
     assert drawn[0] == math.floor(uniform(9, 1) * 300)
     assert drawn[3] == math.floor(uniform(sequence_seed(9, 3), 1) * 300)
 
 
-def test_penalty_counts_follow_the_output_and_a_reused_id_starts_anew() -> None:
-    sampler = sampler_for(16)
+@each_kind
+def test_penalty_counts_follow_the_output_and_a_reused_id_starts_anew(kind: str) -> None:
+    sampler = sampler_for(16, kind)
     logits = np.linspace(0, 1, 16, dtype=np.float32)
     params = SamplingParams(temperature=0.0, frequency_penalty=0.4)
     one = sequence([15, 15], [], params)
@@ -264,8 +349,9 @@ def test_penalty_counts_follow_the_output_and_a_reused_id_starts_anew() -> None:
     assert sampler.sample(3, fresh, logits) == 15
 
 
-def test_the_repetition_penalty_looks_at_the_prompt_too() -> None:
-    sampler = sampler_for(16)
+@each_kind
+def test_the_repetition_penalty_looks_at_the_prompt_too(kind: str) -> None:
+    sampler = sampler_for(16, kind)
     logits = np.linspace(1, 2, 16, dtype=np.float32)
     params = SamplingParams(temperature=0.0, repetition_penalty=3.0)
     one = sequence([15, 14], [], params)
@@ -282,25 +368,30 @@ def test_the_green_list_is_cores(gamma: float) -> None:
         assert found == green_ids(previous, 500, gamma)
 
 
-def test_only_what_the_grammar_allows_comes_and_its_mask_rules_early_ends() -> None:
+@each_kind
+def test_only_what_the_grammar_allows_comes_and_its_mask_rules_early_ends(kind: str) -> None:
     logits = np.array([0, 1, 2, 3, 4, 5, 6, 7], np.float32)
     stopping = StoppingParams(max_new_tokens=9, min_new_tokens=2, stop_token_ids=(6,))
     greedy = SamplingParams(temperature=0.0, logit_bias={5: 100.0})
     one = sequence([1], [], greedy, stopping=stopping, eos=frozenset({7}))
-    assert sampler_for(8).sample(0, one, logits, packed([1, 2], 8)) == 2
-    assert sampler_for(8).sample(0, one, logits, packed([7], 8)) == 7
+    assert sampler_for(8, kind).sample(0, one, logits, packed([1, 2], 8)) == 2
+    assert sampler_for(8, kind).sample(0, one, logits, packed([7], 8)) == 7
 
 
-def test_suppressed_tokens_never_come_but_their_logprobs_are_the_models() -> None:
-    sampler = Sampler(4, LogitsProcessors(4, [3]))
+@pytest.mark.parametrize("make", [NumpySampler, pytest.param(Compiled, marks=compiled)])
+def test_suppressed_tokens_never_come_but_their_logprobs_are_the_models(
+    make: type[AnySampler],
+) -> None:
+    sampler = make(4, [3])
     logits = np.array([0, 1, 2, 3], np.float32)
     lifted = SamplingParams(temperature=0.0, logit_bias={3: 100.0})
     assert sampler.sample(0, sequence([1], [], lifted), logits) == 2
     assert sampler.logprobs(logits, 3, 1)[1][0][0] == 3
 
 
-def test_end_tokens_are_masked_until_min_new_tokens() -> None:
-    sampler = sampler_for(8)
+@each_kind
+def test_end_tokens_are_masked_until_min_new_tokens(kind: str) -> None:
+    sampler = sampler_for(8, kind)
     logits = np.array([0, 1, 2, 3, 4, 5, 6, 7], np.float32)
     stopping = StoppingParams(max_new_tokens=9, min_new_tokens=2, stop_token_ids=(6,))
     greedy = SamplingParams(temperature=0.0)
@@ -312,9 +403,10 @@ def test_end_tokens_are_masked_until_min_new_tokens() -> None:
     assert drawn == [5, 5, 7]
 
 
-def test_top_logprobs_are_sorted_and_ties_go_to_the_lower_id() -> None:
+@each_kind
+def test_top_logprobs_are_sorted_and_ties_go_to_the_lower_id(kind: str) -> None:
     logits = np.array([1.0, 3.0, 3.0, 2.0, 3.0], np.float32)
-    logprob, top = sampler_for(5).logprobs(logits, 3, 2)
+    logprob, top = sampler_for(5, kind).logprobs(logits, 3, 2)
     normalizer = math.log(sum(math.exp(value) for value in logits.tolist()))
     assert logprob == pytest.approx(2.0 - normalizer)
     assert [token_id for token_id, _ in top] == [1, 2]
@@ -322,11 +414,12 @@ def test_top_logprobs_are_sorted_and_ties_go_to_the_lower_id() -> None:
 
 
 @pytest.mark.parametrize("broken", [np.nan, -np.inf])
-def test_no_possible_token_is_an_error(broken: float) -> None:
+@each_kind
+def test_no_possible_token_is_an_error(broken: float, kind: str) -> None:
     logits = np.full(8, broken, np.float32)
     one = sequence([1], [], SamplingParams())
     with pytest.raises(GenerationError, match="no token can follow"):
-        sampler_for(8).sample(0, one, logits)
+        sampler_for(8, kind).sample(0, one, logits)
 
 
 @pytest.mark.parametrize(
@@ -355,11 +448,12 @@ def test_the_fast_path_is_for_plain_greedy_alone(not_plain: dict[str, object]) -
 
 
 @pytest.mark.parametrize("n_vocab", [5, 512, 513, 5000])
-def test_draws_fall_where_the_cumulative_probability_says(n_vocab: int) -> None:
+@each_kind
+def test_draws_fall_where_the_cumulative_probability_says(n_vocab: int, kind: str) -> None:
     logits = np.random.default_rng(n_vocab).normal(0, 2, n_vocab).astype(np.float32)
     expected = sampling_reference.softmax(dict(enumerate(map(float, logits))))
     cumulative = np.cumsum(list(expected.values()))
-    sampler = sampler_for(n_vocab)
+    sampler = sampler_for(n_vocab, kind)
     for position in range(1, 300):
         number = uniform(3, position)
         drawn = sampler.sample(0, sequence([1] * position, [], SamplingParams(seed=3)), logits)
@@ -370,7 +464,8 @@ def test_draws_fall_where_the_cumulative_probability_says(n_vocab: int) -> None:
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("n_vocab", [512, 5000])
 @pytest.mark.parametrize("temperature", [1e-300, 1e-46, 1e-5, 1.0, 1000.0, 1e300])
-def test_no_parameters_break_the_sampler(n_vocab: int, temperature: float) -> None:
+@each_kind
+def test_no_parameters_break_the_sampler(n_vocab: int, temperature: float, kind: str) -> None:
     logits = (np.random.default_rng(0).normal(size=n_vocab) * 3).astype(np.float32)
     logits[7] = -np.inf  # as a mask leaves it
     edges = (1e-12, 0.5, 0.999999, 1.0)
@@ -378,6 +473,6 @@ def test_no_parameters_break_the_sampler(n_vocab: int, temperature: float) -> No
         params = SamplingParams(
             temperature=temperature, top_p=top_p, typical_p=typical_p, min_p=min_p, top_k=top_k
         )
-        drawn = sampler_for(n_vocab).sample(0, sequence([1, 2], [], params), logits)
+        drawn = sampler_for(n_vocab, kind).sample(0, sequence([1, 2], [], params), logits)
         assert 0 <= drawn < n_vocab
         assert drawn != 7

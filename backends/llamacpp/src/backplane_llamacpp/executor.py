@@ -42,7 +42,7 @@ class LlamaCppExecutor(Executor):
         self._traits = traits
         self._batch = TokenBatch(traits.max_batch_tokens)
         self._ascending = np.arange(traits.max_batch_tokens, dtype=np.int32)
-        self._sampler = StepSampler(n_vocab, suppressed_token_ids)
+        self._sampler = StepSampler(n_vocab, suppressed_token_ids, context.num_threads)
         self._adapters = adapters
         self._adapter: str | None = None
 
@@ -138,12 +138,11 @@ class LlamaCppExecutor(Executor):
             raise GenerationError(f"this model's memory cannot drop a sequence's tail ({seq_id})")
 
     def release(self, seq_id: int) -> None:
-        """Free a sequence's cells, at once, and its penalty counts."""
+        """Free a sequence's cells, at once, and what its sampling keeps."""
         self._context.remove(seq_id, 0)
         self._sampler.forget(seq_id)
 
     def close(self) -> None:
-        """End the sampling threads; free the context and the adapters."""
-        self._sampler.close()
+        """Free the context and the adapters."""
         self._context.close()
         self._adapters.close()

@@ -13,12 +13,19 @@ from backplane_core import watermark
 from backplane_core.batching.sequence import Sequence
 from backplane_core.sampling import SamplingParams, Watermark
 
-Logits = npt.NDArray[np.float32]
+from backplane_llamacpp.sampler import Logits
+
 Flags = npt.NDArray[np.bool_]
 
 
 class TokenCounts:
-    """Which tokens stand in a sequence, and how often in its output, kept up step by step."""
+    """Which tokens stand in a sequence, and how often in its output, kept up step by step.
+
+    Attributes:
+        size: how many distinct tokens there are.
+        ids: theirs, the first `size`.
+        times: how often each is in the output, likewise.
+    """
 
     def __init__(self, sequence: Sequence) -> None:
         self.sequence = sequence
@@ -26,22 +33,26 @@ class TokenCounts:
         prompt = dict.fromkeys(sequence.token_ids[: sequence.num_prompt_tokens])
         self._places = {token_id: place for place, token_id in enumerate(prompt)}
         # A token of the prompt alone is there, no times: the repetition penalty looks at it.
-        self._ids = np.fromiter(prompt, np.int64, len(prompt))
-        self._counts = np.zeros(len(prompt))
+        self.ids = np.fromiter(prompt, np.int64, len(prompt))
+        self.times = np.zeros(len(prompt))
+        self.size = len(prompt)
+        self._shown: npt.NDArray[np.int64] | None = None
 
-    def update(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
-        """Count what is new; all distinct ids of the sequence, and their counts in the output."""
-        token_ids = self.sequence.token_ids
+    def update(self) -> bool:
+        """Count what is new; whether the arrays are others than before, and at first."""
+        token_ids, places = self.sequence.token_ids, self._places
+        before = self._shown
         for token_id in token_ids[self._num_seen :]:
-            place = self._places.setdefault(token_id, len(self._places))
-            if place == len(self._ids):
-                self._ids = np.append(self._ids, np.zeros(place + 1, np.int64))
-                self._counts = np.append(self._counts, np.zeros(place + 1))
-            self._ids[place] = token_id
-            self._counts[place] += 1
+            place = places.setdefault(token_id, len(places))
+            if place == len(self.ids):
+                self.ids = np.append(self.ids, np.zeros(place + 1, np.int64))
+                self.times = np.append(self.times, np.zeros(place + 1))
+            self.ids[place] = token_id
+            self.times[place] += 1
         self._num_seen = len(token_ids)
-        size = len(self._places)
-        return self._ids[:size], self._counts[:size]
+        self.size = len(places)
+        self._shown = self.ids
+        return self._shown is not before
 
 
 class GreenList:
@@ -104,11 +115,13 @@ class LogitsProcessors:
 
         try:
             if params.logit_bias:
-                ids, biases = _biases(params, self._n_vocab)
+                ids, biases = biases_of(params, self._n_vocab)
                 change(ids, row[ids] + biases)
-            if _penalizes(params):
-                ids, counts = self._counts_of(seq_id, sequence).update()
-                change(ids, _penalized(row[ids], counts, params))
+            if penalizes(params):
+                counts = self._counts_of(seq_id, sequence)
+                counts.update()
+                ids = counts.ids[: counts.size]
+                change(ids, _penalized(row[ids], counts.times[: counts.size], params))
             masked = self._suppressed
             if not guided:
                 masked = masked + end_token_ids_to_mask(sequence)
@@ -134,14 +147,16 @@ class LogitsProcessors:
         return counts
 
 
-def _penalizes(params: SamplingParams) -> bool:
+def penalizes(params: SamplingParams) -> bool:
+    """Whether tokens that came already are treated apart."""
     penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
     return penalties != (1.0, 0.0, 0.0)
 
 
-def _biases(
+def biases_of(
     params: SamplingParams, n_vocab: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
+    """Ids within the vocabulary, each once, and what is added to them."""
     known = {key: bias for key, bias in params.logit_bias.items() if 0 <= key < n_vocab}
     ids = np.fromiter(known.keys(), np.int64, len(known))
     return ids, np.fromiter(known.values(), np.float64, len(known))
@@ -175,7 +190,7 @@ def needs_only_argmax(sequences: Items[Sequence]) -> bool:
         and sequence.request.grammar is None
         and sequence.sampling.watermark is None
         and not sequence.sampling.logit_bias
-        and not _penalizes(sequence.sampling)
+        and not penalizes(sequence.sampling)
         and sequence.num_output_tokens >= sequence.stopping.min_new_tokens
         for sequence in sequences
     )

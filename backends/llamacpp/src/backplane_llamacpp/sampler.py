@@ -1,175 +1,61 @@
-"""Draws tokens from logits by the semantics of `backplane_core.sampling`.
+"""`Sampler`: what a step asks of whoever turns rows of logits into tokens, compiled or numpy.
 
-What is of the whole vocabulary's width is `WideRow`'s, what is of few tokens `narrow_row`'s. Knows
-nothing of contexts or batches.
+Both follow the semantics of `backplane_core.sampling`. Knows nothing of contexts or batches.
 """
 
-import contextlib
-from collections.abc import Generator
+from typing import Final, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
-from backplane_core.errors import GenerationError
-from backplane_core.sampling import SamplingParams, uniform
+from backplane_core.errors import BackplaneError, GenerationError
 
-from backplane_llamacpp import narrow_row
-from backplane_llamacpp.logits_processors import Logits, LogitsProcessors
-from backplane_llamacpp.narrow_row import Weights
-from backplane_llamacpp.native.rows import NativeRows
-from backplane_llamacpp.wide_row import Floats, Ids, WideRow, descending, first_beyond
-
-# Up to so many tokens are handled apart from the rest of the vocabulary.
-_MAX_NARROW = 4096
-# Hotter than this all tokens are equally likely; float32 has no room for much more.
-_HOTTEST = 1e30
-
+Logits = npt.NDArray[np.float32]
 # A grammar's mask: bit `id % 8` of byte `id // 8` is that token's; whole bytes, maybe more.
 Mask = npt.NDArray[np.uint8]
+Result = SampledTokens | BackplaneError | None
+# The log-probability of a token, and token ids with the highest ones, best first.
+Score = tuple[float, list[tuple[int, float]]]
+
+# Hotter than this all tokens are equally likely; float32 has no room for much more.
+HOTTEST: Final = 1e30
 
 
-class Sampler:
-    """Samples one row at a time, in its own buffers: a thread has one of its own."""
+class Sampler(Protocol):
+    """Keeps what a sequence's sampling needs per `seq_id`, until `forget`.
 
-    def __init__(
-        self,
-        n_vocab: int,
-        processors: LogitsProcessors,
-        native: NativeRows | None = None,
-        *,
-        max_narrow: int = _MAX_NARROW,
-    ) -> None:
-        self._n_vocab = n_vocab
-        self._max_narrow = max_narrow
-        self._all_ids: Ids = np.arange(n_vocab)
-        self._processors = processors
-        self._row = WideRow(n_vocab, native)
+    Rows of logits may be changed meanwhile; afterwards they are as they were.
+    """
 
-    def sample(
-        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None = None
-    ) -> int:
-        """The token after `sequence.token_ids`.
+    def forget(self, seq_id: int) -> None:
+        """Drop what is kept of a sequence."""
+        ...
 
-        Args:
-            seq_id: what the sequence's counts are kept under.
-            sequence: its parameters and tokens.
-            logits: one row, of the whole vocabulary; changed meanwhile, not afterwards.
-            mask: which tokens a grammar lets come; None is no grammar.
+    def tokens(
+        self, wanted: list[ScheduledSequence], logits: Logits, places: list[int]
+    ) -> list[Result]:
+        """The token that follows each, from the row at its place; an error fails it alone."""
+        ...
 
-        Raises:
-            GenerationError: no token is possible, or the model's logits are not numbers.
-        """
-        if sequence.sampling.greedy:
-            with self._steered(seq_id, sequence, logits, mask) as (row, ids):
-                return _highest_of(row, ids)
-        ids, weights = self.candidates(seq_id, sequence, logits, mask)
-        number = uniform(sequence.seed, len(sequence.token_ids))
-        return self._row.index_at(number) if ids is None else int(ids[_index_at(weights, number)])
-
-    def candidates(
-        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None = None
-    ) -> tuple[Ids | None, Weights | Floats]:
-        """What masks, temperature and truncations leave; the temperature is not 0.
-
-        Returns:
-            Ascending ids and their weights. None is all ids: those that were cut weigh 0.
-
-        Raises:
-            GenerationError: no token is possible, or the model's logits are not numbers.
-        """
-        params = sequence.sampling
-        temperature = min(params.temperature, _HOTTEST)
-        with self._steered(seq_id, sequence, logits, mask) as (row, few):
-            ids = few
-            if ids is None:
-                highest = self._row.highest(row)
-                _check(highest)
-                if not 0 < params.top_k < self._n_vocab:
-                    return self._wide(row, highest, params, temperature)
-                ids = np.sort(self._row.top(row, params.top_k))
-            scores = row[ids]
-            _check(float(scores.max(initial=-np.inf)))
-            if 0 < params.top_k < len(ids):
-                ids = np.sort(ids[descending(scores)[: params.top_k]])
-                scores = row[ids]
-            return narrow_row.cut(ids, narrow_row.weights_of(scores, temperature), params)
-
-    @contextlib.contextmanager
-    def _steered(
-        self, seq_id: int, sequence: Sequence, logits: Logits, mask: Mask | None
-    ) -> Generator[tuple[Logits, Ids | None]]:
-        """The row as its processors leave it, and which ids of it count; None is all."""
-        ids = self._all_ids if self._n_vocab <= self._max_narrow else None
-        with self._processors.applied(seq_id, sequence, logits, guided=mask is not None) as row:
-            if mask is None:
-                yield row, ids
-            elif (few := self._few_allowed(mask)) is not None:
-                yield row, few
-            else:
-                yield self._row.masked(row, self._forbidden(mask)), None
-
-    def _wide(
-        self, logits: Logits, highest: float, params: SamplingParams, temperature: float
-    ) -> tuple[Ids | None, Weights | Floats]:
-        """All cuts but `top_k`, of a whole row."""
-        row = self._row
-        total = row.weigh(logits, highest, temperature)
-        if params.top_p < 1.0:
-            mass = params.top_p * total
-            ids = row.heaviest(logits, total)
-            weights = row.weights[ids].astype(np.float64)
-            if weights.sum() >= mass:
-                return narrow_row.cut(ids, weights, params, total=total)
-            row.keep_highest(mass, total, ids)
-        if params.min_p > 0.0:
-            row.keep_from(params.min_p)
-        if params.typical_p < 1.0:
-            row.keep_typical(params.typical_p)
-        return None, row.weights
-
-    def _few_allowed(self, mask: Mask) -> Ids | None:
-        """The ids a grammar lets come, ascending; None where they are many."""
-        filled = np.flatnonzero(mask)
-        if len(filled) > self._max_narrow // 8:
-            return None
-        bits = np.unpackbits(mask[filled], bitorder="little")
-        ids = (filled[:, np.newaxis] * 8 + np.arange(8)).ravel()[bits.view(np.bool_)]
-        return ids[: np.searchsorted(ids, self._n_vocab)]
-
-    def _forbidden(self, mask: Mask) -> npt.NDArray[np.bool_]:
-        bits = np.unpackbits(mask, count=self._n_vocab, bitorder="little")
-        return np.equal(bits, 0, out=bits.view(np.bool_))
-
-    def logprobs(
-        self, logits: Logits, token_id: int, num_top: int
-    ) -> tuple[float, list[tuple[int, float]]]:
-        """Log-probability of a token, and the `num_top` highest, from the model's own logits."""
-        normalizer = self._row.log_sum(logits)
-        top: list[tuple[int, float]] = []
-        if num_top > 0:
-            ids = self._row.top(logits, num_top)
-            top = [(int(top_id), float(logits[top_id]) - normalizer) for top_id in ids]
-        return float(logits[token_id]) - normalizer, top
+    def scores(self, logits: Logits, token_ids: list[int], num_top: int) -> list[Score]:
+        """From each row, by the model's own logits, what the token of that place has."""
+        ...
 
 
-def _highest_of(row: Logits, ids: Ids | None) -> int:
-    if ids is not None and not len(ids):
-        _check(-np.inf)
-    token_id = int(row.argmax()) if ids is None else int(ids[row[ids].argmax()])
-    _check(float(row[token_id]))
-    return token_id
+def mask_of(sequence: Sequence) -> Mask | None:
+    """What the sequence's grammar lets come; None without one. Waits for it.
+
+    Raises:
+        BackplaneError: it cannot be told, which concerns this sequence alone.
+    """
+    return None if sequence.guide is None else np.frombuffer(sequence.guide.allowed(), np.uint8)
 
 
-def _check(highest: float) -> None:
-    if not np.isfinite(highest):
-        raise GenerationError(
-            "no token can follow: every logit is masked or not a number",
-            remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
-            "may be broken",
-        )
-
-
-def _index_at(weights: Weights | Floats, number: float) -> int:
-    """The first index at which the cumulative share of the weights exceeds `number`."""
-    cumulative = np.cumsum(weights, dtype=np.float64)
-    return first_beyond(cumulative, number * float(cumulative[-1]))
+def no_token() -> GenerationError:
+    """Why nothing was drawn from a row."""
+    return GenerationError(
+        "no token can follow: every logit is masked or not a number",
+        remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
+        "may be broken",
+    )

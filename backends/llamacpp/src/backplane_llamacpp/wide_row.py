@@ -1,7 +1,6 @@
 """One row over the whole vocabulary: its weights, and cuts of them without sorting it.
 
-float32, a few passes over buffers that are reused; a thread has one of its own. Knows nothing of
-sampling parameters.
+float32, a few passes over buffers that are reused. Knows nothing of sampling parameters.
 """
 
 import math
@@ -9,8 +8,6 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
-
-from backplane_llamacpp.native.rows import NativeRows
 
 Ids = npt.NDArray[np.intp]
 Floats = npt.NDArray[np.float32]
@@ -38,11 +35,9 @@ class WideRow:
             beyond the vocabulary.
     """
 
-    def __init__(self, n_vocab: int, native: NativeRows | None) -> None:
-        """`native` does the same as numpy, sooner; None is where it was not compiled."""
+    def __init__(self, n_vocab: int) -> None:
         width = -(-n_vocab // _BLOCK) * _BLOCK
         self._n_vocab: Final = n_vocab
-        self._native: Final = native
         self._stride: Final = max(1, width // _SAMPLE)
         self._uncut, self._cut = np.zeros(width, np.float32), np.zeros(width, np.float32)
         self._above, self._edge = np.empty(width, np.bool_), np.empty(width, np.bool_)
@@ -59,14 +54,12 @@ class WideRow:
 
     def highest(self, logits: Floats) -> float:
         """The highest logit; not a number where one of them is not."""
-        return float(logits.max()) if self._native is None else self._native.highest(logits)
+        return float(logits.max())
 
     def weigh(self, logits: Floats, highest: float, temperature: float) -> float:
         """Make a row's weights; their sum. `highest` is finite and that of the row."""
         row = self._uncut[: self._n_vocab]
         self.weights = self._uncut
-        if self._native is not None:
-            return self._native.weigh(logits, highest, 1.0 / temperature, row)
         np.subtract(logits, np.float32(highest), out=row)
         if temperature != 1.0:
             row *= np.float32(1.0 / temperature)
@@ -81,15 +74,11 @@ class WideRow:
         highest = self.highest(logits)
         if not math.isfinite(highest):
             return math.nan
-        if self._native is None:
-            return highest + math.log(self.weigh(logits, highest, 1.0))
-        return highest + math.log(self._native.exp_sum(logits, highest))
+        return highest + math.log(self.weigh(logits, highest, 1.0))
 
     def top(self, logits: Floats, k: int) -> Ids:
         """The k highest of a row, or all, best first; the lowest ids among equals."""
         k = min(k, len(logits))
-        if self._native is not None and k <= _FEW_COLUMNS:
-            return self._native.top(logits, k).astype(np.intp)
         ids = _highest_ids(logits, k)
         return ids[descending(logits[ids])[:k]]
 
@@ -100,8 +89,6 @@ class WideRow:
 
     def index_at(self, number: float) -> int:
         """The first id at which the cumulative share of the weights exceeds `number`."""
-        if self._native is not None:
-            return self._native.index_at(self.weights, number)
         until = np.cumsum(self._block_sums(), dtype=np.float64)
         target = number * until[-1]
         block = first_beyond(until, target)
@@ -120,9 +107,6 @@ class WideRow:
 
         `heaviest` is of a row whose weight lies on few: no sample of it would tell.
         """
-        if self._native is not None:
-            self._native.keep_highest(self.weights, mass, total)
-            return
         self._reach(self.weights, mass, total, heaviest)
 
     def keep_typical(self, share: float) -> None:

@@ -91,6 +91,7 @@ class NativeContext:
                 "--type-k and --type-v",
             )
         self._n_vocab = model.n_vocab
+        self.num_threads = options.n_threads_batch
         self._memory: Any = cpp.llama_get_memory(self._context)
         self.n_ctx: int = cpp.llama_n_ctx(self._context)
 

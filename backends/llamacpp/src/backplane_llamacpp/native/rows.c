@@ -1,12 +1,8 @@
-/* One row of logits, as wide as the vocabulary, in a few passes over memory: what numpy would need
- * three times as many for, with the interpreter's lock let go throughout, so that rows are sampled
- * side by side. `rows.py` calls it; `wide_row.py` does the same in numpy where it is not compiled.
- *
- * Weights are numbers from 0 to 1. Sums are float within a block, double over blocks.
- */
+/* See `rows.h`. Loops are written so that compilers make vectors of them. */
+
+#include "rows.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -19,7 +15,7 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
-enum { LANES = 64, BLOCK = 64 * LANES, SAMPLE = 4096, BIN_SHIFT = 18, MAX_BETWEEN = 256, NUM_BOUNDS = 4 };
+enum { SAMPLE = 4096, BIN_SHIFT = 18, MAX_BETWEEN = 256, NUM_BOUNDS = 4 };
 /* One above the bits of 1.0f: as positive floats are ordered, so are their bits. */
 #define ABOVE_ALL 0x3F800001u
 #define NUM_BINS ((ABOVE_ALL >> BIN_SHIFT) + 1)
@@ -60,15 +56,37 @@ INLINE float exponential(float x) {
     return x > -87.0f ? float_of(bits_of(p) + (bits_of(shifted) << 23)) : 0.0f;
 }
 
-/* The highest; not a number where one of them is not. */
-FOR_EACH_PROCESSOR float bp_highest(int64_t n, const float *logits) {
+/* The natural logarithm of a positive normal number, to about 2 units in the last place. */
+INLINE float logarithm(float x) {
+    uint32_t bits = bits_of(x);
+    /* A mantissa from sqrt(1/2) to sqrt(2). */
+    int32_t exponent = (int32_t)((bits - 0x3F3504F3u) & 0xFF800000u);
+    float m = float_of(bits - (uint32_t)exponent) - 1.0f, e = (float)(exponent >> 23);
+    float p = m * 7.0376836292e-2f - 1.1514610310e-1f;
+    p = p * m + 1.1676998740e-1f;
+    p = p * m - 1.2420140846e-1f;
+    p = p * m + 1.4249322787e-1f;
+    p = p * m - 1.6668057665e-1f;
+    p = p * m + 2.0000714765e-1f;
+    p = p * m - 2.4999993993e-1f;
+    p = p * m + 3.3333331174e-1f;
+    float square = m * m;
+    return m + (p * m * square - e * 2.12194440e-4f - 0.5f * square) + e * 0.693359375f;
+}
+
+INLINE int64_t whole_lanes(int64_t n) {
+    return (n + LANES - 1) / LANES * LANES;
+}
+
+/* The highest of up to a block, -inf of nothing; not a number where one of them is not. */
+INLINE float highest_of(const float *values, int64_t size) {
     float lanes[LANES], highest = -INFINITY;
     int bad[LANES] = {0};
     int64_t i = 0;
     for (int k = 0; k < LANES; k++) lanes[k] = -INFINITY;
-    for (; i + LANES <= n; i += LANES) {
+    for (; i + LANES <= size; i += LANES) {
         EACH_LANE {
-            float x = logits[i + k];
+            float x = values[i + k];
             lanes[k] = x > lanes[k] ? x : lanes[k];
             bad[k] |= x != x;
         }
@@ -77,14 +95,48 @@ FOR_EACH_PROCESSOR float bp_highest(int64_t n, const float *logits) {
         if (bad[k]) return NAN;
         if (lanes[k] > highest) highest = lanes[k];
     }
-    for (; i < n; i++) {
-        if (logits[i] != logits[i]) return NAN;
-        if (logits[i] > highest) highest = logits[i];
+    for (; i < size; i++) {
+        if (values[i] != values[i]) return NAN;
+        if (values[i] > highest) highest = values[i];
     }
     return highest;
 }
 
-/* exp((x - highest) * factor) of each logit, into `weights`, which may be `logits`; their sum. */
+FOR_EACH_PROCESSOR int64_t bp_argmax(int64_t n, const float *logits) {
+    int64_t best = 0;
+    float highest = -INFINITY;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        float here = highest_of(logits + start, n - start < BLOCK ? n - start : BLOCK);
+        if (here != here) return -1;
+        if (here > highest) highest = here, best = start;
+    }
+    while (logits[best] != highest) best++;
+    return best;
+}
+
+/* Each block is read from memory once: its highest first, then the sum beside that. */
+FOR_EACH_PROCESSOR double bp_log_sum(int64_t n, const float *logits) {
+    double sum = 0;
+    float highest = -INFINITY;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t size = n - start < BLOCK ? n - start : BLOCK, i = 0;
+        const float *block = logits + start;
+        float here = highest_of(block, size), lanes[LANES] = {0};
+        if (here != here || here == INFINITY) return NAN;
+        if (here == -INFINITY) continue;
+        for (; i + LANES <= size; i += LANES) EACH_LANE lanes[k] += exponential(block[i + k] - here);
+        for (; i < size; i++) lanes[0] += exponential(block[i] - here);
+        double inside = sum_of_lanes(lanes);
+        if (here > highest) {
+            sum = sum * exp((double)highest - here) + inside;
+            highest = here;
+        } else {
+            sum += inside * exp((double)here - highest);
+        }
+    }
+    return highest == -INFINITY ? NAN : highest + log(sum);
+}
+
 FOR_EACH_PROCESSOR double bp_weigh(
     int64_t n, const float *logits, float highest, float factor, float *weights) {
     double sum = 0;
@@ -98,46 +150,47 @@ FOR_EACH_PROCESSOR double bp_weigh(
                 lanes[k] += made;
             }
         }
-        for (; i < end; i++)
-            lanes[0] += weights[i] = exponential((logits[i] - highest) * factor);
+        for (; i < end; i++) lanes[0] += weights[i] = exponential((logits[i] - highest) * factor);
         sum += sum_of_lanes(lanes);
     }
+    for (int64_t i = n; i < whole_lanes(n); i++) weights[i] = 0.0f;
     return sum;
 }
 
-/* The sum of exp(x - highest) of each logit. */
-FOR_EACH_PROCESSOR double bp_exp_sum(int64_t n, const float *logits, float highest) {
-    double sum = 0;
-    for (int64_t start = 0; start < n; start += BLOCK) {
-        int64_t end = n - start < BLOCK ? n : start + BLOCK, i = start;
-        float lanes[LANES] = {0};
-        for (; i + LANES <= end; i += LANES)
-            EACH_LANE lanes[k] += exponential(logits[i + k] - highest);
-        for (; i < end; i++) lanes[0] += exponential(logits[i] - highest);
-        sum += sum_of_lanes(lanes);
-    }
-    return sum;
-}
-
-/* The sums of what is at least as high as each of some bounds. `n` is whole lanes. */
-INLINE void sums_from(int64_t n, const float *weights, const float *bounds, double *sums) {
+/* The sums of the weights whose keys are at least as high as each of some bounds. */
+INLINE void sums_from(
+    int64_t n, const float *keys, const float *weights, const float *bounds, double *sums) {
     for (int j = 0; j < NUM_BOUNDS; j++) sums[j] = 0;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t end = n - start < BLOCK ? n : start + BLOCK;
         float above[NUM_BOUNDS][LANES] = {{0}};
         for (int64_t i = start; i < end; i += LANES)
             for (int j = 0; j < NUM_BOUNDS; j++)
-                EACH_LANE above[j][k] += weights[i + k] >= bounds[j] ? weights[i + k] : 0.0f;
+                EACH_LANE above[j][k] += keys[i + k] >= bounds[j] ? weights[i + k] : 0.0f;
         for (int j = 0; j < NUM_BOUNDS; j++) sums[j] += sum_of_lanes(above[j]);
     }
 }
 
+/* How many keys lie between two bounds. */
+INLINE int64_t count_between(int64_t n, const float *keys, float most, float least) {
+    int64_t found = 0;
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t end = n - start < BLOCK ? n : start + BLOCK;
+        int between[LANES] = {0};
+        for (int64_t i = start; i < end; i += LANES)
+            EACH_LANE between[k] += (keys[i + k] >= least) & (keys[i + k] < most);
+        for (int k = 0; k < LANES; k++) found += between[k];
+    }
+    return found;
+}
+
 /* Bounds around where the end should lie, from a histogram of a sample; descending bits. */
-static void guess(int64_t n, const float *weights, double mass, double total, uint32_t *bounds) {
+static void guess(
+    int64_t n, const float *keys, const float *weights, double mass, double total, uint32_t *bounds) {
     static const double doubts[NUM_BOUNDS] = {-0.02, -0.005, 0.005, 0.02};
     double bins[NUM_BINS] = {0}, sampled = 0, cumulative = 0;
     for (int64_t i = 0; i < n; i += n / SAMPLE) {
-        bins[bits_of(weights[i]) >> BIN_SHIFT] += weights[i];
+        bins[bits_of(keys[i]) >> BIN_SHIFT] += weights[i];
         sampled += weights[i];
     }
     double scale = sampled > 0 ? total / sampled : 0;
@@ -161,29 +214,26 @@ static void interpolate(uint32_t high, uint32_t low, double share, uint32_t *bou
     }
 }
 
-typedef struct {
-    float weight;
-    int32_t id;
-} candidate;
-
-static int by_weight(const void *a, const void *b) {
+static int best_first(const void *a, const void *b) {
     const candidate *x = a, *y = b;
-    if (x->weight != y->weight) return x->weight < y->weight ? 1 : -1;
+    if (x->value != y->value) return x->value < y->value ? 1 : -1;
     return x->id < y->id ? -1 : 1;
 }
 
 /* Of those below `most` keep what is needed beside `from_most` to reach the mass. */
 INLINE int keep_between(
-    int64_t n, float *weights, float most, float least, double from_most, double mass) {
+    int64_t n, const float *keys, float *weights, float most, float least, double from_most,
+    double mass) {
     int64_t found = 0, room = 0;
     candidate *between = NULL;
     for (int64_t start = 0; start < n; start += LANES) {
+        const float *of_group = keys + start;
         float *group = weights + start;
         int any[LANES], some = 0;
-        EACH_LANE {
-            float w = group[k] >= least ? group[k] : 0.0f;
-            group[k] = w;
-            any[k] = (w > 0.0f) & (w < most);
+        EACH_LANE { /* the key first: it may be the weight */
+            float key = of_group[k];
+            any[k] = (key >= least) & (key < most);
+            group[k] = key >= least ? group[k] : 0.0f;
         }
         for (int k = 0; k < LANES; k++) some |= any[k];
         for (int k = 0; some && k < LANES; k++) {
@@ -197,34 +247,41 @@ INLINE int keep_between(
                 }
                 between = larger;
             }
-            between[found++] = (candidate){group[k], (int32_t)(start + k)};
+            between[found++] = (candidate){of_group[k], (int32_t)(start + k)};
         }
     }
     /* Between neighbours among floats all are equal, and in the order of their ids already. */
     if (found && bits_of(most) - bits_of(least) > 1)
-        qsort(between, (size_t)found, sizeof *between, by_weight);
+        qsort(between, (size_t)found, sizeof *between, best_first);
     for (int64_t i = 0; i < found; i++) {
-        if (from_most >= mass) weights[between[i].id] = 0.0f;
-        from_most += between[i].weight;
+        float *weight = weights + between[i].id;
+        int enough = from_most >= mass;
+        from_most += *weight;
+        if (enough) *weight = 0.0f;
     }
     free(between);
     return 0;
 }
 
-/* Keep the fewest and highest weights that reach `mass` of a sum of `total`, the lowest ids among
- * equals; the others become 0. `n` is whole lanes.
- *
- * The end is searched for among the bits of floats: what is from `high` on does not reach the
- * mass, what is from `low` on does. The few between are sorted. -1 is no memory for these.
- */
-FOR_EACH_PROCESSOR int bp_keep_highest(int64_t n, float *weights, double mass, double total) {
+/* Whether little enough lies between two bounds to be sorted. */
+INLINE int few_between(
+    int64_t n, const float *keys, const float *weights, uint32_t high, uint32_t low, double mass) {
+    if (keys == weights) return mass < MAX_BETWEEN * (double)float_of(low);
+    return count_between(n, keys, float_of(high), float_of(low)) <= MAX_BETWEEN;
+}
+
+/* The end is searched for among the bits of floats: what is from `high` on does not reach the
+ * mass, what is from `low` on does. The few between are sorted. */
+FOR_EACH_PROCESSOR int bp_keep_best(
+    int64_t n, const float *keys, float *weights, double mass, double total) {
     uint32_t high = ABOVE_ALL, low = 1, bounds[NUM_BOUNDS], width = 0;
     double from_high = 0, from_low = total, sums[NUM_BOUNDS];
+    n = whole_lanes(n);
     if (mass <= 0) mass = 1e-300; /* one stays */
     for (int turn = 0; high - low > 1; turn++) {
-        if (turn && from_low - from_high < MAX_BETWEEN * (double)float_of(low)) break;
+        if (turn && few_between(n, keys, weights, high, low, from_low - from_high)) break;
         if (turn == 0 && n >= 4 * SAMPLE) {
-            guess(n, weights, mass, total, bounds);
+            guess(n, keys, weights, mass, total, bounds);
         } else if (turn % 4 < 3 && (turn < 2 || high - low < width / 4)) {
             interpolate(high, low, (mass - from_high) / (from_low - from_high), bounds);
         } else { /* straight lines mislead where few weigh much */
@@ -238,7 +295,7 @@ FOR_EACH_PROCESSOR int bp_keep_highest(int64_t n, float *weights, double mass, d
             if (bounds[j] <= low) bounds[j] = low + 1;
             values[j] = float_of(bounds[j]);
         }
-        sums_from(n, weights, values, sums);
+        sums_from(n, keys, weights, values, sums);
         uint32_t upper = high;
         for (int j = 0; j < NUM_BOUNDS; j++) {
             if (sums[j] < mass && bounds[j] < high) {
@@ -248,7 +305,51 @@ FOR_EACH_PROCESSOR int bp_keep_highest(int64_t n, float *weights, double mass, d
             }
         }
     }
-    return keep_between(n, weights, float_of(high), float_of(low), from_high, mass);
+    return keep_between(n, keys, weights, float_of(high), float_of(low), from_high, mass);
+}
+
+FOR_EACH_PROCESSOR double bp_keep_from(int64_t n, float *weights, float least) {
+    double sum = 0;
+    n = whole_lanes(n);
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t end = n - start < BLOCK ? n : start + BLOCK;
+        float lanes[LANES] = {0};
+        for (int64_t i = start; i < end; i += LANES) {
+            EACH_LANE {
+                float kept = weights[i + k] >= least ? weights[i + k] : 0.0f;
+                weights[i + k] = kept;
+                lanes[k] += kept;
+            }
+        }
+        sum += sum_of_lanes(lanes);
+    }
+    return sum;
+}
+
+FOR_EACH_PROCESSOR void bp_typicality(
+    int64_t n, const float *weights, double total, float *keys) {
+    double sum = 0;
+    n = whole_lanes(n);
+    for (int64_t start = 0; start < n; start += BLOCK) {
+        int64_t end = n - start < BLOCK ? n : start + BLOCK;
+        float lanes[LANES] = {0};
+        for (int64_t i = start; i < end; i += LANES) {
+            EACH_LANE {
+                float w = weights[i + k], made = logarithm(w > 0.0f ? w : 1.0f);
+                keys[i + k] = made;
+                lanes[k] += w * made;
+            }
+        }
+        sum += sum_of_lanes(lanes);
+    }
+    /* Surprise and entropy, both less the same: the logarithm of the sum. */
+    float mean = (float)(sum / total);
+    for (int64_t i = 0; i < n; i += LANES) {
+        EACH_LANE {
+            float key = 1.0f / (1.0f + fabsf(keys[i + k] - mean));
+            keys[i + k] = weights[i + k] > 0.0f ? key : 0.0f;
+        }
+    }
 }
 
 INLINE double sum_of(const float *weights, int64_t size) {
@@ -257,17 +358,17 @@ INLINE double sum_of(const float *weights, int64_t size) {
     return sum_of_lanes(lanes);
 }
 
-/* The first id at which the cumulative share of the weights exceeds `number`; should rounding have
- * left none, the last that weighs anything. `n` is whole lanes. */
-FOR_EACH_PROCESSOR int64_t bp_index_at(int64_t n, const float *weights, double number) {
+FOR_EACH_PROCESSOR int64_t bp_index_at(
+    int64_t n, const float *weights, double number, double *sums) {
     double total = 0, cumulative = 0;
+    n = whole_lanes(n);
     for (int64_t start = 0; start < n; start += BLOCK)
-        total += sum_of(weights + start, n - start < BLOCK ? n - start : BLOCK);
+        total += sums[start / BLOCK] = sum_of(weights + start, n - start < BLOCK ? n - start : BLOCK);
     double target = number * total;
     int64_t last = n - 1;
     for (int64_t start = 0; start < n; start += BLOCK) {
         int64_t end = n - start < BLOCK ? n : start + BLOCK;
-        double beyond = cumulative + sum_of(weights + start, end - start);
+        double beyond = cumulative + sums[start / BLOCK];
         if (beyond > target) {
             for (int64_t i = start; i < end; i++) {
                 cumulative += weights[i];
@@ -282,28 +383,62 @@ FOR_EACH_PROCESSOR int64_t bp_index_at(int64_t n, const float *weights, double n
     return last;
 }
 
-/* The k highest, best first, the lowest ids among equals. There are at least k; none is NaN. */
-FOR_EACH_PROCESSOR void bp_top(int64_t n, const float *logits, int64_t k, int32_t *ids, float *top) {
-    int64_t found = 0;
-    for (int64_t start = 0; start < n; start += LANES) {
-        int64_t end = n - start < LANES ? n : start + LANES;
-        if (found == k) {
-            float least = top[k - 1];
-            int any = 0;
-#pragma omp simd reduction(| : any)
-            for (int64_t i = start; i < end; i++) any |= logits[i] > least;
-            if (!any) continue;
-        }
-        for (int64_t i = start; i < end; i++) {
-            float x = logits[i];
-            if (found == k && !(x > top[k - 1])) continue;
-            int64_t place = found < k ? found++ : k - 1;
-            for (; place > 0 && x > top[place - 1]; place--) {
-                top[place] = top[place - 1];
-                ids[place] = ids[place - 1];
-            }
-            top[place] = x;
-            ids[place] = (int32_t)i;
-        }
+/* Whether `x` leaves a heap of the best before `y`. */
+INLINE int is_worse(candidate x, candidate y) {
+    return x.value < y.value || (x.value == y.value && x.id > y.id);
+}
+
+/* Put a value at a place of a heap whose root is its worst, or further down. */
+static void sift_down(candidate *heap, int64_t size, int64_t place, candidate moved) {
+    for (int64_t child; (child = 2 * place + 1) < size; place = child) {
+        if (child + 1 < size && is_worse(heap[child + 1], heap[child])) child++;
+        if (!is_worse(heap[child], moved)) break;
+        heap[place] = heap[child];
     }
+    heap[place] = moved;
+}
+
+FOR_EACH_PROCESSOR void bp_top(int64_t n, const float *logits, int64_t k, candidate *best) {
+    for (int64_t i = 0; i < k; i++) best[i] = (candidate){logits[i], (int32_t)i};
+    for (int64_t place = k / 2 - 1; place >= 0; place--) sift_down(best, k, place, best[place]);
+    for (int64_t start = k; start < n; start += LANES) {
+        int64_t end = n - start < LANES ? n : start + LANES;
+        float least = best[0].value;
+        int any = 0;
+#pragma omp simd reduction(| : any)
+        for (int64_t i = start; i < end; i++) any |= logits[i] > least;
+        if (!any) continue;
+        for (int64_t i = start; i < end; i++)
+            if (logits[i] > best[0].value)
+                sift_down(best, k, 0, (candidate){logits[i], (int32_t)i});
+    }
+    qsort(best, (size_t)k, sizeof *best, best_first);
+}
+
+FOR_EACH_PROCESSOR void bp_mask(
+    int64_t n, const float *logits, const uint8_t *mask, int64_t num_bytes, float *masked) {
+    for (int64_t start = 0; start < n; start += 64) {
+        int64_t size = n - start < 64 ? n - start : 64, known = num_bytes - start / 8;
+        uint64_t word = 0;
+        if (known > 0) memcpy(&word, mask + start / 8, known < 8 ? (size_t)known : 8);
+#pragma omp simd
+        for (int64_t k = 0; k < size; k++)
+            masked[start + k] = (word >> k) & 1 ? logits[start + k] : -INFINITY;
+    }
+}
+
+/* `mix32` of backplane_core.watermark. */
+INLINE uint32_t mix32(uint32_t value) {
+    value ^= value >> 16;
+    value *= 0x85EBCA6Bu;
+    value ^= value >> 13;
+    value *= 0xC2B2AE35u;
+    return value ^ value >> 16;
+}
+
+FOR_EACH_PROCESSOR void bp_watermark(
+    int64_t n, const float *logits, uint32_t key, uint32_t below, float bonus, float *marked) {
+#pragma omp simd
+    for (int32_t i = 0; i < (int32_t)n; i++)
+        marked[i] = logits[i] + (mix32(mix32((uint32_t)i) ^ key) < below ? bonus : 0.0f);
 }

@@ -1,92 +1,107 @@
-"""`rows.c` with Python types: a row of logits in a few passes, without the interpreter's lock.
+"""`sample.c` with Python types: rows of logits in, tokens and logprobs out.
 
-Arrays are float32 and contiguous; weights are padded with 0 to whole lanes.
+The interpreter's lock is let go meanwhile.
 """
 
 import ctypes
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
-import numpy.typing as npt
-
-Ids = npt.NDArray[np.int32]
-Floats = npt.NDArray[np.float32]
-
-# Weights are read so many at a time.
-_LANES = 64
 
 _LIBRARY = Path(__file__).with_name("librows.so")
-_POINTER, _INT, _FLOAT, _DOUBLE = (
-    ctypes.c_void_p,
+_ALIGNMENT: Final = 64
+# Logits that take some 30 microseconds, beside which it is little to have another thread begin.
+_WORTH_SHARING: Final = 100_000
+
+# What a row's `status` says.
+DONE, NO_TOKEN, NO_MEMORY = 0, 1, 2
+
+_INT32, _INT64, _DOUBLE, _POINTER = (
+    ctypes.c_int32,
     ctypes.c_int64,
-    ctypes.c_float,
     ctypes.c_double,
+    ctypes.c_void_p,
 )
 
 
-class NativeRows:
-    """The library's functions."""
+class RowTask(ctypes.Structure):
+    """What is asked of a row, and what comes of it: `row_task` of `sample.c`, which tells more.
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._highest: Final = library.bp_highest
-        self._highest.argtypes, self._highest.restype = (_INT, _POINTER), _FLOAT
-        self._weigh: Final = library.bp_weigh
-        self._weigh.argtypes = (_INT, _POINTER, _FLOAT, _FLOAT, _POINTER)
-        self._weigh.restype = _DOUBLE
-        self._exp_sum: Final = library.bp_exp_sum
-        self._exp_sum.argtypes, self._exp_sum.restype = (_INT, _POINTER, _FLOAT), _DOUBLE
-        self._keep_highest: Final = library.bp_keep_highest
-        self._keep_highest.argtypes = (_INT, _POINTER, _DOUBLE, _DOUBLE)
-        self._keep_highest.restype = ctypes.c_int
-        self._index_at: Final = library.bp_index_at
-        self._index_at.argtypes, self._index_at.restype = (_INT, _POINTER, _DOUBLE), _INT
-        self._top: Final = library.bp_top
-        self._top.argtypes, self._top.restype = (_INT, _POINTER, _INT, _POINTER, _POINTER), None
+    Pointers are addresses of arrays that whoever writes them keeps alive; ids in these lie within
+    the vocabulary, and no list names one twice.
+    """
 
-    @staticmethod
-    def _address(row: npt.NDArray[Any]) -> int:
-        if not row.flags.c_contiguous:
-            raise ValueError("a row of logits lies scattered in memory")
-        return row.ctypes.data
-
-    def _padded(self, weights: Floats) -> int:
-        if len(weights) % _LANES:
-            raise ValueError(f"{len(weights)} weights are not whole lanes of {_LANES}")
-        return self._address(weights)
-
-    def highest(self, logits: Floats) -> float:
-        """The highest; not a number where one of them is not."""
-        return self._highest(len(logits), self._address(logits))
-
-    def weigh(self, logits: Floats, highest: float, factor: float, weights: Floats) -> float:
-        """Write exp((logit - highest) * factor) of each; their sum."""
-        out = weights.ctypes.data
-        return self._weigh(len(logits), self._address(logits), highest, factor, out)
-
-    def exp_sum(self, logits: Floats, highest: float) -> float:
-        """The sum of exp(logit - highest)."""
-        return self._exp_sum(len(logits), self._address(logits), highest)
-
-    def keep_highest(self, weights: Floats, mass: float, total: float) -> None:
-        """Cut all but the fewest and highest that reach `mass` of a sum of `total`."""
-        if self._keep_highest(len(weights), self._padded(weights), mass, total):
-            raise MemoryError("no memory to sort what lies at the cut")
-
-    def index_at(self, weights: Floats, number: float) -> int:
-        """The first at which the cumulative share exceeds `number`."""
-        return self._index_at(len(weights), self._padded(weights), number)
-
-    def top(self, logits: Floats, k: int) -> Ids:
-        """The k highest, best first, the lowest ids among equals; k is at most all."""
-        ids, top = np.empty(k, np.int32), np.empty(k, np.float32)
-        self._top(len(logits), self._address(logits), k, self._address(ids), self._address(top))
-        return ids
+    _fields_ = (
+        ("logits", _POINTER),
+        ("watermarked", _INT32),
+        ("green_key", ctypes.c_uint32),
+        ("green_below", ctypes.c_uint32),
+        ("green_bonus", ctypes.c_float),
+        ("num_biases", _INT64),
+        ("bias_ids", _POINTER),
+        ("biases", _POINTER),
+        ("repetition_penalty", _DOUBLE),
+        ("frequency_penalty", _DOUBLE),
+        ("presence_penalty", _DOUBLE),
+        ("num_seen", _INT64),
+        ("seen_ids", _POINTER),
+        ("seen_counts", _POINTER),
+        ("num_banned", _INT64),
+        ("banned_ids", _POINTER),
+        ("num_mask_bytes", _INT64),
+        ("mask", _POINTER),
+        ("scored", _INT32),
+        ("greedy", _INT32),
+        ("temperature", _DOUBLE),
+        ("top_p", _DOUBLE),
+        ("min_p", _DOUBLE),
+        ("typical_p", _DOUBLE),
+        ("top_k", _INT64),
+        ("number", _DOUBLE),
+        ("num_top", _INT64),
+        ("token", _INT64),
+        ("status", _INT64),
+        ("logprob", _DOUBLE),
+        ("top_ids", _POINTER),
+        ("top_logprobs", _POINTER),
+    )
 
 
-def load() -> NativeRows | None:
+class RowSampler:
+    """The library, with threads and their room for one vocabulary. One caller at a time."""
+
+    def __init__(self, library: ctypes.CDLL, n_vocab: int, num_threads: int) -> None:
+        library.bp_room.argtypes, library.bp_room.restype = (_INT64,), _INT64
+        self._sample: Final = library.bp_sample
+        self._sample.argtypes = (_INT64, _INT64, _POINTER, _INT32, _POINTER)
+        self._sample.restype = None
+        self._n_vocab: Final = n_vocab
+        self._num_threads: Final = num_threads
+        # Pages that nothing is written to are never there.
+        self._memory = np.empty(library.bp_room(n_vocab) * num_threads + _ALIGNMENT, np.uint8)
+        self._room: Final = -(-self._memory.ctypes.data // _ALIGNMENT) * _ALIGNMENT
+
+    def run(self, addresses: Sequence[int]) -> None:
+        """Do the `RowTask`s at these addresses, on more threads than one where that is worth it."""
+        if not (num_tasks := len(addresses)):
+            return
+        tasks = (_POINTER * num_tasks)(*addresses)
+        shared = self._n_vocab * num_tasks >= _WORTH_SHARING
+        self._sample(
+            self._n_vocab,
+            num_tasks,
+            ctypes.addressof(tasks),
+            self._num_threads if shared else 1,
+            self._room,
+        )
+
+
+def load() -> ctypes.CDLL | None:
     """The library, where it was compiled and is of this platform."""
     try:
-        return NativeRows(ctypes.CDLL(str(_LIBRARY)))
-    except (OSError, AttributeError):
+        library = ctypes.CDLL(str(_LIBRARY))
+    except OSError:
         return None
+    return library if hasattr(library, "bp_sample") else None
