@@ -4,6 +4,8 @@
 was computed in excess of them was in the cache and was not found there.
 """
 
+from backplane_launcher.settings.bench import BenchSettings
+
 from benchmarks.contenders import backplane, llama_server
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
@@ -19,15 +21,15 @@ def main() -> None:
     asked = made.parse_args()
     model = gguf_of("125m-words")
     servers = [backplane(model), llama_server(model)]
-    settings = {
-        "concurrency": (asked.conversations,),
-        "requests": asked.conversations,
-        "turns": TURNS,
-        "prompts": "words",
-        "prompt_length": str(SAID),
-        "output_length": str(NEW),
-        "per_request": True,
-    }
+    settings = BenchSettings(
+        concurrency=(asked.conversations,),
+        requests=asked.conversations,
+        turns=TURNS,
+        prompts="words",
+        prompt_length=str(SAID),
+        output_length=str(NEW),
+        per_request=True,
+    )
     greedy = {server.name: {"temperature": 0} for server in servers}
     tasks = [
         Task(name="cold", settings=settings, fields=greedy),

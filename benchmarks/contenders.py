@@ -1,9 +1,9 @@
 """Who is measured: Backplane as it comes, and its peers at the flags that were fastest for them."""
 
+import asyncio
 import dataclasses
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -80,30 +80,35 @@ class Ceiling:
 
     name = "ceiling"
 
-    def measure(self) -> dict[str, float]:
+    async def measure(self) -> dict[str, float]:
         """Run it once."""
         if self.own is None:
-            prompt_s, new_s = self._times(self.prompt)
+            prompt_s, new_s = await self._times(self.prompt)
         else:
-            prompt_s, _ = self._times(self.own)
-            _, new_s = self._times(self.prompt + self.own, "-pps")
+            prompt_s, _ = await self._times(self.own)
+            _, new_s = await self._times(self.prompt + self.own, "-pps")
         return {"output tok/s": self.streams * self.new / (prompt_s + new_s)}
 
-    def _times(self, prompt: int, *flags: str) -> tuple[float, float]:
+    async def _times(self, prompt: int, *flags: str) -> tuple[float, float]:
         """Seconds for prompts and for new tokens."""
         cells = self.streams * (prompt + self.new)
-        done = subprocess.run(
-            [
-                *(str(llama.program("llama-batched-bench")), "-m", str(self.model)),
-                *("-c", str(max(4096, cells)), "-b", "2048", "-ub", "512", "-t", str(NUM_CORES)),
-                *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(self.streams)),
-                *("-kvu", "--output-format", "jsonl", *flags),
-            ],
-            check=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
+        process = await asyncio.create_subprocess_exec(
+            *(str(llama.program("llama-batched-bench")), "-m", str(self.model)),
+            *("-c", str(max(4096, cells)), "-b", "2048", "-ub", "512", "-t", str(NUM_CORES)),
+            *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(self.streams)),
+            *("-kvu", "--output-format", "jsonl", *flags),
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.DEVNULL,
+            start_new_session=True,  # Ctrl-C is for who waits for it
         )
-        (line,) = [text for text in done.stdout.splitlines() if text.startswith("{")]
+        try:
+            printed, _ = await process.communicate()
+        finally:
+            if process.returncode is None:  # told to end
+                process.kill()
+                await process.wait()
+        if process.returncode:
+            raise SystemExit(f"llama-batched-bench ended with status {process.returncode}")
+        (line,) = [text for text in printed.splitlines() if text.startswith(b"{")]
         measured = json.loads(line)
         return measured["t_pp"], measured["t_tg"]

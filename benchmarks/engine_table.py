@@ -4,6 +4,8 @@ and llama-server, over HTTP with SSE.
 `python -m benchmarks.engine_table`; prompts of 157 tokens, 96 new ones, a closed loop.
 """
 
+from backplane_launcher.settings.bench import BenchSettings
+
 from benchmarks.contenders import (
     OURS,
     Ceiling,
@@ -21,8 +23,8 @@ COLUMNS = (
     *("output tok/s", "TTFT p50 ms", "TTFT p95 ms"),
     *("ITL p50 ms", "ITL p99 ms", "CPU us/tok"),
 )
-# One stream's requests are short: of few streams, more waves are measured.
-_LEAST_REQUESTS = 3
+# Of few streams more waves are measured: else the first request after idling decides the round.
+_LEAST_REQUESTS = 8
 
 
 def main() -> None:
@@ -42,12 +44,12 @@ def main() -> None:
     tasks = [
         Task(
             name=f"{streams}",
-            settings={
-                "concurrency": (streams,),
-                "requests": max(_LEAST_REQUESTS, asked.waves * streams),
-                "prompt_length": str(PROMPT),
-                "output_length": str(NEW),
-            },
+            settings=BenchSettings(
+                concurrency=(streams,),
+                requests=max(_LEAST_REQUESTS, asked.waves * streams),
+                prompt_length=str(PROMPT),
+                output_length=str(NEW),
+            ),
             ceiling=Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW),
             # Greedy, on all sides.
             fields={server.name: {"temperature": 0} for server in servers},

@@ -89,7 +89,7 @@ def distinct_schemas() -> Iterator[dict[str, Any]]:
 def pathological() -> Iterator[dict[str, Any]]:
     """Grammars meant to hurt; each time another text, so that no verdict is remembered."""
     for number in itertools.count():
-        fields = dict(PATHOLOGICAL[number % len(PATHOLOGICAL)])
+        fields: dict[str, Any] = dict(PATHOLOGICAL[number % len(PATHOLOGICAL)])
         if pattern := fields.get("guided_regex"):
             fields["guided_regex"] = f"{pattern}|{number}"
         elif schema := fields.get("guided_json"):

@@ -104,7 +104,8 @@ def _write_tokenizer(folder: Path, model: Model) -> None:
     specials = [
         token for token, type_ in zip(tokens, types, strict=True) if type_ == tiny_gguf.CONTROL
     ]
-    tokenizer.add_special_tokens([AddedToken(token, special=True) for token in specials])
+    added = [AddedToken(token, special=True) for token in specials]
+    tokenizer.add_special_tokens(added)  # pyright: ignore[reportUnknownMemberType] -- untyped
     tokenizer.save(str(folder / "tokenizer.json"))
     facts = {
         "tokenizer_class": "PreTrainedTokenizerFast",

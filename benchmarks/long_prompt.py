@@ -8,21 +8,23 @@ import asyncio
 import json
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median
 from time import perf_counter
 from typing import Final
 
 import uvloop
 from backplane_launcher.bench.client import Client
+from backplane_launcher.bench.comparison import order_of, ratios_at
+from backplane_launcher.bench.contest import Contest
 from backplane_launcher.bench.plan import Plan, make_plan
 from backplane_launcher.bench.reply import Reply
-from backplane_launcher.bench.started_server import StartedServer, StartOrder
-from backplane_launcher.bench.statistics import Distribution, bootstrap_median
+from backplane_launcher.bench.statistics import Distribution
 from backplane_launcher.bench.table import grid, number
 from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks.contenders import OURS, Server, backplane, llama_server
 from benchmarks.random_model import gguf_of
-from benchmarks.rounds import conditions, parser, stops_in_order
+from benchmarks.rounds import conditions, parser, ratio_cell, started
 
 STREAMS, PROMPT, NEW, LONG = 16, 64, 112, 4000
 _MS: Final = 1000.0
@@ -45,11 +47,10 @@ async def _send(client: Client, plan: Plan, place: int, reply: Reply) -> None:
         raise SystemExit(f"a request failed: {reply.message}")
 
 
-async def once(url: str, seed: int) -> dict[str, float]:
+async def once(running: Contest, name: str, seed: int) -> dict[str, float]:
     """One long prompt among the streams: gaps in milliseconds, and the long one's first token."""
     streams, long = _plan(PROMPT, NEW, seed), _plan(LONG, 8, seed)
-    client = streams.client(url)
-    try:
+    async with running.at(name, streams) as (client, _):
         replies = [Reply(started=perf_counter()) for _ in range(STREAMS)]
         tasks = [
             asyncio.create_task(_send(client, streams, place, reply))
@@ -63,8 +64,6 @@ async def once(url: str, seed: int) -> dict[str, float]:
         newcomer = Reply(started=perf_counter())
         await _send(client, long, STREAMS, newcomer)
         await asyncio.gather(*tasks)
-    finally:
-        client.close()
     begun = max(reply.arrivals[0] for reply in replies)
     first = newcomer.arrivals[0]
     before = _gaps(replies, begun, newcomer.started)
@@ -96,29 +95,13 @@ def _gaps(replies: Sequence[Reply], start: float, end: float) -> Distribution | 
 
 async def measure(servers: Sequence[Server], num_rounds: int) -> dict[str, list[dict[str, float]]]:
     """Every server in every round; the other stands idle."""
-    stops_in_order()
     found: dict[str, list[dict[str, float]]] = {server.name: [] for server in servers}
-    running = {
-        server.name: StartedServer(StartOrder(name=server.name, command=server.command))
-        for server in servers
-    }
-    plan = _plan(PROMPT, 1, 0)
-    ask = plan.workload.conversation(0).ask()
-    assert ask is not None
-    try:
-        for server in running.values():
-            client = plan.client(server.url)
-            await server.start()
-            await server.wait_until_ready(client, ask, 120.0)
-            client.close()
-            await once(server.url, 10_000)  # warms up
+    async with started(servers) as running:
+        for name in found:
+            await once(running, name, 10_000)  # warms up
         for round_ in range(num_rounds):
-            names = list(running) if round_ % 2 == 0 else list(reversed(running))
-            for name in names:
-                found[name].append(await once(running[name].url, 1 + round_))
-    finally:
-        for server in running.values():
-            await server.stop()
+            for name in order_of(list(found), round_):
+                found[name].append(await once(running, name, 1 + round_))
     return found
 
 
@@ -131,17 +114,15 @@ def main() -> None:
     print(f"{conditions()}; {asked.rounds} rounds; milliseconds\n")
     rows = [["", *_COLUMNS]]
     for name, rounds in found.items():
-        cells = (bootstrap_median([one[column] for one in rounds]) for column in _COLUMNS)
-        rows.append([name, *(number(cell.median) for cell in cells)])
-    for other in found:
-        if other != OURS:
-            pairs = list(zip(found[OURS], found[other], strict=True))
-            ratio = [
-                bootstrap_median([mine[column] / theirs[column] for mine, theirs in pairs])
-                for column in _COLUMNS
-            ]
-            cells = [f"{one.median:.2f} ({one.low:.2f} to {one.high:.2f})" for one in ratio]
-            rows.append([f"{OURS} to {other}", *cells])
+        cells = (number(median(one[column] for one in rounds)) for column in _COLUMNS)
+        rows.append([name, *cells])
+    measured = {(name, round_): own for name in found for round_, own in enumerate(found[name])}
+    ratios = {(ratio.other, ratio.figure): ratio for ratio in ratios_at("", measured, OURS)}
+    rows += [
+        [f"{OURS} to {other}", *(ratio_cell(ratios.get((other, column))) for column in _COLUMNS)]
+        for other in found
+        if other != OURS
+    ]
     print(grid(rows))
     if asked.json is not None:
         asked.json.write_text(json.dumps(found, indent=1))

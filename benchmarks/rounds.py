@@ -4,6 +4,7 @@ measurements are compared. Servers are started once and stand idle while others 
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import io
 import json
@@ -12,22 +13,18 @@ import platform
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any, Final, Self
+from typing import Any, Final
 
 import uvloop
 from backplane_core.version import __version__
-from backplane_launcher.bench.comparison import COMPARED, order_of
-from backplane_launcher.bench.figures import Figures
+from backplane_launcher.bench.comparison import Ratio, compared, order_of, ratios_at
+from backplane_launcher.bench.contest import Contender, Contest
 from backplane_launcher.bench.plan import make_plan
-from backplane_launcher.bench.processes import descendants_of, states_of
 from backplane_launcher.bench.report import LevelResult, RequestFigures, this_machine
-from backplane_launcher.bench.run import Measurement
-from backplane_launcher.bench.server_facts import served_model
-from backplane_launcher.bench.started_server import StartedServer, StartOrder
-from backplane_launcher.bench.statistics import bootstrap_median
+from backplane_launcher.bench.started_server import StartOrder
 from backplane_launcher.bench.table import grid, number
 from backplane_launcher.settings.bench import BenchSettings
 
@@ -36,21 +33,23 @@ from benchmarks.peers.places import ROOT, wheel_builder
 
 _START_LIMIT_S: Final = 300.0
 _BUSY_IDLER: Final = 0.05
+_INTERRUPTED: Final = 130
 Measured = dict[str, float]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Task:
-    """A row: what is asked. `settings` are `backplane bench`'s.
+    """A row: what is asked.
 
     Attributes:
+        settings: those of `backplane bench`, but for the seed, which is the round's.
         among: who is asked; None is everyone.
         fields: what goes into the requests to the server of that name.
         repeats: the task before whose very prompts it sends; else it has its own.
     """
 
     name: str
-    settings: Mapping[str, Any]
+    settings: BenchSettings
     ceiling: Ceiling | None = None
     among: frozenset[str] | None = None
     repeats: str | None = None
@@ -73,112 +72,95 @@ class Turn:
     figures: Measured
 
 
-class Contest:
-    """Servers that run until the end of the `async with`."""
+# ── measuring ────────────────────────────────────────────────────────────────────────────────
 
-    def __init__(self, servers: Sequence[Server], num_rounds: int) -> None:
-        self._servers = {server.name: server for server in servers}
-        self._num_rounds = num_rounds
-        self._running: dict[str, StartedServer] = {}
 
-    async def __aenter__(self) -> Self:
-        try:
-            for server in self._servers.values():
-                await self._start(server)
-        except BaseException:
-            await self.__aexit__()
-            raise
-        return self
+def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -> list[Turn]:
+    """All rounds, or those that were whole when told to end; what happens is told.
 
-    async def __aexit__(self, *_: object) -> None:
-        for running in self._running.values():
-            await running.stop()
+    Progress goes to standard error.
+    """
+    turns: list[Turn] = []
 
-    async def run(self, tasks: Sequence[Task]) -> list[Turn]:
-        """All rounds, or those that were whole when told to end; what happens is told.
+    async def run() -> None:
+        async with started(servers) as running:
+            await _measure(running, servers, tasks, num_rounds, turns)
 
-        Progress goes to standard error.
-        """
-        turns: list[Turn] = []
-        try:
-            await self._run(tasks, turns)
-        except asyncio.CancelledError:
-            whole = max((turn.round for turn in turns), default=0)
-            turns = [turn for turn in turns if turn.round < whole]
-            if not turns:
-                raise
-            self._say(f"told to end after {whole} rounds")
-        return turns
+    try:
+        uvloop.run(run())
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        num_whole = max((turn.round for turn in turns), default=0)
+        if not num_whole:
+            raise SystemExit(_INTERRUPTED) from None
+        _say(f"told to end after {num_whole} rounds")
+        return [turn for turn in turns if turn.round < num_whole]
+    return turns
 
-    async def _run(self, tasks: Sequence[Task], turns: list[Turn]) -> None:
-        names_of_tasks = [task.name for task in tasks]
-        for round_ in range(self._num_rounds):
-            for task in tasks:
-                place = names_of_tasks.index(task.repeats or task.name)
-                names = [task.ceiling.name] if task.ceiling else []
-                names += [name for name in self._servers if task.takes(name)]
-                for name in order_of(names, round_):
-                    if task.ceiling is not None and name == task.ceiling.name:
-                        figures = task.ceiling.measure()
-                    else:
-                        figures = await self._ask(self._servers[name], task, round_, place)
-                    turns.append(Turn(round=round_, task=task.name, name=name, figures=figures))
-                    rate = figures.get("output tok/s", 0.0)
-                    self._say(f"round {round_ + 1}, {task.name}, {name}: {rate:.1f} tok/s")
 
-    async def _start(self, server: Server) -> None:
-        self._say(f"starting {server.name}")
-        running = StartedServer(StartOrder(name=server.name, command=server.command))
-        self._running[server.name] = running
-        plan = make_plan(BenchSettings(seed=os.getpid(), prompt_length="64", output_length="1"))
-        client = plan.client(running.url)
-        ask = plan.workload.conversation(0).ask()
-        assert ask is not None
-        try:
-            await running.start()
-            ready = await running.wait_until_ready(client, ask, _START_LIMIT_S)
-        finally:
-            client.close()
-        self._say(f"{server.name} was ready after {ready.ready_s:.1f} s")
+@contextlib.asynccontextmanager
+async def started(servers: Sequence[Server]) -> AsyncGenerator[Contest, None]:
+    """Start all, and at the end stop them. Told to end, the task at hand is cancelled."""
+    if task := asyncio.current_task():
+        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
+    contenders = [
+        Contender(name=server.name, order=StartOrder(name=server.name, command=server.command))
+        for server in servers
+    ]
+    first = make_plan(BenchSettings(seed=os.getpid(), prompt_length="64"))
+    # A line for each turn takes the place of the progress of `backplane bench`.
+    silence = io.StringIO()
+    async with Contest(contenders, silence, keep=True, start_timeout_s=_START_LIMIT_S) as running:
+        for server in servers:
+            _say(f"starting {server.name}")
+            async with running.at(server.name, first) as (_, readiness):
+                if readiness is not None:
+                    _say(f"{server.name} was ready after {readiness.ready_s:.1f} s")
+        yield running
 
-    async def _ask(self, server: Server, task: Task, round_: int, place: int) -> Measured:
-        fields = {**server.fields, **task.fields.get(server.name, {})}
-        plan = make_plan(
-            # Every round has prompts of its own, the same ones for every server.
-            BenchSettings(
-                **{"seed": 1 + round_, "warmup": 0, **task.settings}, extra=json.dumps(fields)
-            )
-        )
-        client = plan.client(self._running[server.name].url)
-        idlers = [
-            pid
-            for name, running in self._running.items()
-            if name != server.name
-            for pid in descendants_of(running.pid)
-        ]
-        before = _cpu_s(idlers)
-        try:
-            client.model = await served_model(client)
-            # Progress in place of that of `backplane bench` is a line for each turn.
-            measurement = Measurement(plan, client, io.StringIO(), first=1000 * place)
-            (level,) = await measurement.run()
-        finally:
-            client.close()
-        if level.figures.failures:
-            raise SystemExit(f"{server.name} failed: {level.figures.failures[0].message}")
-        if (idle := (_cpu_s(idlers) - before) / level.figures.wall_s) > _BUSY_IDLER:
-            self._say(f"the others took {idle:.0%} of a core meanwhile")
-        return figures_by_name(level)
 
-    @staticmethod
-    def _say(sentence: str) -> None:
-        print(sentence, file=sys.stderr, flush=True)
+async def _measure(
+    running: Contest,
+    servers: Sequence[Server],
+    tasks: Sequence[Task],
+    num_rounds: int,
+    turns: list[Turn],
+) -> None:
+    by_name = {server.name: server for server in servers}
+    places = {task.name: place for place, task in enumerate(tasks)}
+    for round_ in range(num_rounds):
+        for task in tasks:
+            ceilings = {task.ceiling.name: task.ceiling} if task.ceiling else {}
+            names = [*ceilings, *(name for name in by_name if task.takes(name))]
+            for name in order_of(names, round_):
+                if name in ceilings:
+                    figures = await ceilings[name].measure()
+                else:
+                    place = places[task.repeats or task.name]
+                    figures = await _ask(running, by_name[name], task, round_, place)
+                turns.append(Turn(round=round_, task=task.name, name=name, figures=figures))
+                rate = figures.get("output tok/s", 0.0)
+                _say(f"round {round_ + 1}, {task.name}, {name}: {rate:.1f} tok/s")
+
+
+async def _ask(running: Contest, server: Server, task: Task, round_: int, place: int) -> Measured:
+    fields = {**server.fields, **task.fields.get(server.name, {})}
+    # Every round has prompts of its own, the same ones for every server.
+    settings = dataclasses.replace(
+        task.settings, seed=1 + round_, warmup=0, extra=json.dumps(fields)
+    )
+    turn = await running.turn(server.name, round_, make_plan(settings), first=1000 * place)
+    (level,) = turn.levels
+    if level.figures.failures:
+        raise SystemExit(f"{server.name} failed: {level.figures.failures[0].message}")
+    if turn.idle_cpu > _BUSY_IDLER:
+        _say(f"the others took {turn.idle_cpu:.0%} of a core meanwhile")
+    return figures_by_name(level)
 
 
 def figures_by_name(level: LevelResult) -> Measured:
     """What tables show of a level."""
-    figures: Figures = level.figures
-    found = {name: value(figures) for name, value in COMPARED.items()}
+    figures = level.figures
+    found = compared(figures)
     if (num_prompt := figures.num_prompt_tokens) is not None:
         found["prompt"] = float(num_prompt)
         if figures.num_cached_tokens is not None:
@@ -188,7 +170,7 @@ def figures_by_name(level: LevelResult) -> Measured:
     if level.requests and figures.concurrency:
         found["added"] = _added(level.requests, figures.concurrency)
     found["new"] = float(figures.num_output_tokens)
-    return {name: value for name, value in found.items() if value is not None}
+    return found
 
 
 def _added(requests: Sequence[RequestFigures], num_conversations: int) -> float:
@@ -202,8 +184,8 @@ def _added(requests: Sequence[RequestFigures], num_conversations: int) -> float:
     return float(said - sum(request.num_output for request in earlier))
 
 
-def _cpu_s(pids: list[int]) -> float:
-    return sum(state.cpu_s for state in states_of(pids, with_memory=False).values())
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr, flush=True)
 
 
 # ── tables ───────────────────────────────────────────────────────────────────────────────────
@@ -223,34 +205,29 @@ def medians(turns: Sequence[Turn], columns: Sequence[str]) -> str:
     return grid(rows)
 
 
-def ratios(turns: Sequence[Turn], columns: Sequence[str], *, first: str = OURS) -> str:
-    """The first's figures by each other's, round by round: median and 95 % interval."""
-    rows = [["", f"{first} to", *columns]]
-    by_place = {(turn.task, turn.name, turn.round): turn.figures for turn in turns}
-    num_rounds = 1 + max(turn.round for turn in turns)
+def ratios(turns: Sequence[Turn], columns: Sequence[str]) -> str:
+    """Ours by each other's, round by round: median and 95 % interval."""
+    rows = [["", f"{OURS} to", *columns]]
     for task in dict.fromkeys(turn.task for turn in turns):
-        others = dict.fromkeys(turn.name for turn in turns if turn.task == task)
-        for other in others:
-            if other == first:
-                continue
-            pairs = [
-                (by_place[task, first, round_], by_place[task, other, round_])
-                for round_ in range(num_rounds)
-            ]
-            rows.append([task, other, *(_ratio(pairs, column) for column in columns)])
+        measured = {
+            (turn.name, turn.round): {c: turn.figures[c] for c in columns if c in turn.figures}
+            for turn in turns
+            if turn.task == task
+        }
+        found = {(ratio.other, ratio.figure): ratio for ratio in ratios_at(task, measured, OURS)}
+        rows += [
+            [task, other, *(ratio_cell(found.get((other, c))) for c in columns)]
+            for other in dict.fromkeys(name for name, _ in measured if name != OURS)
+        ]
     return grid(rows)
 
 
-def _ratio(pairs: Sequence[tuple[Measured, Measured]], column: str) -> str:
-    whole = [
-        mine[column] / theirs[column]
-        for mine, theirs in pairs
-        if column in mine and theirs.get(column)
-    ]
-    if not whole:
+def ratio_cell(ratio: Ratio | None) -> str:
+    """A ratio with its interval; nothing where there is none."""
+    if ratio is None:
         return ""
-    found = bootstrap_median(whole)
-    return f"{found.median:.2f} ({found.low:.2f} to {found.high:.2f})"
+    interval = ratio.ratio
+    return f"{interval.median:.2f} ({interval.low:.2f} to {interval.high:.2f})"
 
 
 # ── what every table's command shares ────────────────────────────────────────────────────────
@@ -262,23 +239,6 @@ def parser(description: str | None) -> argparse.ArgumentParser:
     made.add_argument("--rounds", type=int, default=8, help="how often each is measured")
     made.add_argument("--json", type=Path, help="a file for every single figure")
     return made
-
-
-def stops_in_order() -> None:
-    """Told to end, the task at hand is cancelled, so that servers it started are stopped."""
-    if task := asyncio.current_task():
-        asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
-
-
-def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -> list[Turn]:
-    """Start, measure, stop."""
-
-    async def run() -> list[Turn]:
-        stops_in_order()
-        async with Contest(servers, num_rounds) as running:
-            return await running.run(tasks)
-
-    return uvloop.run(run())
 
 
 def report(

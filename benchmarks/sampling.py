@@ -21,7 +21,7 @@ from backplane_llamacpp.step_sampler import StepSampler
 NUM_CORES = len(os.sched_getaffinity(0))
 PROMPT_TOKENS, OUTPUT_TOKENS = 157, 48
 REPEATS = 9
-ALL = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
+ALL: dict[str, object] = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
 # Parameters, top_logprobs, and the share of the vocabulary that a grammar allows.
 CASES: dict[str, tuple[dict[str, object], int | None, float | None]] = {
     "greedy": ({"temperature": 0.0}, None, None),
@@ -49,14 +49,14 @@ class Masked:
 
     def allowed(self) -> memoryview:
         """The mask."""
-        return memoryview(self._bits)
+        return self._bits.data
 
 
 def sequences(name: str, num_rows: int, n_vocab: int) -> list[ScheduledSequence]:
     """A step's, each with a prompt and an output of its own."""
     params, top_logprobs, allowed = CASES[name]
     random = np.random.default_rng(num_rows)
-    made = []
+    made: list[ScheduledSequence] = []
     for seq_id in range(num_rows):
         tokens = random.integers(0, n_vocab, PROMPT_TOKENS + OUTPUT_TOKENS).tolist()
         request = Submit(

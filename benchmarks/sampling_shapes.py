@@ -6,6 +6,8 @@ logprobs; the same under a JSON schema; and greedy. Prompts of 157 tokens, 96 ne
 
 from typing import Any, Final
 
+from backplane_launcher.settings.bench import BenchSettings
+
 from benchmarks.contenders import Ceiling, backplane, llama_server
 from benchmarks.engine_table import NEW, PROMPT
 from benchmarks.random_model import gguf_of
@@ -48,12 +50,12 @@ def main() -> None:
     tasks = [
         Task(
             name=f"{kind}, {streams}",
-            settings={
-                "concurrency": (streams,),
-                "requests": max(2, streams),
-                "prompt_length": str(PROMPT),
-                "output_length": str(NEW),
-            },
+            settings=BenchSettings(
+                concurrency=(streams,),
+                requests=max(2, streams),
+                prompt_length=str(PROMPT),
+                output_length=str(NEW),
+            ),
             ceiling=Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW),
             fields=dict(zip((ours.name, theirs.name), _ASKED[kind], strict=True)),
         )

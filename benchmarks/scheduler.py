@@ -32,6 +32,7 @@ from backplane_core.batching.executor import (
 from backplane_core.batching.runner import BatchingRunner
 from backplane_core.batching.scheduler import SchedulerSettings
 from backplane_core.capabilities import Capabilities, Limits
+from backplane_core.errors import BackplaneError
 from backplane_core.messages import (
     Accepted,
     FromWorker,
@@ -74,7 +75,9 @@ class NullExecutor(Executor):
     def execute(self, batch: ScheduledBatch) -> StepResult:
         entered_s = time.thread_time()
         zlib.crc32(self._weights)
-        results = [SampledTokens([7]) if one.sample else None for one in batch.sequences]
+        results: list[SampledTokens | BackplaneError | None] = [
+            SampledTokens([7]) if one.sample else None for one in batch.sequences
+        ]
         self.before.append(entered_s)
         self.after.append(time.thread_time())
         return StepResult(results)
@@ -306,6 +309,7 @@ def worker_cost(
 
         watcher = threading.Thread(target=stop_at_the_end, daemon=True)
         watcher.start()
+        assert io_thread.ident is not None
         io_clock = time.pthread_getcpuclockid(io_thread.ident)
         while not service.busy and client.poll() is None:
             time.sleep(0.01)

@@ -4,6 +4,8 @@
 the cache. The ceiling computes the tokens that no cache has, and nothing else.
 """
 
+from backplane_launcher.settings.bench import BenchSettings
+
 from benchmarks.contenders import Ceiling, backplane, llama_server, vllm_serve
 from benchmarks.hf_model import hf_of
 from benchmarks.random_model import gguf_of
@@ -26,13 +28,13 @@ def main() -> None:
     servers = [backplane(model), llama_server(model)]
     if asked.vllm:
         servers.append(vllm_serve(hf_of("125m")))
-    settings = {
-        "concurrency": (STREAMS,),
-        "requests": STREAMS,
-        "shared_prefix": SHARED,
-        "prompt_length": str(OWN),
-        "output_length": str(NEW),
-    }
+    settings = BenchSettings(
+        concurrency=(STREAMS,),
+        requests=STREAMS,
+        shared_prefix=SHARED,
+        prompt_length=str(OWN),
+        output_length=str(NEW),
+    )
     greedy = {server.name: {"temperature": 0} for server in servers}
     ceiling = Ceiling(model=model, streams=STREAMS, prompt=SHARED, own=OWN, new=NEW)
     kinds = ["cold"] if asked.cold_only else ["cold", "warm"]

@@ -4,6 +4,8 @@
 new ones, over HTTP with SSE, and short answers without it.
 """
 
+from backplane_launcher.settings.bench import BenchSettings
+
 from benchmarks.contenders import backplane, llama_server, vllm_serve
 from benchmarks.engine_table import COLUMNS, NEW, PROMPT
 from benchmarks.hf_model import hf_of
@@ -28,16 +30,21 @@ def main() -> None:
     greedy = {server.name: {"temperature": 0} for server in servers}
     tasks: list[Task] = []
     for streams in asked.streams:
-        load = {"concurrency": (streams,), "requests": 2 * streams}
-        long = {"prompt_length": str(PROMPT), "output_length": str(NEW)}
-        tasks.append(Task(name=f"streams, {streams}", settings=load | long, fields=greedy))
-        short = {
-            "requests": 8 * streams,
-            "prompt_length": str(SHORT_PROMPT),
-            "output_length": str(SHORT),
-            "no_stream": True,
-        }
-        tasks.append(Task(name=f"short, {streams}", settings=load | short, fields=greedy))
+        long = BenchSettings(
+            concurrency=(streams,),
+            requests=2 * streams,
+            prompt_length=str(PROMPT),
+            output_length=str(NEW),
+        )
+        tasks.append(Task(name=f"streams, {streams}", settings=long, fields=greedy))
+        short = BenchSettings(
+            concurrency=(streams,),
+            requests=8 * streams,
+            prompt_length=str(SHORT_PROMPT),
+            output_length=str(SHORT),
+            no_stream=True,
+        )
+        tasks.append(Task(name=f"short, {streams}", settings=short, fields=greedy))
     turns = contest(servers, tasks, asked.rounds)
     report(asked, turns, shown=SHOWN, compared=SHOWN)
 

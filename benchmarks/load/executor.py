@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import time
 from dataclasses import dataclass
+from http import HTTPStatus
 
 import httpx
 from measures import Measures
@@ -80,7 +81,7 @@ async def _ask(
         return
     milliseconds = (time.monotonic() - started) * 1000
     measures.http_req_duration.add(milliseconds)
-    if response.status_code != httpx.codes.OK:
+    if response.status_code != HTTPStatus.OK:
         measures.fail(f"{response.status_code} {response.text}"[:_MAX_SENTENCE])
         return
     usage = response.json()["usage"]
