@@ -1,0 +1,84 @@
+"""What the benchmarks' commands have in common, against servers that answer at once."""
+
+import argparse
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import pytest
+from backplane_launcher.settings.bench import BenchSettings
+
+from benchmarks import rounds
+from benchmarks.contenders import OURS, Server
+from benchmarks.rounds import Task, contest
+
+STARTABLE = Path(__file__).parents[1] / "launcher" / "bench" / "startable.py"
+
+
+class Ceiling:
+    """In the engine's place. Told so, it sends this process a signal at its second turn."""
+
+    name = "ceiling"
+
+    def __init__(self, number=None):
+        self._number = number
+        self._num_turns = 0
+
+    async def measure(self):
+        self._num_turns += 1
+        if self._number is not None and self._num_turns == 2:
+            os.kill(os.getpid(), self._number)
+            await asyncio.sleep(60)
+        return {"output tok/s": 50.0}
+
+
+def server(name, pace="0.001"):
+    return Server(name=name, command=(sys.executable, str(STARTABLE), "{port}", pace))
+
+
+def task(name, **more):
+    return Task(name=name, settings=BenchSettings(concurrency=(1,), requests=2), **more)
+
+
+def test_all_take_turns_at_every_task(capsys, tmp_path):
+    tasks = [task("first", ceiling=Ceiling()), task("second", among=frozenset({OURS}))]
+    turns = contest([server(OURS), server("slow", "0.05")], tasks, 2)
+    assert [(turn.round, turn.task, turn.name) for turn in turns] == [
+        (0, "first", "ceiling"),
+        (0, "first", OURS),
+        (0, "first", "slow"),
+        (0, "second", OURS),
+        (1, "first", "slow"),
+        (1, "first", OURS),
+        (1, "first", "ceiling"),
+        (1, "second", OURS),
+    ]
+    assert {turn.figures["new"] for turn in turns if turn.name != "ceiling"} == {4.0}
+    asked = argparse.Namespace(json=tmp_path / "turns.json")
+    rounds.report(asked, turns, shown=("output tok/s", "new"), compared=("output tok/s",))
+    printed, told = capsys.readouterr()
+    medians, ratios = printed.split("\n\n")[1:]
+    assert "ceiling |         50.0 |      |" in medians
+    assert f"{OURS} to" in ratios
+    assert len(ratios.splitlines()) == 4  # two lines of head, the ceiling, the slow one
+    assert f"{OURS} was ready after" in told
+    kept = json.loads(asked.json.read_text())
+    assert [turn["name"] for turn in kept] == [turn.name for turn in turns]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_told_to_end_whole_rounds_are_kept(capsys, number):
+    turns = contest([server(OURS)], [task("one", ceiling=Ceiling(number))], 5)
+    assert [(turn.round, turn.name) for turn in turns] == [(0, "ceiling"), (0, OURS)]
+    assert "told to end after 1 rounds" in capsys.readouterr().err
+
+
+def test_told_to_end_in_the_first_round_there_is_nothing_to_show():
+    ceiling = Ceiling(signal.SIGINT)
+    tasks = [task("one", ceiling=ceiling), task("two", ceiling=ceiling)]
+    with pytest.raises(SystemExit) as ended:
+        contest([server(OURS)], tasks, 5)
+    assert ended.value.code == 130
