@@ -4,6 +4,7 @@ After each step the books are checked; every output is what its sequence gives w
 """
 
 import dataclasses
+import itertools
 from collections import Counter
 
 import pytest
@@ -61,6 +62,27 @@ FLAVOURS = {
     ),
 }
 
+# Batches with room for several prompts, so that one would compute what another does.
+BURST_FLAVOURS = {
+    "paged": (PAGED, {"cache_tokens": 128, "max_batch_tokens": 128}, {}),
+    "cells": (CELLS, {"cache_tokens": 128, "max_batch_tokens": 128}, {}),
+    "paged, phases apart": (
+        PAGED,
+        {"cache_tokens": 100, "max_batch_tokens": 128, "mixed_prefill": False},
+        {"headroom_tokens": 0},
+    ),
+    "cells, tight, chunked, phases apart": (
+        CELLS,
+        {"cache_tokens": 80, "max_batch_tokens": 70, "max_sequences": 4, "mixed_prefill": False},
+        {"headroom_tokens": 0, "max_prefill_chunk": 50},
+    ),
+    "cells, adapters": (
+        CELLS,
+        {"cache_tokens": 160, "max_batch_tokens": 128, "adapters_per_batch": 2},
+        {"max_retained_tokens": 30},
+    ),
+}
+
 
 @dataclasses.dataclass(frozen=True)
 class Arrival:
@@ -104,10 +126,34 @@ events = st.one_of(
     st.integers(1, 6),  # so many steps
     st.integers(1, 6),
     st.tuples(st.just("cancel"), st.integers(0, 9), st.sampled_from([None, 0, 1])),
-    st.tuples(st.just("out of memory"), st.integers(1, 4)),
+    st.tuples(st.just("out of memory"), st.integers(1, 7)),
     st.tuples(st.just("fail"), st.integers(0, 9)),
     st.tuples(st.just("wait"), st.integers(1, 30)),
 )
+
+# Arrivals with no step between them, which begin with at least 34 equal tokens.
+bursts = st.integers(1, 3).flatmap(
+    lambda text: st.lists(
+        st.builds(
+            Arrival,
+            text=st.just(text),
+            num_prompt_tokens=st.integers(34, 43),
+            max_new_tokens=st.integers(1, 5),
+            num_sequences=st.sampled_from([1, 1, 1, 2]),
+            priority=st.sampled_from([0, 0, 0, 1]),
+            ignore_eos=st.just(value=True),
+            stop_token_ids=st.just(()),
+            adapter=st.sampled_from([None, None, "a"]),
+            salt=st.none(),
+        ),
+        min_size=2,
+        max_size=5,
+    )
+)
+traces = st.lists(events, min_size=15, max_size=50)
+traces_with_bursts = st.lists(
+    st.one_of(bursts, events.map(lambda event: [event])), min_size=15, max_size=50
+).map(lambda parts: list(itertools.chain(*parts)))
 
 
 def play(engine: Engine, trace) -> set[str]:
@@ -169,46 +215,63 @@ def max_steps(engine: Engine) -> int:
     return 10 + 8 * num_tokens
 
 
+def check_played(engine: Engine, spoilt: set[str]) -> Counter[str]:
+    """Everybody finished as when alone, and the counters add up; how often what happened."""
+    engine.check_alone()
+    for name, request in engine.requests.items():
+        if name in spoilt:
+            continue
+        if name in engine.errors:
+            assert engine.errors[name].code == "out_of_memory"
+            continue
+        for index in range(request.num_sequences):
+            assert engine.answer(name, index).finish_reason in {"eos", "length", "stop_token"}
+    stats = engine.runner.stats()
+    assert stats.used_tokens == 0
+    if not stats.num_preemptions:
+        num_computed = stats.num_prompt_tokens - stats.num_cached_tokens
+        assert stats.num_prefilled_tokens <= num_computed
+        if not spoilt and not engine.errors:
+            assert stats.num_prefilled_tokens == num_computed
+    return Counter(
+        {
+            "preempted": stats.num_preemptions,
+            "cached": stats.num_cached_tokens,
+            "cancelled": stats.num_cancelled,
+            "finished": stats.num_finished,
+            "out of memory": len(engine.errors.keys() - spoilt),
+        }
+    )
+
+
+def over(strategy: st.SearchStrategy, max_examples: int):
+    """Run a check over such traces, the same ones each time."""
+
+    def decorate(check):
+        tuned = settings(
+            max_examples=max_examples,
+            derandomize=True,
+            deadline=None,
+            database=None,
+            phases=[Phase.explicit, Phase.generate, Phase.shrink],
+            suppress_health_check=list(HealthCheck),
+        )
+        return tuned(given(trace=strategy)(check))
+
+    return decorate
+
+
 @pytest.mark.parametrize("flavour", FLAVOURS)
 def test_every_output_is_the_lone_one(flavour):
     layout, traits, tuning = FLAVOURS[flavour]
     seen = Counter()
 
-    @settings(
-        max_examples=140,
-        derandomize=True,
-        deadline=None,
-        database=None,
-        phases=[Phase.explicit, Phase.generate, Phase.shrink],
-        suppress_health_check=list(HealthCheck),
-    )
-    @given(trace=st.lists(events, min_size=15, max_size=50))
+    @over(traces, 140)
     def check(trace):
         engine = Engine(make_traits(layout, **traits), **tuning)
         spoilt = play(engine, trace)
         engine.run(max_steps(engine))
-        engine.check_alone()
-        for name, request in engine.requests.items():
-            if name in spoilt:
-                continue
-            if name in engine.errors:
-                assert engine.errors[name].code == "out_of_memory"
-                continue
-            for index in range(request.num_sequences):
-                assert engine.answer(name, index).finish_reason in {"eos", "length", "stop_token"}
-        stats = engine.runner.stats()
-        assert stats.used_tokens == 0
-        if not stats.num_preemptions:
-            num_computed = stats.num_prompt_tokens - stats.num_cached_tokens
-            assert stats.num_prefilled_tokens <= num_computed
-            if not spoilt and not engine.errors:
-                assert stats.num_prefilled_tokens == num_computed
-
-        seen["preempted"] += stats.num_preemptions
-        seen["cached"] += stats.num_cached_tokens
-        seen["cancelled"] += stats.num_cancelled
-        seen["finished"] += stats.num_finished
-        seen["out of memory"] += len(engine.errors.keys() - spoilt)
+        seen.update(check_played(engine, spoilt))
 
     check()
     # The traces are no use if they do not go everywhere.
@@ -217,3 +280,30 @@ def test_every_output_is_the_lone_one(flavour):
     assert seen["cached"] > 500
     assert seen["out of memory"] > 2
     assert seen["preempted"] > 30
+
+
+@pytest.mark.parametrize("flavour", BURST_FLAVOURS)
+def test_who_waits_for_a_prefix_is_answered_too(flavour):
+    layout, traits, tuning = BURST_FLAVOURS[flavour]
+    seen = Counter()
+
+    @over(traces_with_bursts, 60)
+    def check(trace):
+        engine = Engine(make_traits(layout, **traits), **tuning)
+        scheduler = engine.runner._scheduler
+        computes_for = scheduler._computes_for
+
+        def counting(*arguments):
+            seen["waits"] += (waits := computes_for(*arguments))
+            return waits
+
+        scheduler._computes_for = counting
+        spoilt = play(engine, trace)
+        engine.run(max_steps(engine))
+        seen.update(check_played(engine, spoilt))
+
+    check()
+    assert seen["waits"] > 20
+    assert seen["finished"] > 500
+    assert seen["cancelled"] > 30
+    assert seen["preempted"] > 10

@@ -5,14 +5,24 @@ It asks a `Memory` for room and writes `Sequence.state`; it neither executes nor
 
 import dataclasses
 from bisect import bisect_left, insort
+from typing import Final
 
 from backplane_core.batching.adapter_turns import AdapterSet, AdapterTurns
 from backplane_core.batching.decode_batch import DecodeBatch
-from backplane_core.batching.executor import ExecutorTraits, ScheduledBatch, ScheduledSequence
+from backplane_core.batching.executor import (
+    ExecutorTraits,
+    MemoryLayout,
+    ScheduledBatch,
+    ScheduledSequence,
+)
 from backplane_core.batching.memory import Memory, held_id
 from backplane_core.batching.request_group import RequestGroup
 from backplane_core.batching.sequence import Sequence, SequenceState
 from backplane_core.batching.waiting_queue import WaitingQueue
+
+# So much of a prefix must be on its way for a request to start a step later: less is computed
+# again sooner than a step is over.
+_MIN_AWAITED_TOKENS: Final = 32
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -87,6 +97,10 @@ class Scheduler:
         # The head of the queue, once there was no room for it: to look for its prefix again costs
         # by its length, and plain decodes only take room. Forgotten when anything else happens.
         self._refused: Sequence | None = None
+        self._min_awaited_tokens = max(_MIN_AWAITED_TOKENS, traits.block_size)
+        # What cannot be trimmed is shared only whole, so nothing of one that goes on otherwise.
+        parts = traits.trimmable or traits.layout is MemoryLayout.PAGED
+        self._awaits_prefixes = memory.shares and parts
         self.num_waiting_requests = 0
         self.num_preemptions = 0
         self.num_admitted = 0
@@ -279,7 +293,7 @@ class Scheduler:
         while budget > 0:
             head = self._waiting.peek() if admitting else None
             if head and (index == len(self._prefills) or head.rank < self._prefills[index].rank):
-                admitting = self._admit(head, adapters)
+                admitting = self._admit(head, adapters, scheduled)
                 continue
             if index == len(self._prefills):
                 break
@@ -318,13 +332,17 @@ class Scheduler:
             self._preempt(self._prefills[-1])
         return True
 
-    def _admit(self, sequence: Sequence, adapters: AdapterSet) -> bool:
-        """Give the head of the queue its memory, if it can start now."""
+    def _admit(
+        self, sequence: Sequence, adapters: AdapterSet, prefills: list[ScheduledSequence]
+    ) -> bool:
+        """Give the head of the queue its memory, if it can start now, behind these prefills."""
         if self.num_running >= self._max_running or sequence is self._refused:
             return False
         headroom = self._settings.headroom_tokens * self.num_running
         headroom += sum(prefill.num_uncomputed_tokens for prefill in self._prefills)
         if not adapters.permits(sequence.request.adapter):
+            return False
+        if self._awaits_prefixes and any(self._computes_for(sequence, one) for one in prefills):
             return False
         if not self._memory.admit(sequence, headroom):
             self._refused = sequence
@@ -339,6 +357,22 @@ class Scheduler:
             self.num_waiting_requests -= 1
         group.num_running += 1
         return True
+
+    def _computes_for(self, sequence: Sequence, prefill: ScheduledSequence) -> bool:
+        """Whether a chunk is what a waiting sequence would compute, too, if it started now.
+
+        After the step it finds that in the cache. The chunk is ahead of it and in this batch, so
+        there is no waiting without progress.
+        """
+        start, length = prefill.start, self._min_awaited_tokens
+        ahead, known = prefill.sequence, sequence.token_ids
+        return (
+            start + length < len(known)  # the last token is computed in any case
+            and ahead.prefix_salt == sequence.prefix_salt
+            # Most differ here already, so that few long beginnings are compared.
+            and known[start : start + length] == prefill.token_ids[:length]
+            and known[:start] == ahead.token_ids[:start]
+        )
 
     # ── leaving ──────────────────────────────────────────────────────────────────────────
 
