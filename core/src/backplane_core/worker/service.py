@@ -83,6 +83,7 @@ class WorkerService:
         self._adapters = dict.fromkeys(adapters)
         self._drain_watchers: list[ServerConnection] = []
         self._draining = False
+        self._sending = False  # the engine thread has ended requests and not said so yet
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
@@ -247,8 +248,10 @@ class WorkerService:
 
     def step(self, output: StepOutput) -> None:
         """Send a step's output, to each server its share."""
+        self._sending = True
         for connection, share in self._in_flight.route(output):
             connection.send(share)
+        self._sending = False
         if self._draining and not self.busy:
             self._loop.call_soon_threadsafe(self._check_drained)
 
@@ -273,7 +276,9 @@ class WorkerService:
         connection.send(message)
 
     def _check_drained(self) -> None:
-        if self.busy or not self._draining:
+        # In this order: by the time that nothing is in flight, what ended it is being sent. Then
+        # the engine thread has this called again, as it looks for a drain after it has sent.
+        if not self._draining or self.busy or self._sending:
             return
         self._drained.set()
         for watcher in self._drain_watchers:

@@ -1,0 +1,88 @@
+"""`WorkerService` in this process: the order of what its two threads send."""
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import AsyncIterator
+
+from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
+from backplane_core.messages import Drained, StepOutput
+from backplane_core.testing.echo import EchoBackend
+from backplane_core.worker.connection import ServerConnection
+from backplane_core.worker.service import WorkerService
+
+from tests.core.worker_process import connect, request_of, tokens_of
+
+
+@contextlib.asynccontextmanager
+async def service_at(path: str, gate: "Gate") -> AsyncIterator[WorkerService]:
+    spec = RunnerSpec(model=ModelSource(model_id="echo:test"), engine=EngineSettings(), settings={})
+    runner = EchoBackend().create_runner(spec, lambda *_: None)
+    service = WorkerService("w0", runner, 8)
+    await service.start(path)
+    engine = threading.Thread(target=service.engine.run)
+    engine.start()
+    try:
+        yield service
+    finally:
+        gate.opened.set()
+        service.engine.stop()
+        await asyncio.to_thread(engine.join)
+        await service.close()
+        runner.close()
+
+
+class Gate:
+    """Records what connections send; holds the engine thread up before a request's end."""
+
+    def __init__(self, monkeypatch) -> None:
+        self.reached = threading.Event()
+        self.opened = threading.Event()
+        self.sent: list[type] = []
+        send = ServerConnection.send
+
+        def gated(connection, *messages):
+            if any(isinstance(one, StepOutput) and _ends(one) for one in messages):
+                self.reached.set()
+                assert self.opened.wait(10)
+            self.sent += map(type, messages)
+            send(connection, *messages)
+
+        monkeypatch.setattr(ServerConnection, "send", gated)
+
+
+def _ends(output: StepOutput) -> bool:
+    return any(delta.finish_reason is not None for delta in output.deltas)
+
+
+async def test_drained_is_not_said_while_the_last_tokens_are_on_their_way(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    async with service_at(str(tmp_path / "worker"), gate) as service:
+        connection = await connect(str(tmp_path / "worker"))
+        stream = await connection.submit(request_of(connection, max_new_tokens=1))
+        assert await asyncio.to_thread(gate.reached.wait, 10)
+        assert not service.busy
+        drained = asyncio.create_task(connection.drain())
+        await asyncio.sleep(0)  # lets it ask
+        await connection.tokenize(["asked after it, answered by the same thread"])
+        gate.opened.set()
+        assert len((await tokens_of(stream))[0]) == 1
+        await asyncio.wait_for(drained, 10)
+        await connection.close()
+    assert gate.sent.index(StepOutput) < gate.sent.index(Drained)
+
+
+async def test_a_stop_waits_for_the_last_tokens(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    async with service_at(str(tmp_path / "worker"), gate) as service:
+        connection = await connect(str(tmp_path / "worker"))
+        stream = await connection.submit(request_of(connection, max_new_tokens=1))
+        assert await asyncio.to_thread(gate.reached.wait, 10)
+        stopping = asyncio.create_task(service.drain(10))
+        await asyncio.sleep(0)
+        assert not stopping.done()
+        gate.opened.set()
+        await asyncio.wait_for(stopping, 10)
+        assert StepOutput in gate.sent
+        assert len((await tokens_of(stream))[0]) == 1
+        await connection.close()
