@@ -106,12 +106,6 @@ class RequestStream:
                 self._waiter = None
         return self._items.popleft()
 
-    def drain_nowait(self) -> list[StreamItem]:
-        """Whatever has arrived already."""
-        items = list(self._items)
-        self._items.clear()
-        return items
-
     # ── stopping ─────────────────────────────────────────────────────────────────────────
 
     def cancel(self, index: int | None = None) -> None:
