@@ -52,18 +52,14 @@ async def once(running: Contest, name: str, seed: int) -> dict[str, float]:
     streams, long = _plan(PROMPT, NEW, seed), _plan(LONG, 8, seed)
     async with running.at(name, streams) as (client, _):
         replies = [Reply(started=perf_counter()) for _ in range(STREAMS)]
-        tasks = [
-            asyncio.create_task(_send(client, streams, place, reply))
-            for place, reply in enumerate(replies)
-        ]
-        while min(len(reply.arrivals) for reply in replies) < _SETTLED:
-            await asyncio.sleep(0.001)
-            for task in tasks:
-                if task.done():
-                    task.result()
-        newcomer = Reply(started=perf_counter())
-        await _send(client, long, STREAMS, newcomer)
-        await asyncio.gather(*tasks)
+        async with asyncio.TaskGroup() as under_way:
+            for place, reply in enumerate(replies):
+                under_way.create_task(_send(client, streams, place, reply))
+            # The client tells nobody of arrivals.
+            while min(len(reply.arrivals) for reply in replies) < _SETTLED:  # noqa: ASYNC110 -- above
+                await asyncio.sleep(0.001)
+            newcomer = Reply(started=perf_counter())
+            await _send(client, long, STREAMS, newcomer)
     begun = max(reply.arrivals[0] for reply in replies)
     first = newcomer.arrivals[0]
     before = _gaps(replies, begun, newcomer.started)
