@@ -30,7 +30,7 @@ from backplane_core.batching.executor import (
     StepResult,
 )
 from backplane_core.batching.runner import BatchingRunner
-from backplane_core.batching.scheduler import SchedulerSettings
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.errors import BackplaneError
 from backplane_core.messages import (

@@ -17,6 +17,7 @@ from backplane_llamacpp.native.context import ContextOptions, NativeContext
 from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.runner import LlamaCppRunner
 from backplane_llamacpp.settings import LlamaCppSettings
+from backplane_llamacpp.step_sampler import StepSampler
 
 from tests.llamacpp import tiny_gguf
 
@@ -98,9 +99,8 @@ def make_executor(bpe_model: NativeModel) -> Iterator[MakeExecutor]:
         )
         executor = LlamaCppExecutor(
             context,
-            n_vocab=bpe_model.n_vocab,
             traits=traits,
-            suppressed_token_ids=suppressed or [],
+            sampler=StepSampler(bpe_model.n_vocab, suppressed or [], context.num_threads),
             adapters=adapters or AdapterShelf(functools.partial(NativeAdapter, bpe_model)),
         )
         made.append(executor)

@@ -217,10 +217,12 @@ def test_a_late_request_starts_before_a_running_one_ends(make_runner: MakeRunner
         runner.poll(0.0)
     late = submit(runner, prompt_of(runner, "the end"), max_new_tokens=4)
     order = [
-        delta.request_id for _ in range(10) for delta in runner.poll(0.0).deltas if delta.token_ids
+        delta.request_id for _ in range(6) for delta in runner.poll(0.0).deltas if delta.token_ids
     ]
-    assert late in order
-    assert order.count(early) == 9  # one step is the late one's prompt
+    # Its prompt takes the next step but one at most, and the running one goes on beside it.
+    assert order.index(late) <= 1
+    assert order.count(late) == 4
+    assert order[order.index(late) :].count(early) >= 3
 
 
 def test_prompts_and_newest_tokens_are_computed_in_turns(make_runner: MakeRunner) -> None:

@@ -76,7 +76,7 @@ class Compiled:
         if mask is not None:
             one.guide = Guide(mask)  # type: ignore[assignment] -- a mask is all that is asked
         row = SequenceRow(one, self._n_vocab, self._suppressed)
-        row.prepare(logits.ctypes.data)
+        row.prepare(logits.ctypes.data, [])
         row.wait_for_mask()
         row.task.number = number
         self._rows.run([row.address])

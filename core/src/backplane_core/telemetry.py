@@ -80,12 +80,15 @@ class BatchTelemetry:
         forward_s: float,
         decode_s: float,
         filter_s: float | None = None,
+        num_steps: int = 1,
     ) -> None:
-        """A step is done. `filter_s` is None where no sequence ended."""
-        self._events[method] += 1
-        self.observe(_STEP[method][0], inference_s)
-        self.observe(_STEP[method][1], forward_s)
-        self.observe(_STEP[method][2], decode_s)
+        """A step is done, or several in a row, whose times are those of all of them.
+
+        `filter_s` is None where no sequence ended.
+        """
+        self._events[method] += num_steps
+        for name, taken_s in zip(_STEP[method], (inference_s, forward_s, decode_s), strict=True):
+            self.observe(name, taken_s / num_steps, times=num_steps)
         if filter_s is not None:
             self.observe(f"{FILTER}/{method}", filter_s)
 

@@ -134,7 +134,12 @@ class FakeExecutor(Executor):
         self.batches.append(batch)
         scores: dict[int, PromptScores] = {}
         results = [self._compute(scheduled, scores) for scheduled in batch.sequences]
-        return StepResult(results, prompt_scores=scores)
+        num_steps = 1
+        while num_steps < batch.num_steps and all(map(_goes_on, batch.sequences, results)):
+            for scheduled, result in zip(batch.sequences, results, strict=True):
+                self._go_on(scheduled, result)
+            num_steps += 1
+        return StepResult(results, prompt_scores=scores, num_steps=num_steps)
 
     def release(self, seq_id: int) -> None:
         """Void the sampler; layouts free their cells, too."""
@@ -176,6 +181,7 @@ class FakeExecutor(Executor):
         if num_scored > traits.max_scored_tokens:
             raise ContractError(f"{num_scored} tokens to score of {traits.max_scored_tokens}")
         self._check_order(batch)
+        self._check_steps(batch)
         for scheduled in batch.sequences:
             self._check_sequence(scheduled)
 
@@ -187,6 +193,20 @@ class FakeExecutor(Executor):
             raise ContractError(f"{sum(kinds)} decodes announced as {batch.num_decodes}")
         if not self._traits.mixed_prefill and len(set(kinds)) > 1:
             raise ContractError("prefill and decode in one batch")
+
+    def _check_steps(self, batch: ScheduledBatch) -> None:
+        if batch.num_steps == 1:
+            return
+        if not 1 <= batch.num_steps <= self._traits.max_steps:
+            raise ContractError(f"{batch.num_steps} steps of {self._traits.max_steps}")
+        if batch.num_decodes < len(batch.sequences):
+            raise ContractError("several steps with a prefill")
+        for scheduled in batch.sequences:
+            sequence = scheduled.sequence
+            if sequence.guide is not None or scheduled.num_draft_tokens:
+                raise ContractError("several steps under a grammar, or with drafts")
+            if len(sequence.token_ids) + batch.num_steps > sequence.max_tokens:
+                raise ContractError("more steps than a sequence may have tokens")
 
     def _check_sequence(self, scheduled: ScheduledSequence) -> None:
         sequence = scheduled.sequence
@@ -245,6 +265,18 @@ class FakeExecutor(Executor):
             ),
         )
 
+    def _go_on(self, scheduled: ScheduledSequence, so_far: SampledTokens) -> None:
+        """One more step, with the token sampled last."""
+        sequence, output = scheduled.sequence, so_far.token_ids
+        cells = self._read(scheduled, scheduled.start + len(output))
+        self._append(scheduled, cells, len(cells), output[-1])
+        num_output = sequence.num_output_tokens + len(output)
+        may_end = num_output >= sequence.stopping.min_new_tokens
+        output.append(next_token(cells, sequence.seed, may_end=may_end))
+        if so_far.logprobs is not None and so_far.top_logprobs is not None:
+            so_far.logprobs.append(-1.0 - output[-1])
+            so_far.top_logprobs.append([(output[-1], -1.0 - output[-1])])
+
     def _append(
         self, scheduled: ScheduledSequence, cells: list[int], position: int, token_id: int
     ) -> None:
@@ -272,6 +304,11 @@ def _scores(scheduled: ScheduledSequence, cells: list[int]) -> PromptScores:
     wants_top = bool(scheduled.sequence.request.prompt_logprobs)
     tops = [[(position, -0.5)] for position in scheduled.scored_positions]
     return PromptScores(logprobs, tops if wants_top else None)
+
+
+def _goes_on(scheduled: ScheduledSequence, result: SampledTokens | BackplaneError | None) -> bool:
+    ends = scheduled.sequence.end_token_ids
+    return isinstance(result, SampledTokens) and result.token_ids[-1] not in ends
 
 
 def _guided(scheduled: ScheduledSequence, cells: list[int]) -> SampledTokens | BackplaneError:

@@ -123,7 +123,7 @@ class FakeCellExecutor(FakeExecutor):
 
     def _has_room(self, batch: ScheduledBatch) -> bool:
         num_drafts = sum(scheduled.num_draft_tokens for scheduled in batch.sequences)
-        return batch.num_tokens + num_drafts <= self.num_free
+        return batch.num_tokens * batch.num_steps + num_drafts <= self.num_free
 
 
 class FakeSlotExecutor(FakeCellExecutor):
@@ -136,7 +136,7 @@ class FakeSlotExecutor(FakeCellExecutor):
     def _has_room(self, batch: ScheduledBatch) -> bool:
         return all(
             scheduled.start + len(scheduled.token_ids) + scheduled.num_draft_tokens
-            <= self.traits.slot_tokens
+            <= self.traits.slot_tokens + 1 - batch.num_steps
             for scheduled in batch.sequences
         )
 

@@ -5,7 +5,7 @@ from collections import Counter
 
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout, ScheduledBatch
 from backplane_core.batching.runner import BatchingRunner
-from backplane_core.batching.scheduler import SchedulerSettings
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
 from backplane_core.capabilities import Capabilities, Limits
 from backplane_core.errors import ErrorInfo

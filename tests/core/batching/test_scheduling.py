@@ -5,7 +5,7 @@ import sys
 
 import pytest
 from backplane_core.batching.executor import MemoryLayout
-from backplane_core.batching.scheduler import SchedulerSettings
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.batching.sequence import SequenceState
 
 from tests.core.batching.harness import Engine, make_traits

@@ -26,6 +26,7 @@ FLAVOURS = {
         {"max_prefill_chunk": 3, "headroom_tokens": 0},
     ),
     "paged, speculating": (PAGED, {"cache_tokens": 80, "max_draft_tokens": 3}, {}),
+    "paged, steps in a row": (PAGED, {"cache_tokens": 80, "max_steps": 6}, {}),
     "paged, phases apart": (PAGED, {"cache_tokens": 80, "mixed_prefill": False}, {}),
     "paged, adapters": (PAGED, {"cache_tokens": 120, "adapters_per_batch": 2}, {}),
     "paged, little retained": (PAGED, {"cache_tokens": 100}, {"max_retained_tokens": 12}),
@@ -36,6 +37,11 @@ FLAVOURS = {
         {"max_prefill_chunk": 3, "headroom_tokens": 0},
     ),
     "cells, speculating": (CELLS, {"cache_tokens": 80, "max_draft_tokens": 3}, {}),
+    "cells, steps in a row": (
+        CELLS,
+        {"cache_tokens": 90, "max_steps": 4, "adapters_per_batch": 1, "mixed_prefill": False},
+        {},
+    ),
     "cells, not trimmable": (CELLS, {"cache_tokens": 90, "trimmable": False}, {}),
     "cells, not shareable": (CELLS, {"cache_tokens": 90, "shareable": False}, {}),
     "cells, one adapter a batch": (
@@ -49,6 +55,11 @@ FLAVOURS = {
         {"max_retained_tokens": 30, "max_retained_sequences": 2},
     ),
     "slots": (SLOTS, {"max_sequences": 3, "cache_tokens": 3 * 64}, {}),
+    "slots, steps in a row, not trimmable": (
+        SLOTS,
+        {"max_sequences": 3, "cache_tokens": 3 * 64, "trimmable": False, "max_steps": 3},
+        {},
+    ),
     "slots, speculating, not trimmable": (
         SLOTS,
         {

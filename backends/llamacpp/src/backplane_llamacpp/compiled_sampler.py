@@ -4,6 +4,8 @@ Knows nothing of contexts or batches; the rules are `native/sample.c`'s.
 """
 
 import ctypes
+from collections.abc import Sequence as Items
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -22,6 +24,8 @@ from backplane_llamacpp.logits_processors import (
 from backplane_llamacpp.native import rows
 from backplane_llamacpp.native.rows import RowSampler, RowTask
 from backplane_llamacpp.sampler import HOTTEST, Logits, Mask, Result, Score, mask_of, no_token
+
+_NOTHING: Final[list[int]] = []
 
 
 class SequenceRow:
@@ -65,19 +69,24 @@ class SequenceRow:
         self._n_vocab = n_vocab
         self._ban(end_token_ids_to_mask(sequence) if self._may_not_end else [])
 
-    def prepare(self, logits: int) -> None:
-        """Say what the next token hangs on; `logits` is the row's address."""
+    def prepare(self, logits: int, ahead: list[int]) -> None:
+        """Say what the next token hangs on.
+
+        Args:
+            logits: the row's address.
+            ahead: tokens that the sequence has beyond those it knows of.
+        """
         task, sequence = self.task, self.sequence
         task.logits = logits
         if not task.greedy:
-            task.number = uniform(sequence.seed, len(sequence.token_ids))
+            task.number = uniform(sequence.seed, len(sequence.token_ids) + len(ahead))
         if self._watermark is not None:
-            task.green_key = watermark.key_of(sequence.token_ids[-1])
+            task.green_key = watermark.key_of((ahead or sequence.token_ids)[-1])
         if (counts := self._counts) is not None:
-            if counts.update():
+            if counts.update(ahead):
                 task.seen_ids, task.seen_counts = counts.ids.ctypes.data, counts.times.ctypes.data
             task.num_seen = counts.size
-        if self._may_not_end and not end_token_ids_to_mask(sequence):
+        if self._may_not_end and not end_token_ids_to_mask(sequence, len(ahead)):
             self._may_not_end = False
             self._ban([])
 
@@ -126,15 +135,22 @@ class CompiledSampler:
         self._sequences.pop(seq_id, None)
 
     def tokens(
-        self, wanted: list[ScheduledSequence], logits: Logits, places: list[int]
+        self,
+        wanted: list[ScheduledSequence],
+        logits: Logits,
+        places: Items[int],
+        ahead: Items[list[int]] | None = None,
     ) -> list[Result]:
-        """The next token of each, from the row at its place."""
+        """The next token of each, from the row at its place.
+
+        `ahead` are tokens of each beyond those it knows of.
+        """
         start, stride = logits.ctypes.data, logits.strides[0]
         asked = [self._row_of(scheduled) for scheduled in wanted]
         plain: list[int] = []
         guided: list[SequenceRow] = []
-        for row, place in zip(asked, places, strict=True):
-            row.prepare(start + place * stride)
+        for row, place, unknown in zip(asked, places, ahead or repeat(_NOTHING)):  # noqa: B905 -- or endless
+            row.prepare(start + place * stride, unknown)
             if row.sequence.guide is None:
                 plain.append(row.address)
             else:

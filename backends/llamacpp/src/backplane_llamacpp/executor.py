@@ -1,17 +1,20 @@
-"""The executor over one llama.cpp context: each step is one `llama_decode` of all sequences.
+"""The executor over one llama.cpp context: a step is one `llama_decode` of all sequences.
 
 Keys and values live in one unified pool of cells; sequences that share a prefix share its cells.
 """
 
 import time
 from collections.abc import Container
+from typing import TypeGuard
 
 import numpy as np
 from backplane_core.batching.executor import (
     Executor,
     ExecutorTraits,
     MemoryLayout,
+    SampledTokens,
     ScheduledBatch,
+    ScheduledSequence,
     StepResult,
 )
 from backplane_core.errors import GenerationError, OutOfMemoryError
@@ -19,6 +22,7 @@ from backplane_core.errors import GenerationError, OutOfMemoryError
 from backplane_llamacpp.adapters import AdapterShelf
 from backplane_llamacpp.native import log
 from backplane_llamacpp.native.context import NativeContext, TokenBatch
+from backplane_llamacpp.sampler import Result
 from backplane_llamacpp.step_sampler import StepSampler
 
 _DECODED, _NO_CELLS, _ALLOCATION_FAILED = 0, 1, -2
@@ -31,9 +35,8 @@ class LlamaCppExecutor(Executor):
         self,
         context: NativeContext,
         *,
-        n_vocab: int,
         traits: ExecutorTraits,
-        suppressed_token_ids: list[int],
+        sampler: StepSampler,
         adapters: AdapterShelf,
     ) -> None:
         if traits.layout is not MemoryLayout.CELLS:
@@ -42,7 +45,7 @@ class LlamaCppExecutor(Executor):
         self._traits = traits
         self._batch = TokenBatch(traits.max_batch_tokens)
         self._ascending = np.arange(traits.max_batch_tokens, dtype=np.int32)
-        self._sampler = StepSampler(n_vocab, suppressed_token_ids, context.num_threads)
+        self._sampler = sampler
         self._adapters = adapters
         self._adapter: str | None = None
 
@@ -63,7 +66,30 @@ class LlamaCppExecutor(Executor):
         logits = self._context.logits(num_rows)
         started_s = time.perf_counter()
         results, scores = self._sampler.sample(batch.sequences, logits)
-        return StepResult(results, time.perf_counter() - started_s, scores)
+        sampling_s = time.perf_counter() - started_s
+        if batch.num_steps > 1:
+            return self._go_on(batch, results, sampling_s)
+        return StepResult(results, sampling_s, scores)
+
+    def _go_on(self, batch: ScheduledBatch, results: list[Result], sampling_s: float) -> StepResult:
+        """Take further steps, each with what the one before sampled."""
+        native, sequences = self._batch, batch.sequences
+        num_rows, num_steps = len(sequences), 1
+        while num_steps < batch.num_steps and _all_go_on(results, sequences):
+            so_far = [result.token_ids for result in results]
+            native.tokens[:num_rows] = [token_ids[-1] for token_ids in so_far]
+            native.positions[:num_rows] += 1
+            try:
+                self._decode(batch, num_rows, num_steps)
+            except OutOfMemoryError:
+                break  # what there is goes out; the next step meets it again
+            logits = self._context.logits(num_rows)
+            started_s = time.perf_counter()
+            gained = self._sampler.go_on(sequences, logits, so_far)
+            results = list(map(_together, results, gained))
+            sampling_s += time.perf_counter() - started_s
+            num_steps += 1
+        return StepResult([*results], sampling_s, num_steps=num_steps)
 
     def _select_adapter(self, key: str | None) -> None:
         """Switch where the last batch had another: llama.cpp then plans its graph anew."""
@@ -107,7 +133,8 @@ class LlamaCppExecutor(Executor):
             num_rows += int(np.count_nonzero(wants))
         return end, num_rows
 
-    def _decode(self, batch: ScheduledBatch, num_tokens: int) -> None:
+    def _decode(self, batch: ScheduledBatch, num_tokens: int, num_before: int = 0) -> None:
+        """Compute the native batch; `num_before` steps of the scheduled one are done."""
         log.forget_complaints()
         code = self._context.decode(self._batch, num_tokens)
         if code == _DECODED:
@@ -118,14 +145,15 @@ class LlamaCppExecutor(Executor):
                 remedy="a larger --max-batch-total-tokens holds more",
             )
         reason = log.cause()
-        if code == _ALLOCATION_FAILED and self._undo(batch):
+        if code == _ALLOCATION_FAILED and self._undo(batch, num_before):
             raise OutOfMemoryError(f"llama.cpp found no memory for {num_tokens} tokens: {reason}")
         raise GenerationError(f"llama_decode failed with code {code}: {reason}")
 
-    def _undo(self, batch: ScheduledBatch) -> bool:
+    def _undo(self, batch: ScheduledBatch, num_before: int) -> bool:
         """Drop what a half-done decode wrote; False where the memory cannot."""
         return all(
-            self._context.remove(scheduled.seq_id, scheduled.start) for scheduled in batch.sequences
+            self._context.remove(scheduled.seq_id, scheduled.start + num_before)
+            for scheduled in batch.sequences
         )
 
     def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
@@ -146,3 +174,26 @@ class LlamaCppExecutor(Executor):
         """Free the context and the adapters."""
         self._context.close()
         self._adapters.close()
+
+
+def _all_go_on(
+    results: list[Result], sequences: list[ScheduledSequence]
+) -> TypeGuard[list[SampledTokens]]:
+    """Whether all have a token that ends nothing."""
+    return all(
+        isinstance(result, SampledTokens)
+        and result.token_ids[-1] not in scheduled.sequence.end_token_ids
+        for scheduled, result in zip(sequences, results, strict=True)
+    )
+
+
+def _together(before: SampledTokens, gained: Result) -> Result:
+    """What came of steps in a row: an error takes the place of all."""
+    if not isinstance(gained, SampledTokens):
+        return gained
+    before.token_ids.extend(gained.token_ids)
+    if before.logprobs is not None and gained.logprobs is not None:
+        before.logprobs.extend(gained.logprobs)
+    if before.top_logprobs is not None and gained.top_logprobs is not None:
+        before.top_logprobs.extend(gained.top_logprobs)
+    return before

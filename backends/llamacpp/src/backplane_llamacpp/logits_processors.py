@@ -6,6 +6,7 @@ The semantics are `docs/sampling.md`'s. Knows nothing of temperatures and cuts.
 import contextlib
 from collections.abc import Generator
 from collections.abc import Sequence as Items
+from itertools import chain
 
 import numpy as np
 import numpy.typing as npt
@@ -38,18 +39,22 @@ class TokenCounts:
         self.size = len(prompt)
         self._shown: npt.NDArray[np.int64] | None = None
 
-    def update(self) -> bool:
-        """Count what is new; whether the arrays are others than before, and at first."""
+    def update(self, ahead: Items[int] = ()) -> bool:
+        """Count what is new; whether the arrays are others than before, and at first.
+
+        `ahead` are tokens beyond those that the sequence knows of, which it will get.
+        """
         token_ids, places = self.sequence.token_ids, self._places
         before = self._shown
-        for token_id in token_ids[self._num_seen :]:
+        num_unseen_ahead = min(len(ahead), len(token_ids) + len(ahead) - self._num_seen)
+        for token_id in chain(token_ids[self._num_seen :], ahead[len(ahead) - num_unseen_ahead :]):
             place = places.setdefault(token_id, len(places))
             if place == len(self.ids):
                 self.ids = np.append(self.ids, np.zeros(place + 1, np.int64))
                 self.times = np.append(self.times, np.zeros(place + 1))
             self.ids[place] = token_id
             self.times[place] += 1
-        self._num_seen = len(token_ids)
+        self._num_seen = len(token_ids) + len(ahead)
         self.size = len(places)
         self._shown = self.ids
         return self._shown is not before
@@ -174,10 +179,13 @@ def _penalized(
     return values
 
 
-def end_token_ids_to_mask(sequence: Sequence) -> list[int]:
-    """End tokens that may not come yet, because of `min_new_tokens`."""
+def end_token_ids_to_mask(sequence: Sequence, num_ahead: int = 0) -> list[int]:
+    """End tokens that may not come yet, because of `min_new_tokens`.
+
+    `num_ahead` is how many tokens it has beyond those it knows of.
+    """
     stopping = sequence.stopping
-    if sequence.num_output_tokens >= stopping.min_new_tokens:
+    if sequence.num_output_tokens + num_ahead >= stopping.min_new_tokens:
         return []
     return [*sequence.eos_token_ids, *stopping.stop_token_ids]
 

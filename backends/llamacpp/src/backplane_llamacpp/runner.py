@@ -10,7 +10,7 @@ import msgspec
 from backplane_core.backend import ProgressSink, RunnerSpec
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
 from backplane_core.batching.runner import BatchingRunner
-from backplane_core.batching.scheduler import SchedulerSettings
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.messages import RunnerInfo, StepOutput, Submit
 from backplane_core.vocabulary import RemoteTokenizer
 
@@ -27,6 +27,7 @@ from backplane_llamacpp.loading import free_bytes, load_model, open_context, sha
 from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.model import NativeModel
 from backplane_llamacpp.settings import LlamaCppSettings
+from backplane_llamacpp.step_sampler import StepSampler
 from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
 
 _logger = logging.getLogger("backplane_llamacpp")
@@ -123,11 +124,11 @@ def create_runner(
             chat_templates=facts.chat_templates(metadata, spec.model),
         )
         shelf = AdapterShelf(functools.partial(NativeAdapter, model))
+        sampler = StepSampler(model.n_vocab, model.suppressed_token_ids(), context.num_threads)
         executor = LlamaCppExecutor(
             context,
-            n_vocab=model.n_vocab,
-            traits=_traits(plan, trimmable=warm.trimmable),
-            suppressed_token_ids=model.suppressed_token_ids(),
+            traits=_traits(plan, trimmable=warm.trimmable, max_steps=sampler.max_steps),
+            sampler=sampler,
             adapters=shelf,
         )
         runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan), shelf)
@@ -136,7 +137,7 @@ def create_runner(
     return runner
 
 
-def _traits(plan: Plan, *, trimmable: bool) -> ExecutorTraits:
+def _traits(plan: Plan, *, trimmable: bool, max_steps: int) -> ExecutorTraits:
     return ExecutorTraits(
         layout=MemoryLayout.CELLS,
         max_sequences=plan.num_sequences,
@@ -149,6 +150,7 @@ def _traits(plan: Plan, *, trimmable: bool) -> ExecutorTraits:
         trimmable=trimmable,
         adapters_per_batch=1,
         max_scored_tokens=plan.scored_tokens,
+        max_steps=max_steps,
     )
 
 

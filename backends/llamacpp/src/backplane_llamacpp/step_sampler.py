@@ -5,6 +5,7 @@ Knows nothing of contexts; the sampling itself is a `Sampler`'s.
 
 import logging
 from collections.abc import Sequence as Items
+from typing import Final
 
 from backplane_core.batching.executor import PromptScores, ScheduledSequence
 
@@ -14,6 +15,9 @@ from backplane_llamacpp.numpy_sampler import NumpySampler
 from backplane_llamacpp.sampler import Logits, Result, Sampler
 
 _log = logging.getLogger(__name__)
+
+# Enough for steps of 2 ms; more would come to a reader in lumps.
+_MAX_STEPS: Final = 8
 
 
 def create_sampler(n_vocab: int, suppressed_token_ids: list[int], num_threads: int) -> Sampler:
@@ -27,11 +31,16 @@ def create_sampler(n_vocab: int, suppressed_token_ids: list[int], num_threads: i
 
 
 class StepSampler:
-    """For one executor. `suppressed_token_ids` never come, whatever a request asks."""
+    """For one executor. `suppressed_token_ids` never come, whatever a request asks.
+
+    Attributes:
+        max_steps: how many steps in a row it samples, the sequences not knowing of what came.
+    """
 
     def __init__(self, n_vocab: int, suppressed_token_ids: list[int], num_threads: int) -> None:
         """`num_threads` are those that compute the model, which sample side by side."""
         self._sampler = create_sampler(n_vocab, suppressed_token_ids, num_threads)
+        self.max_steps = _MAX_STEPS if isinstance(self._sampler, CompiledSampler) else 1
 
     def forget(self, seq_id: int) -> None:
         """Drop what is kept of a sequence."""
@@ -61,6 +70,14 @@ class StepSampler:
         wanted = [scheduled for scheduled in sequences if scheduled.sample]
         sampled = iter(self._sampler.tokens(wanted, logits, places) if wanted else ())
         return [next(sampled) if one.sample else None for one in sequences], scores
+
+    def go_on(
+        self, sequences: list[ScheduledSequence], logits: Logits, ahead: list[list[int]]
+    ) -> list[Result]:
+        """Results of one more step, a row each, after tokens that they do not know of yet."""
+        if not isinstance(self._sampler, CompiledSampler):
+            raise TypeError("numpy samples one step at a time")
+        return self._sampler.tokens(sequences, logits, range(len(sequences)), ahead)
 
     def _score(self, scheduled: ScheduledSequence, logits: Logits) -> PromptScores:
         num_top = scheduled.sequence.request.prompt_logprobs or 0

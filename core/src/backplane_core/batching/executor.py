@@ -45,6 +45,8 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
         adapters_per_batch: how many distinct adapters one batch may mix, the bare model counted
             as one; 0 is no adapters.
         max_draft_tokens: draft tokens a decode may write and accept beyond its one token.
+        max_steps: most steps that one `execute` takes in a row by itself, where nothing but decodes
+            is to be done; see `ScheduledBatch.num_steps`. 1 is one step at a time.
         max_scored_tokens: most prompt tokens in one `execute` whose logprobs are asked for, over
             all sequences: each needs its own row of logits. 0 is no prompt logprobs.
     """
@@ -60,6 +62,7 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     shareable: bool = True
     adapters_per_batch: int = 0
     max_draft_tokens: int = 0
+    max_steps: int = 1
     max_scored_tokens: int = 0
 
 
@@ -115,6 +118,7 @@ class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     sequences: list[ScheduledSequence]
     adapters: tuple[str, ...] = ()
     num_decodes: int = 0
+    num_steps: int = 1
 
     @property
     def num_tokens(self) -> int:
@@ -123,7 +127,7 @@ class ScheduledBatch(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class SampledTokens(msgspec.Struct, frozen=True, gc=False):
-    """What one sequence gained: one token, or several where draft tokens were accepted.
+    """What one sequence gained: one token, or several of accepted drafts or steps in a row.
 
     `logprobs` and `top_logprobs` are there, one entry per token, where the request asked. The
     lists are handed over: the executor neither changes them later nor gives them out again.
@@ -153,11 +157,13 @@ class StepResult(msgspec.Struct, frozen=True, gc=False):
         sampling_s: how much of `execute`'s time went into sampling, where that is known apart
             from computing.
         prompt_scores: by `seq_id`, for those with `scored_positions` and no error.
+        num_steps: how many steps were taken in a row.
     """
 
     results: list[SampledTokens | BackplaneError | None]
     sampling_s: float = 0.0
     prompt_scores: dict[int, PromptScores] = {}
+    num_steps: int = 1
 
 
 class Executor(ABC):

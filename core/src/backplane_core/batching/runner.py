@@ -24,7 +24,8 @@ from backplane_core.batching.paged_memory import PagedMemory
 from backplane_core.batching.prefix_cache import prefix_salt
 from backplane_core.batching.request_check import check_request
 from backplane_core.batching.request_group import RequestGroup
-from backplane_core.batching.scheduler import Scheduler, SchedulerSettings
+from backplane_core.batching.scheduler import Scheduler
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
 from backplane_core.batching.slot_memory import SlotMemory
 from backplane_core.batching.step_commit import Committer
@@ -184,8 +185,8 @@ class BatchingRunner(ModelRunner):
                 batch = self._schedule(self._clock())
             else:
                 end_s = self._clock()
-                num_counted = self._scheduler.succeeded(batch)
-                self._counters.count(batch, end_s - start_s)
+                num_counted = self._scheduler.succeeded(batch, (end_s - start_s) / result.num_steps)
+                self._counters.count(batch, end_s - start_s, result.num_steps)
                 output = self._commit(batch, result, failures, num_counted, end_s)
                 done_s = self._clock()
                 self._counters.telemetry.succeeded(
@@ -194,6 +195,7 @@ class BatchingRunner(ModelRunner):
                     forward_s=end_s - start_s - result.sampling_s,
                     decode_s=result.sampling_s + done_s - end_s,
                     filter_s=self._committer.take_finish_s(),
+                    num_steps=result.num_steps,
                 )
                 return output
         return StepOutput(failures=failures)
@@ -306,8 +308,8 @@ class BatchingRunner(ModelRunner):
                 if report := group.report(scheduled, result.prompt_scores.get(scheduled.seq_id)):
                     reports.append(report)
             if sampled is not None:
-                delta = self._committer.tokens(scheduled, sampled, now_s)
-                self._counters.produced(len(delta.token_ids))
+                delta = self._committer.tokens(scheduled, sampled, now_s, batch.num_steps)
+                self._counters.produced(len(delta.token_ids), num_steps=batch.num_steps)
                 deltas.append(delta)
                 if delta.finish_reason is not None:
                     self._counters.num_finished += 1

@@ -3,7 +3,6 @@
 It asks a `Memory` for room and writes `Sequence.state`; it neither executes nor samples.
 """
 
-import dataclasses
 from bisect import bisect_left, insort
 from typing import Final
 
@@ -17,44 +16,14 @@ from backplane_core.batching.executor import (
 )
 from backplane_core.batching.memory import Memory, held_id
 from backplane_core.batching.request_group import RequestGroup
+from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
+from backplane_core.batching.steps_at_once import StepsAtOnce
 from backplane_core.batching.waiting_queue import WaitingQueue
 
 # So much of a prefix must be on its way for a request to start a step later: less is computed
 # again sooner than a step is over.
 _MIN_AWAITED_TOKENS: Final = 32
-
-
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class SchedulerSettings:
-    """What an operator may tune.
-
-    Attributes:
-        max_prefill_chunk: prefill tokens of a step while sequences decode, so that no decode
-            waits longer than for one such chunk; None is as many as the batch holds.
-        priority_aging_s: a waiting request gains one step of priority in so many seconds, so
-            that none waits forever behind more urgent ones.
-        headroom_tokens: what is left free per running sequence when another is admitted, so
-            that it need not be preempted a few steps later.
-        max_retained_tokens: cache tokens kept for reuse; None is all that are not in use.
-        max_retained_sequences: sequence ids kept for reuse, where the layout keeps whole
-            sequences; None is all that are not in use.
-    """
-
-    max_prefill_chunk: int | None = None
-    priority_aging_s: float = 10.0
-    headroom_tokens: int = 16
-    max_retained_tokens: int | None = None
-    max_retained_sequences: int | None = None
-
-    def __post_init__(self) -> None:
-        """Refuse what would stall: a chunk of nothing, or waiting that makes later."""
-        if self.max_prefill_chunk is not None and self.max_prefill_chunk < 1:
-            raise ValueError(f"max_prefill_chunk of {self.max_prefill_chunk} is below 1")
-        if self.priority_aging_s <= 0:
-            raise ValueError(f"priority_aging_s of {self.priority_aging_s} is not above 0")
-        if self.headroom_tokens < 0:
-            raise ValueError(f"headroom_tokens of {self.headroom_tokens} is below 0")
 
 
 def _rank(sequence: Sequence) -> tuple[float, int, int]:
@@ -88,6 +57,7 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._prefills: list[Sequence] = []  # sorted by rank
         self._decodes = DecodeBatch()
+        self._steps_at_once = StepsAtOnce(traits.max_steps, settings.steps_at_once_s)
         self._reserved_decodes: list[Sequence] = []  # those in the batch, in one sum
         self._max_adapters = traits.adapters_per_batch
         self._turns = AdapterTurns(traits.adapters_per_batch)
@@ -138,7 +108,12 @@ class Scheduler:
             scheduled, num_decodes = self._fill(self._adapters)
             if scheduled:
                 names = _adapters_of(scheduled) if self._max_adapters else ()
-                return ScheduledBatch(sequences=scheduled, adapters=names, num_decodes=num_decodes)
+                return ScheduledBatch(
+                    sequences=scheduled,
+                    adapters=names,
+                    num_decodes=num_decodes,
+                    num_steps=self._take_steps(num_decodes),
+                )
         if not self._decodes.num_guided:
             raise AssertionError("there are sequences, but none can be scheduled")
         return None  # those there are wait for what their grammars allow, which wakes the engine
@@ -189,14 +164,20 @@ class Scheduler:
             return None
         return batch.sequences[0].sequence
 
-    def succeeded(self, batch: ScheduledBatch) -> int:
+    def succeeded(self, batch: ScheduledBatch, step_s: float) -> int:
         """The last batch was computed; its sequences are as they were when it was scheduled.
+
+        Args:
+            batch: what `schedule` gave.
+            step_s: how long each of its steps took.
 
         Returns:
             How many of its decodes, the first ones, the memory now has counted: all, or none
             where they may bring drafts.
         """
         self._memory.commit_decodes(self._reserved_decodes)
+        if batch.num_decodes == len(batch.sequences):
+            self._steps_at_once.took(step_s)
         if self._max_draft_tokens or batch.num_decodes < len(batch.sequences):
             self._refused = None
         # What `relieve` took away comes back step by step.
@@ -256,6 +237,28 @@ class Scheduler:
                 self._reserved_decodes = sequences
                 return shares.copy()
             self._preempt(self._last())
+
+    def _take_steps(self, num_decodes: int) -> int:
+        """How many steps the batch's decodes take in a row, with room for their tokens."""
+        reserved = self._reserved_decodes
+        if (
+            self._prefills
+            or self._decodes.num_guided
+            or not num_decodes == len(reserved) == len(self._decodes)
+            or self._waiting.peek() is not None
+        ):
+            return 1
+        num_steps = self._steps_at_once.number(reserved)
+        if num_steps == 1:
+            return 1
+        # One by one from here on: the books of all at once count a token each.
+        self._memory.reserve_decodes([])
+        self._reserved_decodes = []
+        if all(self._memory.reserve(sequence, num_steps) for sequence in reserved):
+            return num_steps
+        for sequence in reserved:
+            self._memory.reserve(sequence, 1)
+        return 1
 
     def _schedule_drafts(self, adapters: AdapterSet) -> list[ScheduledSequence]:
         """Decodes that may bring more than one token, each with room for its own number."""

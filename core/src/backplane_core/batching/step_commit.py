@@ -69,19 +69,24 @@ class Committer:
         self._memory.commit(sequence, sequence.num_computed_tokens)
 
     def tokens(
-        self, scheduled: ScheduledSequence, sampled: SampledTokens, now_s: float
+        self,
+        scheduled: ScheduledSequence,
+        sampled: SampledTokens,
+        now_s: float,
+        num_steps: int = 1,
     ) -> SequenceDelta:
-        """A sequence gained tokens; those past its end are dropped.
+        """A sequence gained tokens, in so many steps; those past its end are dropped.
 
         Raises:
             GenerationError: the executor returned no token, or more than there was room for.
         """
         sequence = scheduled.sequence
         num_sampled = len(sampled.token_ids)
-        if not 1 <= num_sampled <= 1 + scheduled.num_draft_tokens:
+        most = num_steps + scheduled.num_draft_tokens
+        if not 1 <= num_sampled <= most:
             raise GenerationError(
                 f"the engine returned {num_sampled} tokens for a sequence, "
-                f"where 1 to {1 + scheduled.num_draft_tokens} were asked for"
+                f"where 1 to {most} were asked for"
             )
         num_written = scheduled.start + len(scheduled.token_ids) + num_sampled - 1
         reason = None

@@ -29,18 +29,23 @@ class StepCounters:
         self.num_prompt_tokens += sequence.num_prompt_tokens
         self.num_cached_tokens += sequence.num_cached_tokens
 
-    def produced(self, num_tokens: int, *, times: int = 1) -> None:
-        """A sequence, or several, gained so many tokens in a step; beyond one they were drafted."""
+    def produced(self, num_tokens: int, *, times: int = 1, num_steps: int = 1) -> None:
+        """A sequence, or several, gained so many tokens.
+
+        In several steps it is one each; in one all beyond the first were drafted.
+        """
+        if num_steps > 1:
+            num_tokens, times = 1, times * num_tokens
         if num_tokens and times:
             self.num_generated_tokens += num_tokens * times
             self.num_skipped_tokens += (num_tokens - 1) * times
             self.telemetry.produced(num_tokens, times=times)
 
-    def count(self, batch: ScheduledBatch, duration_s: float) -> None:
-        """A batch was computed. Its time is split by tokens."""
+    def count(self, batch: ScheduledBatch, duration_s: float, num_steps: int = 1) -> None:
+        """A batch was computed, in so many steps. Its time is split by tokens."""
         num_decodes = batch.num_decodes
         num_prefilled = sum(len(one.token_ids) for one in batch.sequences[num_decodes:])
-        self.num_steps += 1
+        self.num_steps += num_steps
         self.batch_tokens = num_decodes + num_prefilled
         self.batch_sequences = len(batch.sequences)
         self.num_prefilled_tokens += num_prefilled
