@@ -217,7 +217,10 @@ def test_a_late_request_starts_before_a_running_one_ends(make_runner: MakeRunner
         runner.poll(0.0)
     late = submit(runner, prompt_of(runner, "the end"), max_new_tokens=4)
     order = [
-        delta.request_id for _ in range(6) for delta in runner.poll(0.0).deltas if delta.token_ids
+        delta.request_id
+        for _ in range(6)
+        for delta in runner.poll(0.0).deltas
+        for _ in delta.token_ids
     ]
     # Its prompt takes the next step but one at most, and the running one goes on beside it.
     assert order.index(late) <= 1
