@@ -192,11 +192,9 @@ class Engine:
         )
         assert min(stats.used_tokens, stats.cached_tokens, stats.free_tokens) >= 0
         if isinstance(self.executor, FakeCellExecutor):
-            # What the books call free is free, shared cells counted once; an out-of-memory step
-            # may leave some of it reserved.
-            assert self.executor.num_free >= stats.free_tokens
-            if not stats.running:
-                assert self.executor.num_free == stats.free_tokens
+            # What the books call free is free, shared cells counted once; between steps nothing is
+            # reserved, also after one without memory.
+            assert self.executor.num_free == stats.free_tokens
 
     def check_alone(self) -> None:
         """Every answer so far is what its sequence gives when it is alone."""

@@ -151,6 +151,8 @@ class Scheduler:
             The sequence to fail, where nothing is left to give up.
         """
         self._memory.reserve_decodes([])
+        for scheduled in batch.sequences:  # not all of them need be in the next one
+            self._memory.reserve(scheduled.sequence, 0)
         self._refused = None
         if self._memory.drop_cached():
             return None
