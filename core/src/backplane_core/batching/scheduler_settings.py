@@ -17,9 +17,8 @@ class SchedulerSettings:
         max_retained_tokens: cache tokens kept for reuse; None is all that are not in use.
         max_retained_sequences: sequence ids kept for reuse, where the layout keeps whole
             sequences; None is all that are not in use.
-        steps_at_once_s: decode steps are taken in a row until so much time has passed, where the
-            executor can and nobody waits; who comes meanwhile waits so much longer, at most a
-            step more. 0 is one by one.
+        steps_at_once_s: about so much time is filled with decode steps in a row, where the executor
+            can and nobody waits; who comes meanwhile waits so much longer. 0 is one by one.
     """
 
     max_prefill_chunk: int | None = None
@@ -27,7 +26,7 @@ class SchedulerSettings:
     headroom_tokens: int = 16
     max_retained_tokens: int | None = None
     max_retained_sequences: int | None = None
-    steps_at_once_s: float = 0.016
+    steps_at_once_s: float = 0.03
 
     def __post_init__(self) -> None:
         """Refuse what would stall: a chunk of nothing, or waiting that makes later."""

@@ -4,7 +4,6 @@ What lies between two steps (scheduling, handing out tokens, telling the server)
 step, the shorter it is. Knows nothing of memory.
 """
 
-import math
 from collections.abc import Iterable
 
 from backplane_core.batching.sequence import Sequence
@@ -23,7 +22,7 @@ class StepsAtOnce:
         if step_s * self._max_steps < self._target_s:
             self._wanted = self._max_steps
         else:
-            self._wanted = max(1, math.ceil(self._target_s / step_s)) if self._target_s else 1
+            self._wanted = max(1, round(self._target_s / step_s)) if step_s else 1
 
     def number(self, decodes: Iterable[Sequence]) -> int:
         """For these, of which none goes past its last token."""
