@@ -46,7 +46,7 @@ class SequenceRow:
             top_p=params.top_p,
             min_p=params.min_p,
             typical_p=params.typical_p,
-            top_k=max(0, params.top_k),
+            top_k=min(max(0, params.top_k), n_vocab),
             num_top=-1,
         )
         self.address: Final = ctypes.addressof(task)
