@@ -89,7 +89,7 @@ def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -
     try:
         uvloop.run(run())
     except (asyncio.CancelledError, KeyboardInterrupt):
-        num_whole = max((turn.round for turn in turns), default=0)
+        num_whole = len(turns) // sum(len(_names(task, servers)) for task in tasks)
         if not num_whole:
             raise SystemExit(_INTERRUPTED) from None
         _say(f"told to end after {num_whole} rounds")
@@ -129,17 +129,21 @@ async def _measure(
     places = {task.name: place for place, task in enumerate(tasks)}
     for round_ in range(num_rounds):
         for task in tasks:
-            ceilings = {task.ceiling.name: task.ceiling} if task.ceiling else {}
-            names = [*ceilings, *(name for name in by_name if task.takes(name))]
-            for name in order_of(names, round_):
-                if name in ceilings:
-                    figures = await ceilings[name].measure()
+            for name in order_of(_names(task, servers), round_):
+                if task.ceiling and name == task.ceiling.name:
+                    figures = await task.ceiling.measure()
                 else:
                     place = places[task.repeats or task.name]
                     figures = await _ask(running, by_name[name], task, round_, place)
                 turns.append(Turn(round=round_, task=task.name, name=name, figures=figures))
                 rate = figures.get("output tok/s", 0.0)
                 _say(f"round {round_ + 1}, {task.name}, {name}: {rate:.1f} tok/s")
+
+
+def _names(task: Task, servers: Sequence[Server]) -> list[str]:
+    """Who has a turn at it in every round."""
+    takers = [server.name for server in servers if task.takes(server.name)]
+    return [task.ceiling.name, *takers] if task.ceiling else takers
 
 
 async def _ask(running: Contest, server: Server, task: Task, round_: int, place: int) -> Measured:

@@ -99,7 +99,7 @@ def test_what_is_asked_for_is_done() -> None:
     made = plan(engine=engine, ctx_size=5000, ubatch_size=100)
     assert made.cache_tokens == 5120  # cells come in steps of 256
     assert (made.max_total_tokens, made.max_input_tokens) == (1000, 900)
-    assert (made.batch_tokens, made.ubatch_tokens, made.chunk_tokens) == (300, 100, 256)
+    assert (made.batch_tokens, made.ubatch_tokens, made.chunk_tokens) == (300, 100, 192)
     assert (made.running_sequences, made.retained_sequences) == (10, 10)
     assert made.max_waiting_requests == 20
     assert made.limits.max_sequences == 10
@@ -198,9 +198,9 @@ def test_any_plan_is_consistent(
 @pytest.mark.parametrize(
     ("tokens_per_s", "batch", "chunk"),
     [
-        (5000.0, 512, 256),
-        (700.0, 512, 160),  # 175, in steps of 32
-        (100.0, 512, 25),
+        (5000.0, 512, 192),
+        (700.0, 512, 128),  # 140, in steps of 32
+        (100.0, 512, 20),
         (20.0, 160, 16),
         (2.0, 64, 16),
     ],
