@@ -76,6 +76,13 @@ def test_told_to_end_whole_rounds_are_kept(capsys, number):
     assert "told to end after 1 rounds" in capsys.readouterr().err
 
 
+def test_told_to_end_at_the_first_turn_of_a_round_the_one_before_is_whole(capsys):
+    alone = task("one", ceiling=Ceiling(signal.SIGINT), among=frozenset())
+    turns = contest([server(OURS)], [alone, task("two")], 5)
+    assert [(turn.round, turn.task) for turn in turns] == [(0, "one"), (0, "two")]
+    assert "told to end after 1 rounds" in capsys.readouterr().err
+
+
 def test_told_to_end_in_the_first_round_there_is_nothing_to_show():
     ceiling = Ceiling(signal.SIGINT)
     tasks = [task("one", ceiling=ceiling), task("two", ceiling=ceiling)]
