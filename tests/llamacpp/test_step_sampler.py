@@ -116,6 +116,14 @@ def test_a_grammar_that_fails_fails_its_sequence_alone(two) -> None:
     assert isinstance(results[3], SampledTokens)
 
 
+def test_a_mask_of_nothing_fails_its_sequence_alone(two) -> None:
+    batch = [scheduled(place, PARAMS[0]) for place in range(2)]
+    batch[0].sequence.guide = Guide(lambda: memoryview(b""))  # type: ignore[assignment] -- a mask is all that is asked
+    results, _ = two.sample(batch, np.zeros((2, VOCABULARY), np.float32))
+    assert isinstance(results[0], GenerationError)
+    assert isinstance(results[1], SampledTokens)
+
+
 def test_prompts_are_scored_beside_rows_that_are_sampled(two) -> None:
     share = scheduled(0, SamplingParams(temperature=0.0))
     share.sequence.request = msgspec.structs.replace(share.sequence.request, prompt_logprobs=3)

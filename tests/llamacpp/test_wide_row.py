@@ -332,3 +332,13 @@ def test_without_the_library_numpy_does_it(monkeypatch, tmp_path) -> None:
     assert native_rows.load() is None
     (tmp_path / "librows.so").write_bytes(b"no library")
     assert native_rows.load() is None
+
+
+@compiled
+def test_a_library_of_another_source_is_not_taken(monkeypatch) -> None:
+    class Longer(ctypes.Structure):
+        _fields_ = (("task", native_rows.RowTask), ("more", ctypes.c_int64))
+
+    assert native_rows.load() is not None
+    monkeypatch.setattr(native_rows, "RowTask", Longer)
+    assert native_rows.load() is None

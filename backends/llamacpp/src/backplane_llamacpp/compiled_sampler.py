@@ -97,6 +97,8 @@ class SequenceRow:
             BackplaneError: it cannot be told; this sequence alone is concerned.
         """
         if (mask := mask_of(self.sequence)) is not None:
+            if not len(mask):
+                raise GenerationError("the grammar could not be followed: it gave no mask")
             self._mask: Mask = mask
             self.task.mask, self.task.num_mask_bytes = mask.ctypes.data, len(mask)
 

@@ -16,7 +16,7 @@ from backplane_llamacpp.sampler import Logits, Result, Sampler
 
 _log = logging.getLogger(__name__)
 
-# Enough for steps of 2 ms; more would come to a reader in lumps.
+# More would come to a reader in lumps.
 _MAX_STEPS: Final = 8
 
 

@@ -249,9 +249,11 @@ class WorkerService:
     def step(self, output: StepOutput) -> None:
         """Send a step's output, to each server its share."""
         self._sending = True
-        for connection, share in self._in_flight.route(output):
-            connection.send(share)
-        self._sending = False
+        try:
+            for connection, share in self._in_flight.route(output):
+                connection.send(share)
+        finally:
+            self._sending = False
         if self._draining and not self.busy:
             self._loop.call_soon_threadsafe(self._check_drained)
 

@@ -104,4 +104,8 @@ def load() -> ctypes.CDLL | None:
         library = ctypes.CDLL(str(_LIBRARY))
     except OSError:
         return None
-    return library if hasattr(library, "bp_sample") else None
+    if not hasattr(library, "bp_task_size"):
+        return None
+    library.bp_task_size.restype = _INT64
+    # One of another version of the source would write past what it is given.
+    return library if library.bp_task_size() == ctypes.sizeof(RowTask) else None

@@ -265,6 +265,11 @@ static int64_t lay_out(workspace *own, char *room, int64_t n) {
     return room - start;
 }
 
+/* Whether caller and library mean the same by a task. */
+int64_t bp_task_size(void) {
+    return sizeof(row_task);
+}
+
 /* Bytes of room that one thread needs for a vocabulary of `n`. */
 int64_t bp_room(int64_t n) {
     workspace own;
