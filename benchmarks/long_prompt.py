@@ -6,6 +6,7 @@ the long one is; beside them the time that one chunk of a prompt takes among the
 
 import asyncio
 import json
+import sys
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
@@ -97,7 +98,10 @@ async def measure(servers: Sequence[Server], num_rounds: int) -> dict[str, list[
             await once(running, name, 10_000)  # warms up
         for round_ in range(num_rounds):
             for name in order_of(list(found), round_):
-                found[name].append(await once(running, name, 1 + round_))
+                figures = await once(running, name, 1 + round_)
+                found[name].append(figures)
+                told = f"first token after {figures['TTFT'] / _MS:.1f} s"
+                print(f"round {round_ + 1}, {name}: {told}", file=sys.stderr, flush=True)
     return found
 
 

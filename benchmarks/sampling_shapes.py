@@ -17,11 +17,11 @@ SCHEMA: Final = {
     "type": "object",
     "properties": {
         # Longer than any answer here, so that all have as many tokens.
-        "name": {"type": "string", "minLength": 1000},
+        "tags": {"type": "array", "items": {"type": "string"}, "minItems": 200},
+        "name": {"type": "string"},
         "about": {"type": "string"},
-        "tags": {"type": "array", "items": {"type": "string"}},
     },
-    "required": ["name", "about", "tags"],
+    "required": ["tags", "name", "about"],
 }
 # No top-k and no min-p, which llama-server would add: the same work on both sides.
 _SAMPLED: Final[dict[str, Any]] = {"temperature": 0.8, "top_p": 0.95, "logprobs": 1}

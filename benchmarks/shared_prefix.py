@@ -23,9 +23,10 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
     made.add_argument("--cold-only", action="store_true", help="not the beginning known already")
+    made.add_argument("--alone", action="store_true", help="no peer: llama-server takes a minute")
     asked = made.parse_args()
     model = gguf_of("125m")
-    servers = [backplane(model), llama_server(model)]
+    servers = [backplane(model)] if asked.alone else [backplane(model), llama_server(model)]
     if asked.vllm:
         servers.append(vllm_serve(hf_of("125m")))
     settings = BenchSettings(

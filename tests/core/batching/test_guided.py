@@ -303,7 +303,7 @@ class OneThread:
 
 
 @pytest.mark.parametrize("layout", MemoryLayout)
-def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout, monkeypatch):
+def test_a_quick_sequence_behind_slow_ones_is_waited_for_ever_more_rarely(layout, monkeypatch):
     """Its masks take no time, but the thread that makes them is busy with those of the others."""
     guidance = GuidanceEngine(VOCABULARY)
     guidance._maskers = pool = OneThread()
@@ -334,6 +334,7 @@ def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout, monkeypatc
             guide = one.sequence.guide
             if guide is not None and not guide.ready:
                 waits.append(guide)
+                guide._awaited_s = engine.clock()  # as `allowed` notes it, which blocks
                 while not guide.ready:
                     pool.work()
         return execute(batch)
@@ -342,8 +343,9 @@ def test_a_quick_sequence_behind_slow_ones_is_waited_for_once(layout, monkeypatc
     while engine.busy:
         engine.step()
         pool.work()
-    assert waits.count(quick) == 1
-    assert max(map(waits.count, guides.values())) == 1
+    # Of thirty masks: behind slow ones that the step waits for itself, alone, and again after 16.
+    assert 1 <= waits.count(quick) <= 3
+    assert max(waits.count(guide) for name, guide in guides.items() if name != "quick") == 1
     assert {len(answer.token_ids) for answer in engine.answers.values()} == {30}
     guidance.close()
 

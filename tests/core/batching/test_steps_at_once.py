@@ -82,7 +82,15 @@ def test_as_many_as_fill_the_time():
 
     steps = StepsAtOnce(8, 0.016)
     assert steps.number([Ends()]) == 1  # nobody knows yet how long one takes
-    for step_s, number in ((0.0, 8), (0.001, 8), (0.004, 4), (0.0054, 3), (0.0075, 2), (0.011, 1), (0.1, 1)):
+    for step_s, number in (
+        (0.0, 8),
+        (0.001, 8),
+        (0.004, 4),
+        (0.0054, 3),
+        (0.0075, 2),
+        (0.011, 1),
+        (0.1, 1),
+    ):
         steps.took(step_s)
         assert steps.number([Ends()]) == number
     steps.took(0.001)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 from backplane_core.errors import GenerationError, SetupError, ValidationError
@@ -276,6 +277,22 @@ def test_who_finds_out_while_the_mask_is_made_that_it_is_late_is_woken(engine):
     assert guide.may_take_turn
     pool.run()
     assert woken == [True]
+
+
+def test_a_quick_mask_that_nobody_waited_for_is_never_late(engine, monkeypatch):
+    """All cores compute the model meanwhile, so it is begun late; no step was the longer for it."""
+    guide, pool, _ = slow_guide(engine, patience_s=0.01)
+    pool.run()
+    guide._num_wary = 0
+    now_s = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now_s[0])
+    monkeypatch.setattr("backplane_core.guidance.guide.time", clock)
+    guide.advance([TOKENS.index(b"a")])
+    now_s[0] += 1.0
+    pool.run()
+    guide.allowed()
+    guide.advance([TOKENS.index(b"b")])
+    assert guide.may_take_turn
 
 
 def test_after_enough_quick_masks_a_sequence_is_waited_for_again():

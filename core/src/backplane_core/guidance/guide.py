@@ -17,8 +17,9 @@ from backplane_core.guidance.limits import GuidanceLimits
 _log = logging.getLogger(__name__)
 
 
-# So many masks in good time make a sequence whose mask was late an ordinary one again.
-_WARY_FOR = 16
+# So many masks in good time make a sequence whose mask was late an ordinary one again; twice as many
+# each further time, so that a step waits for it ever more rarely.
+_WARY_FOR, _WARY_AT_MOST = 16, 1024
 
 
 class SequenceGuide:
@@ -37,7 +38,9 @@ class SequenceGuide:
         self._follower: Follower | None = None
         self._mask: Future[bytes] = Future()
         self._started_s: float | None = None
+        self._awaited_s: float | None = None
         self._num_wary = 0
+        self._wary_for = _WARY_FOR
         self._wake: Callable[[], None] = _nobody
         self._closed = threading.Event()
 
@@ -115,19 +118,23 @@ class SequenceGuide:
     # ── the engine's side ────────────────────────────────────────────────────────────────
 
     def _submit(self, task: Callable[[], bytes], mask: "Future[bytes]") -> None:
-        self._started_s = None
-        submitted_s = time.monotonic()
+        self._started_s = self._awaited_s = None
 
         def run() -> None:
             if self._closed.is_set():
                 mask.cancel()
                 return
-            self._started_s = time.monotonic()
+            started_s = self._started_s = time.monotonic()
             try:
                 result = task()
-                # Who waits for it waits for a thread, too, however quick its own grammar is.
-                late = time.monotonic() > submitted_s + self._limits.patience_s
-                self._num_wary = _WARY_FOR if late else max(0, self._num_wary - 1)
+                # A step that waits for it waits for a thread, too, however quick its own grammar
+                # is; where none waits, it matters only whether it is slow itself.
+                since_s = started_s if self._awaited_s is None else self._awaited_s
+                if time.monotonic() > since_s + self._limits.patience_s:
+                    self._num_wary = self._wary_for
+                    self._wary_for = min(2 * self._wary_for, _WARY_AT_MOST)
+                else:
+                    self._num_wary = max(0, self._num_wary - 1)
             except BackplaneError as error:
                 mask.set_exception(error)
             except BaseException as error:  # noqa: BLE001 - native code panics past Exception
@@ -142,7 +149,10 @@ class SequenceGuide:
 
     def _result(self) -> bytes:
         limits = self._limits
-        until_s = time.monotonic() + limits.queue_s
+        asked_s = time.monotonic()
+        if not self._mask.done():
+            self._awaited_s = asked_s
+        until_s = asked_s + limits.queue_s
         while True:
             now_s = time.monotonic()
             started_s = self._started_s
