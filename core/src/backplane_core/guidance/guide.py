@@ -17,8 +17,8 @@ from backplane_core.guidance.limits import GuidanceLimits
 _log = logging.getLogger(__name__)
 
 
-# So many masks in good time make a sequence whose mask was late an ordinary one again; twice as many
-# each further time, so that a step waits for it ever more rarely.
+# So many masks in good time make a sequence whose mask was late an ordinary one again; each further
+# time twice as many, so that a step waits for it ever more rarely.
 _WARY_FOR, _WARY_AT_MOST = 16, 1024
 
 
