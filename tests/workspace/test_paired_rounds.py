@@ -18,6 +18,14 @@ from benchmarks.rounds import Task, contest
 STARTABLE = Path(__file__).parents[1] / "launcher" / "bench" / "startable.py"
 
 
+@pytest.fixture(autouse=True)
+def _takes_interrupts():
+    """A process that was started in the background ignores them, as do those it starts."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 class Ceiling:
     """In the engine's place. Told so, it sends this process a signal at its second turn."""
 
