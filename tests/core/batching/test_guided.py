@@ -344,7 +344,7 @@ def test_a_quick_sequence_behind_slow_ones_is_waited_for_ever_more_rarely(layout
         engine.step()
         pool.work()
     # Of thirty masks: behind slow ones that the step waits for itself, alone, and again after 16.
-    assert 1 <= waits.count(quick) <= 3
+    assert waits.count(quick) in {2, 3}
     assert max(waits.count(guide) for name, guide in guides.items() if name != "quick") == 1
     assert {len(answer.token_ids) for answer in engine.answers.values()} == {30}
     guidance.close()

@@ -295,6 +295,45 @@ def test_a_quick_mask_that_nobody_waited_for_is_never_late(engine, monkeypatch):
     assert guide.may_take_turn
 
 
+def test_a_mask_that_was_waited_for_is_late_however_quick_it_was(engine):
+    guide, pool, _ = slow_guide(engine, patience_s=0.05)
+    pool.run()
+    guide._num_wary = 0
+    guide.advance([TOKENS.index(b"a")])
+    asking = threading.Thread(target=guide.allowed)
+    asking.start()
+    time.sleep(0.2)  # no thread is free
+    pool.run()
+    asking.join(10)
+    guide.advance([TOKENS.index(b"b")])
+    assert not guide.may_take_turn
+
+
+def test_each_further_time_it_is_not_waited_for_twice_as_long(engine, monkeypatch):
+    guide, pool, follower = slow_guide(engine, patience_s=0.01)
+    pool.run()
+    mask = bytes(guide.allowed())
+    follower.follow = lambda _: mask
+    guide._num_wary, guide._wary_for = 0, 16
+    now_s = [100.0]
+    clock = SimpleNamespace(monotonic=lambda: now_s[0])
+    monkeypatch.setattr("backplane_core.guidance.guide.time", clock)
+    stretches = []
+    guide.advance([0])
+    for _ in range(3):
+        assert guide.may_take_turn
+        guide._awaited_s = now_s[0]
+        now_s[0] += 1.0
+        pool.run()
+        stretches.append(0)
+        guide.advance([0])
+        while not guide.may_take_turn:
+            stretches[-1] += 1
+            pool.run()
+            guide.advance([0])
+    assert stretches == [16, 32, 64]
+
+
 def test_after_enough_quick_masks_a_sequence_is_waited_for_again():
     engine = GuidanceEngine(VOCABULARY)
     guide, pool, _ = slow_guide(engine, patience_s=30.0)
