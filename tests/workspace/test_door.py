@@ -83,5 +83,5 @@ def test_an_installation_follows_every_manifest():
     rule = re.search(r"^\.venv/\.installed: (.*)$", database, re.MULTILINE)
     members = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/pyproject.toml")}
     members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/pyproject.toml")}
-    members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/src/**/*.c")}
+    members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/src/**/*.[ch]")}
     assert {"uv.lock", "pyproject.toml", *members} <= set(rule[1].split())
