@@ -319,9 +319,8 @@ def test_a_quick_sequence_behind_slow_ones_is_waited_for_ever_more_rarely(layout
         assert time.monotonic() < deadline
         pool.work()
         time.sleep(0.001)
-    monkeypatch.setattr(
-        "backplane_core.guidance.guide.time", SimpleNamespace(monotonic=engine.clock)
-    )
+    clocks = SimpleNamespace(monotonic=engine.clock, thread_time=engine.clock)
+    monkeypatch.setattr("backplane_core.guidance.guide.time", clocks)
     for name, guide in guides.items():
         guide._num_wary = 0
         if name != "quick":

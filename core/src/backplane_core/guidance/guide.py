@@ -124,13 +124,17 @@ class SequenceGuide:
             if self._closed.is_set():
                 mask.cancel()
                 return
-            started_s = self._started_s = time.monotonic()
+            self._started_s = time.monotonic()
+            own_s = time.thread_time()
             try:
                 result = task()
-                # A step that waits for it waits for a thread, too, however quick its own grammar
-                # is; where none waits, it matters only whether it is slow itself.
-                since_s = started_s if self._awaited_s is None else self._awaited_s
-                if time.monotonic() > since_s + self._limits.patience_s:
+                # Its own work is counted by the processor's time: where the model computes on all
+                # cores, its thread stands still for most of a step. A step that waits for it waits
+                # for that, too, and for a thread to be free, however quick its grammar is.
+                late_s = time.thread_time() - own_s
+                if (awaited_s := self._awaited_s) is not None:
+                    late_s = max(late_s, time.monotonic() - awaited_s)
+                if late_s > self._limits.patience_s:
                     self._num_wary = self._wary_for
                     self._wary_for = min(2 * self._wary_for, _WARY_AT_MOST)
                 else:

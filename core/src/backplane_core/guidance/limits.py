@@ -21,8 +21,9 @@ class GuidanceLimits:
         max_items_in_row: parser items for one byte, which bounds ambiguity.
         compile_s: how long a request waits for its grammar before it fails.
         mask_s: how long one mask may be computed before the request fails.
-        patience_s: a sequence one of whose masks a step waited for longer, or that took longer to
-            make, takes its turns for a while when its mask is there, and no step waits for it.
+        patience_s: a sequence one of whose masks a step waited for longer, or that took more of the
+            processor's time, takes its turns for a while when its mask is there, and no step waits
+            for it.
         queue_s: how long a mask may wait for a free thread before the request fails.
         max_cached_bytes, max_cached_grammars: compiled grammars kept for the next request.
     """
