@@ -10,7 +10,7 @@ from benchmarks.contenders import backplane, llama_server
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
 
-TURNS, CONVERSATIONS, SAID, NEW = 8, 16, 8, 24
+TURNS, CONVERSATIONS, SAID, NEW = 8, 16, 6, 12
 SHOWN = ("output tok/s", "TTFT p50 ms", "TTFT p95 ms", "ITL p99 ms", "prompt", "prefilled", "added")
 
 
@@ -19,7 +19,7 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--conversations", type=int, default=CONVERSATIONS)
     asked = made.parse_args()
-    model = gguf_of("125m-words")
+    model = gguf_of("125m-chat")
     servers = [backplane(model), llama_server(model)]
     settings = BenchSettings(
         concurrency=(asked.conversations,),

@@ -14,7 +14,7 @@ import numpy as np
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
 from benchmarks.peers.places import kept
-from benchmarks.random_model import MODELS, Model, more_tokens
+from benchmarks.random_model import MODELS, Model, more_tokens, tensors_of
 from tests.llamacpp import tiny_gguf
 
 _NAMES: Final = {
@@ -71,7 +71,7 @@ def _write_weights(path: Path, model: Model) -> None:
     header: dict[str, Any] = {}
     pieces: list[bytes] = []
     offset = 0
-    for name, tensor in tiny_gguf.tensors_of(model.shape, model.vocabulary).items():
+    for name, tensor in tensors_of(model).items():
         # bfloat16 is the upper half of a float32.
         piece = (tensor.view(np.uint32) >> 16).astype(np.uint16).tobytes()
         header[_hf_name(name)] = {

@@ -12,17 +12,25 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
+
 from benchmarks.peers.places import kept
 from tests.llamacpp import tiny_gguf
 
 _SYMBOLS: Final = '0123456789{}[]":,._-'
 _LETTERS: Final = "etaoinshrdlucmfwypvbgkjqxz"
 _SPACE: Final = "Ġ"
+_OUTWEIGHING: Final = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A shape. `words_alone`: tokens are whole words, which come back from their text as such."""
+    """A shape.
+
+    `words_alone`: tokens are whole words, which come back from their text as such, and each word is
+    answered by the next: what is said is the same whoever computes it, in whichever batch.
+    """
 
     shape: tiny_gguf.Shape
     vocabulary: int
@@ -36,7 +44,7 @@ MODELS: Final = {
     # 125 million parameters.
     "125m": Model(_TABLE, 32_000),
     "125m-long": Model(dataclasses.replace(_TABLE, context=8192), 32_000),
-    "125m-words": Model(dataclasses.replace(_TABLE, context=4096), 32_000, words_alone=True),
+    "125m-chat": Model(dataclasses.replace(_TABLE, context=4096), 32_000, words_alone=True),
     "125m-128k": Model(_TABLE, 128_000),
     # One and three million: where the front end takes more than the engine.
     "1m": Model(
@@ -69,19 +77,39 @@ def more_tokens(model: Model) -> list[str]:
     return words(model.vocabulary - len(known), known, words_alone=model.words_alone)
 
 
+def tensors_of(model: Model) -> dict[str, npt.NDArray[np.float32]]:
+    """All weights by their GGUF names."""
+    tensors = tiny_gguf.tensors_of(model.shape, model.vocabulary)
+    if model.words_alone:
+        first = len(tiny_gguf.bpe_vocabulary()[0])
+        nexts = first + (np.arange(model.vocabulary) + 1 - first) % (model.vocabulary - first)
+        embeddings, scores = tensors["token_embd.weight"], tensors["output.weight"]
+        # What the layers add is small beside the token itself, by which the next one is chosen.
+        scores[:] = 0
+        np.add.at(scores, nexts, embeddings)
+        embeddings *= _OUTWEIGHING
+    return tensors
+
+
+def write_gguf(model: Model, path: Path) -> None:
+    """Write it in float32."""
+    tiny_gguf.write(
+        path,
+        shape=model.shape,
+        more_tokens=more_tokens(model),
+        tensors=tensors_of(model),
+        # Whole words are taken as they stand, before any merge.
+        splits="llama-bpe" if model.words_alone else "gpt-2",
+    )
+
+
 def gguf_of(name: str) -> Path:
     """A model's file in Q8_0; made if it is not there."""
     model, path = MODELS[name], kept("models", f"{name}-q8_0.gguf")
     if not path.exists():
         print(f"making {path}", file=sys.stderr)
         plain, quantized = path.with_name(f"{name}.tmp.gguf"), path.with_suffix(".tmp")
-        tiny_gguf.write(
-            plain,
-            shape=model.shape,
-            more_tokens=more_tokens(model),
-            # Whole words are taken as they stand, before any merge.
-            splits="llama-bpe" if model.words_alone else "gpt-2",
-        )
+        write_gguf(model, plain)
         backplane = Path(sys.executable).with_name("backplane")
         command = [str(backplane), "quantize", str(plain), str(quantized), "--type", "q8_0"]
         subprocess.run(command, check=True, stdout=sys.stderr)

@@ -158,7 +158,10 @@ async def _ask(running: Contest, server: Server, task: Task, round_: int, place:
         raise SystemExit(f"{server.name} failed: {level.figures.failures[0].message}")
     if turn.idle_cpu > _BUSY_IDLER:
         _say(f"the others took {turn.idle_cpu:.0%} of a core meanwhile")
-    return figures_by_name(level)
+    found = figures_by_name(level)
+    if task.repeats is not None and "added" in found:
+        found["added"] = 0.0  # all of it was said in that task
+    return found
 
 
 def figures_by_name(level: LevelResult) -> Measured:
@@ -171,21 +174,20 @@ def figures_by_name(level: LevelResult) -> Measured:
             found["prefilled"] = float(num_prompt - figures.num_cached_tokens)
     if figures.itl_ms is not None:
         found["ITL max ms"] = figures.itl_ms.max
-    if level.requests and figures.concurrency:
-        found["added"] = _added(level.requests, figures.concurrency)
+    if level.requests:
+        found["added"] = _added(level.requests)
     found["new"] = float(figures.num_output_tokens)
     return found
 
 
-def _added(requests: Sequence[RequestFigures], num_conversations: int) -> float:
-    """Prompt tokens that are no part of the turn before or of its answer.
+def _added(requests: Sequence[RequestFigures]) -> float:
+    """Prompt tokens that are in no earlier turn of the conversation, nor in an answer there.
 
-    Where all conversations have as many turns, those with the longest prompts are the last ones.
+    All conversations have as many turns, and answers come back as the tokens that they were.
     """
-    ordered = sorted(requests, key=lambda request: request.num_prompt or 0)
-    earlier, last = ordered[:-num_conversations], ordered[-num_conversations:]
-    said = sum(request.num_prompt or 0 for request in last)
-    return float(said - sum(request.num_output for request in earlier))
+    last = max(request.turn for request in requests)
+    said = sum(request.num_prompt or 0 for request in requests if request.turn == last)
+    return float(said - sum(request.num_output for request in requests if request.turn < last))
 
 
 def _say(sentence: str) -> None:

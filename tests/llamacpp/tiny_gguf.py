@@ -4,7 +4,7 @@ Same arguments, same bytes: what a test learns of one holds on every machine.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import gguf
@@ -93,8 +93,11 @@ def write(
     architecture: str = "llama",
     more_tokens: Sequence[str] = (),
     splits: str = "gpt-2",
+    tensors: Mapping[str, np.ndarray] | None = None,
 ) -> Path:
     """Write a model to `path` and return it. `vocabulary` is "bpe" or "spm".
+
+    `tensors` are all weights; without them, they are those of `tensors_of`.
 
     `more_tokens` go behind those of "bpe", in its byte letters; no text is encoded by them, unless
     `splits`, llama.cpp's name for how text is split, is one that looks for whole words first.
@@ -103,7 +106,7 @@ def write(
     writer = gguf.GGUFWriter(path, architecture)
     num_tokens = write_vocabulary(writer, vocabulary, more_tokens, splits)
     _write_header(writer, shape, num_tokens)
-    for name, tensor in tensors_of(shape, num_tokens).items():
+    for name, tensor in (tensors or tensors_of(shape, num_tokens)).items():
         writer.add_tensor(name, tensor)
     flush(writer)
     return path

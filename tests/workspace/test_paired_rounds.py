@@ -77,6 +77,18 @@ def test_all_take_turns_at_every_task(capsys, tmp_path):
     assert [turn["name"] for turn in kept] == [turn.name for turn in turns]
 
 
+def test_what_conversations_add_is_what_no_turn_or_answer_before_had():
+    talk = BenchSettings(
+        concurrency=(2,), requests=2, turns=3, prompts="words", output_length="2", per_request=True
+    )
+    tasks = [Task(name="cold", settings=talk), Task(name="warm", settings=talk, repeats="cold")]
+    cold, warm = contest([server(OURS)], tasks, 1)
+    # The server counts 5 tokens of each prompt and 2 of each answer.
+    assert cold.figures["prompt"] == warm.figures["prompt"] == 2 * 3 * 5
+    assert cold.figures["added"] == 2 * (5 - 2 - 2)
+    assert warm.figures["added"] == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_told_to_end_whole_rounds_are_kept(capsys, number):
     turns = contest([server(OURS)], [task("one", ceiling=Ceiling(number))], 5)

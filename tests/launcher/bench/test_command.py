@@ -92,6 +92,7 @@ def test_a_conversation_grows_turn_by_turn(echo):
     (level,) = report["levels"]
     counts = [request["num_prompt"] for request in level["requests"]]
     assert len(counts) == 6
+    assert [request.get("turn", 1) for request in level["requests"]] == [1, 2, 3, 1, 2, 3]
     assert counts[0] < counts[1] < counts[2]
     assert counts[3] < counts[4] < counts[5]
 

@@ -114,8 +114,10 @@ class Loader:
 
     async def _converse(self, conversation: Conversation, due: float | None) -> None:
         tally = self.tally
+        turn = 0
         while (ask := conversation.ask()) is not None:
-            reply = Reply(started=perf_counter() if due is None else due)
+            turn += 1
+            reply = Reply(started=perf_counter() if due is None else due, turn=turn)
             due = None
             tally.under_way[id(reply)] = reply
             await self._client.send(ask, reply)

@@ -19,6 +19,7 @@ class Reply:
 
     Attributes:
         started: when the request was due.
+        turn: which of its conversation's it is, from 1 on.
         ended: when its answer was whole, or given up.
         arrivals: when each event with something for the reader came.
         texts: what those events said.
@@ -31,6 +32,7 @@ class Reply:
     """
 
     started: float
+    turn: int = 1
     ended: float = 0.0
     status: int = 0
     arrivals: "array[float]" = field(default_factory=lambda: array("d"))

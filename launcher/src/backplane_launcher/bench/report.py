@@ -26,7 +26,10 @@ class Machine(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RequestFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """One request; times in milliseconds, `started_ms` from the level's first."""
+    """One request; times in milliseconds, `started_ms` from the level's first.
+
+    `turn` is which of its conversation's it is, from 1 on.
+    """
 
     started_ms: float
     ttft_ms: float | None
@@ -35,6 +38,7 @@ class RequestFigures(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tr
     num_prompt: int | None
     num_cached: int | None
     num_output: int
+    turn: int = 1
     failure: str = ""
     message: str = ""
 
@@ -125,6 +129,7 @@ def _one(reply: Reply, zero: float) -> RequestFigures:
         num_prompt=reply.num_prompt,
         num_cached=reply.num_cached,
         num_output=reply.num_tokens,
+        turn=reply.turn,
         failure=reply.failure,
         message=reply.message,
     )
