@@ -24,7 +24,7 @@ COLUMNS = (
     *("ITL p50 ms", "ITL p99 ms", "CPU us/tok"),
 )
 # Of few streams more waves are measured: else the first request after idling decides the round.
-_LEAST_REQUESTS = 8
+LEAST_REQUESTS = 8
 
 
 def main() -> None:
@@ -46,7 +46,7 @@ def main() -> None:
             name=f"{streams}",
             settings=BenchSettings(
                 concurrency=(streams,),
-                requests=max(_LEAST_REQUESTS, asked.waves * streams),
+                requests=max(LEAST_REQUESTS, asked.waves * streams),
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),

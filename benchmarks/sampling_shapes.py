@@ -9,7 +9,7 @@ from typing import Any, Final
 from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks.contenders import Ceiling, backplane, llama_server
-from benchmarks.engine_table import NEW, PROMPT
+from benchmarks.engine_table import LEAST_REQUESTS, NEW, PROMPT
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
 
@@ -54,7 +54,7 @@ def main() -> None:
             name=f"{kind}, {streams}",
             settings=BenchSettings(
                 concurrency=(streams,),
-                requests=max(2, streams),
+                requests=max(LEAST_REQUESTS, streams),
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),
