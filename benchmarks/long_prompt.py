@@ -25,7 +25,7 @@ from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks.contenders import OURS, Server, backplane, llama_server
 from benchmarks.random_model import gguf_of
-from benchmarks.rounds import conditions, parser, ratio_cell, started
+from benchmarks.rounds import INTERRUPTED, conditions, parser, ratio_cell, started
 
 STREAMS, PROMPT, NEW, LONG = 16, 64, 112, 4000
 _MS: Final = 1000.0
@@ -110,7 +110,10 @@ def main() -> None:
     asked = parser(__doc__).parse_args()
     model = gguf_of("125m-long")
     servers = [backplane(model), llama_server(model)]
-    found = uvloop.run(measure(servers, asked.rounds))
+    try:
+        found = uvloop.run(measure(servers, asked.rounds))
+    except (asyncio.CancelledError, KeyboardInterrupt):
+        raise SystemExit(INTERRUPTED) from None
     print(f"{conditions()}; {asked.rounds} rounds; milliseconds\n")
     rows = [["", *_COLUMNS]]
     for name, rounds in found.items():

@@ -33,7 +33,8 @@ from benchmarks.peers.places import ROOT, wheel_builder
 
 _START_LIMIT_S: Final = 300.0
 _BUSY_IDLER: Final = 0.05
-_INTERRUPTED: Final = 130
+INTERRUPTED: Final = 130
+"""Status of who was told to end, by Ctrl-C or SIGTERM, as `backplane bench` has it."""
 Measured = dict[str, float]
 
 
@@ -72,15 +73,21 @@ class Turn:
     figures: Measured
 
 
+class Turns(list[Turn]):
+    """All turns of all rounds, or where it `ended_early`, those of the rounds that were whole."""
+
+    ended_early = False
+
+
 # ── measuring ────────────────────────────────────────────────────────────────────────────────
 
 
-def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -> list[Turn]:
+def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -> Turns:
     """All rounds, or those that were whole when told to end; what happens is told.
 
-    Progress goes to standard error.
+    Progress goes to standard error. Without a whole round, it ends the process.
     """
-    turns: list[Turn] = []
+    turns = Turns()
 
     async def run() -> None:
         async with started(servers) as running:
@@ -91,9 +98,10 @@ def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -
     except (asyncio.CancelledError, KeyboardInterrupt):
         num_whole = len(turns) // sum(len(_names(task, servers)) for task in tasks)
         if not num_whole:
-            raise SystemExit(_INTERRUPTED) from None
+            raise SystemExit(INTERRUPTED) from None
         _say(f"told to end after {num_whole} rounds")
-        return [turn for turn in turns if turn.round < num_whole]
+        turns[:] = [turn for turn in turns if turn.round < num_whole]
+        turns.ended_early = True
     return turns
 
 
@@ -249,17 +257,23 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 
 def report(
     asked: argparse.Namespace,
-    turns: Sequence[Turn],
+    turns: Turns,
     *,
     shown: Sequence[str],
     compared: Sequence[str],
 ) -> None:
-    """Print machine, medians and ratios; keep all figures where that is asked for."""
+    """Print machine, medians and ratios; keep all figures where that is asked for.
+
+    Raises:
+        SystemExit: it ended early; what there is was printed.
+    """
     num_rounds = 1 + max(turn.round for turn in turns)
     print(f"{conditions()}; {num_rounds} rounds\n")
     print(f"{medians(turns, shown)}\n\n{ratios(turns, compared)}")
     if asked.json is not None:
         asked.json.write_text(json.dumps([dataclasses.asdict(turn) for turn in turns], indent=1))
+    if turns.ended_early:
+        raise SystemExit(INTERRUPTED)
 
 
 def conditions() -> str:

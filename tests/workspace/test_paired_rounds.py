@@ -90,10 +90,16 @@ def test_what_conversations_add_is_what_no_turn_or_answer_before_had():
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_told_to_end_whole_rounds_are_kept(capsys, number):
+def test_told_to_end_whole_rounds_are_kept_and_shown(capsys, tmp_path, number):
     turns = contest([server(OURS)], [task("one", ceiling=Ceiling(number))], 5)
     assert [(turn.round, turn.name) for turn in turns] == [(0, "ceiling"), (0, OURS)]
     assert "told to end after 1 rounds" in capsys.readouterr().err
+    asked = argparse.Namespace(json=tmp_path / "turns.json")
+    with pytest.raises(SystemExit) as ended:
+        rounds.report(asked, turns, shown=("output tok/s",), compared=("output tok/s",))
+    assert ended.value.code == 130
+    assert "; 1 rounds" in capsys.readouterr().out
+    assert len(json.loads(asked.json.read_text())) == 2
 
 
 def test_told_to_end_at_the_first_turn_of_a_round_the_one_before_is_whole(capsys):
