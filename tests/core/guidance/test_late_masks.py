@@ -79,6 +79,29 @@ def test_a_mask_that_takes_too_long_fails_who_asks(engine):
     thread.join()
 
 
+def test_a_mask_that_was_begun_long_ago_is_waited_for_while_patience_lasts(engine):
+    """Its thread may have stood still: it goes on once the model no longer computes."""
+    guide, pool, follower = slow_guide(engine, mask_s=0.01, patience_s=30.0)
+    pool.run()
+    begun, goes_on = threading.Event(), threading.Event()
+    follow = follower.follow
+
+    def stands_still(token_ids):
+        begun.set()
+        assert goes_on.wait(30)
+        return follow(token_ids)
+
+    follower.follow = stands_still
+    guide.advance([TOKENS.index(b"a")])
+    thread = threading.Thread(target=pool.run)
+    thread.start()
+    assert begun.wait(30)
+    time.sleep(0.02)  # longer than a mask may take
+    threading.Timer(0.05, goes_on.set).start()
+    assert guide.allowed()
+    thread.join()
+
+
 def test_after_a_slow_mask_turns_wait_for_the_mask_and_wake_who_gives_them(engine):
     guide, pool, _ = slow_guide(engine, patience_s=-1.0, mask_s=0.2)
     woken = []

@@ -162,7 +162,8 @@ class SequenceGuide:
             started_s = self._started_s
             end_s = min(until_s, now_s + limits.mask_s)
             if started_s is not None:
-                end_s = started_s + limits.mask_s
+                # Should its thread have stood still beside the model, now is its turn.
+                end_s = max(started_s + limits.mask_s, asked_s + limits.patience_s)
             try:
                 return self._mask.result(timeout=max(0.0, end_s - now_s))
             except TimeoutError:
