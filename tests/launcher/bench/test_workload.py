@@ -208,6 +208,18 @@ HELLO = b'{"prompt": "hello"}\n'
         (b'{"prompt": 3}', r"Expected `str`, got `int` - at `\$.prompt`"),
         (b'{"promt": "hi", "id": 5}', "it has only `promt` and `id`"),
         (b"{}", "it has nothing"),
+        (
+            b'{"prompt": "hi", "output_lenght": 5, "id": 1}',
+            "it has `output_lenght` and `id` beside `prompt`, `output_length` or `max_tokens`",
+        ),
+        (
+            b'{"messages": [{"role": "user", "content": "x"}], "id": 1, "max_token": 5}',
+            "it has `max_token`, which is no key: `max_tokens` is",
+        ),
+        (
+            b'{"conversations": [{"from": "human", "value": "x"}], "output_len": 5}',
+            "it has `output_len`, which is no key: `output_length` is",
+        ),
         (b'{"prompt": "hi", "output_length": 0}', "Expected `int` >= 1"),
         (b'{"messages": [{"role": "user", "contnet": "x"}]}', "message 1 has no `content`"),
         (b'{"conversations": [{"value": "x"}]}', "message 1 has no `role`"),
@@ -254,6 +266,17 @@ def test_rows_that_datasets_have_and_nobody_can_send_are_counted(tmp_path):
         f"--dataset {path}: 5 of 7 are left out: the prompt is empty (line 2), "
         "what is said is more than text (line 3 and 1 more), no user speaks (line 5 and 1 more)"
     )
+
+
+def test_conversations_may_have_what_others_wrote_beside_them(tmp_path):
+    path = tmp_path / "prompts"
+    talk = [{"role": "user", "content": "hi"}]
+    rows = [
+        {"messages": talk, "prompt": "hi", "prompt_id": 5, "model": "x", "temperature": 0.5},
+        {"messages": talk, "max_tokens": 4, "output": "", "tokens": 3, "category": "chat"},
+    ]
+    path.write_text("\n".join(map(json.dumps, rows)))
+    assert [entry.num_output for entry in read_dataset(str(path)).entries] == [None, 4]
 
 
 def test_of_a_file_that_is_used_whole_there_is_nothing_to_tell(tmp_path):

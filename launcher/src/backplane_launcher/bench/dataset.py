@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final
 
@@ -44,6 +45,11 @@ class _Row(msgspec.Struct):
     conversations: list[_Message] | UnsetType = UNSET
     output_length: Length | None = None
     max_tokens: Length | None = None
+
+
+_LENGTHS: Final = ("output_length", "max_tokens")
+_KEYS: Final = ("prompt", *_LENGTHS)
+_MISSPELT: Final = 0.8
 
 
 class _LeftOutError(Exception):
@@ -107,10 +113,7 @@ def _entry(text: bytes | msgspec.Raw) -> Entry:
         ValueError, msgspec.DecodeError: it is not.
     """
     row = msgspec.json.decode(text, type=_Row)
-    if row.prompt is row.messages is row.conversations is UNSET:
-        names = list(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))[:_NUM_NAMED]
-        found = f"only {' and '.join(f'`{name}`' for name in names)}" if names else "nothing"
-        raise ValueError(f"it has {found}")
+    _check_keys(row, list(msgspec.json.decode(text, type=dict[str, msgspec.Raw])))
     said = row.messages or row.conversations or []
     system, says = _texts(said, "system"), _texts(said, "user")
     if not says and row.prompt is UNSET:
@@ -122,6 +125,34 @@ def _entry(text: bytes | msgspec.Raw) -> Entry:
         system=system[0] if system else "",
         num_output=row.output_length or row.max_tokens,
     )
+
+
+def _check_keys(row: _Row, names: list[str]) -> None:
+    """Find what is not called what it should be.
+
+    A row with a prompt alone is of our own form and has only what we read. Conversations come from
+    elsewhere, with ids, sources and ratings: there, only what looks like one of ours is refused.
+
+    Raises:
+        ValueError: it has nothing that can be asked, or another key than those there are.
+    """
+    if row.messages is row.conversations is UNSET:
+        if row.prompt is UNSET:
+            told = _listed(names[:_NUM_NAMED], "and")
+            raise ValueError(f"it has only {told}" if names else "it has nothing")
+        if unknown := [name for name in names if name not in _KEYS]:
+            told = _listed(unknown[:_NUM_NAMED], "and")
+            raise ValueError(f"it has {told} beside {_listed(list(_KEYS), 'or')}")
+        return
+    for name in names:
+        if name not in _LENGTHS and (near := get_close_matches(name, _LENGTHS, 1, _MISSPELT)):
+            raise ValueError(f"it has `{name}`, which is no key: `{near[0]}` is")
+
+
+def _listed(names: list[str], conjunction: str) -> str:
+    """Names in a sentence."""
+    quoted = [f"`{name}`" for name in names]
+    return f" {conjunction} ".join([", ".join(quoted[:-1]), quoted[-1]] if quoted[1:] else quoted)
 
 
 def _texts(messages: list[_Message], speaker: str) -> list[str]:
