@@ -124,6 +124,21 @@ def test_each_adapter_has_its_turn_and_batches_mix_no_more_than_they_may():
     engine.check_alone()
 
 
+@pytest.mark.parametrize("mixed", [True, False])
+def test_a_turn_that_ran_out_of_memory_is_not_used_up(mixed):
+    traits = make_traits(PAGED, adapters_per_batch=1, mixed_prefill=mixed, cache_tokens=512)
+    engine = Engine(traits)
+    for place, adapter in enumerate(("a", "b", "c")):
+        engine.submit(adapter, prompt_of(48, place), 2, ignore_eos=True, adapter=adapter)
+    # Each batch fails once, and is tried again with half the tokens.
+    for _ in range(6):
+        engine.executor.out_of_memory = 1
+        engine.step()
+    assert [batch.adapters for batch in engine.executor.batches] == [("a",), ("b",), ("c",)] * 2
+    engine.run()
+    engine.check_alone()
+
+
 def test_adapters_that_fit_into_one_batch_do_not_take_turns():
     engine = Engine(make_traits(PAGED, adapters_per_batch=2))
     for adapter in ("a", "b"):

@@ -14,6 +14,7 @@ class AdapterTurns:
         self._running: Counter[str | None] = Counter()
         self._last_turn: dict[str | None, int] = {}
         self._turn = 0
+        self._turns_before: dict[str | None, int] = {}  # of those who were chosen last
 
     def enter(self, adapter: str | None) -> None:
         """A sequence with it came into the cache."""
@@ -41,9 +42,15 @@ class AdapterTurns:
             candidates.sort(key=lambda name: self._last_turn.get(name, 0))
             del candidates[self._max_per_batch :]
         self._turn += 1
+        last = self._last_turn
+        self._turns_before = {name: last.get(name, 0) for name in candidates}
         for name in candidates:
-            self._last_turn[name] = self._turn
+            last[name] = self._turn
         return AdapterSet(candidates, self._max_per_batch, complete=complete)
+
+    def give_back(self) -> None:
+        """What was chosen last was not computed: it has waited for as long as before."""
+        self._last_turn |= self._turns_before
 
 
 class AdapterSet:

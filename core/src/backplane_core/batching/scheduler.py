@@ -150,6 +150,7 @@ class Scheduler:
         Returns:
             The sequence to fail, where nothing is left to give up.
         """
+        self._turns.give_back()
         self._memory.reserve_decodes([])
         for scheduled in batch.sequences:  # not all of them need be in the next one
             self._memory.reserve(scheduled.sequence, 0)
