@@ -14,13 +14,13 @@ import numpy as np
 import numpy.typing as npt
 from llama_cpp import llama_cpp  # noqa: TID253 -- of the tests, only those of this backend load it
 
-Kind = Literal["f32", "f16", "q8_0"]
+Kind = Literal["f32", "f16", "bf16", "q8_0"]
 Floats = npt.NDArray[np.float64]
 
 BLOCK = 32
 """Elements of a q8_0 block, which share a scale."""
 
-_TYPES: dict[Kind, int] = {"f32": 0, "f16": 1, "q8_0": 8}
+_TYPES: dict[Kind, int] = {"f32": 0, "f16": 1, "bf16": 30, "q8_0": 8}
 _GRID_STEPS = 2.0 ** np.arange(-8, -5)
 _WORK_BYTES = 16 << 20
 _TENSOR = ctypes.c_void_p
@@ -96,10 +96,14 @@ def on_grid(rng: np.random.Generator, shape: tuple[int, ...], *, full: bool = Fa
 
 def _stored(values: Floats, kind: Kind) -> npt.NDArray[np.uint8]:
     """The bytes of rows of values from `on_grid`; lossless, or it fails."""
-    if kind != "q8_0":
+    if kind in {"f32", "f16"}:
         plain = values.astype(np.float32 if kind == "f32" else np.float16)
         assert np.array_equal(plain, values)
         return plain.view(np.uint8).ravel()
+    if kind == "bf16":
+        halves = values.astype(np.float32).view(np.uint16).reshape(-1, 2)  # the lower one first
+        assert not halves[:, 0].any()
+        return halves[:, 1].copy().view(np.uint8)
     blocks = values.reshape(-1, BLOCK)
     largest = np.abs(blocks).max(axis=1, keepdims=True)
     scales = 2.0 ** np.ceil(np.log2(np.maximum(largest, 2.0**-14) / 127))
@@ -140,8 +144,10 @@ def _context(num_bytes: int) -> Iterator[_Context]:
         _free(context.handle)
 
 
-def computed(asked: Attention, *, kind: Kind, num_threads: int, by_token: bool) -> Floats:
-    """What ggml answers, with keys and values of a kind: (streams, heads, queries, DV)."""
+def computed(
+    asked: Attention, *, kind: Kind, value_kind: Kind, num_threads: int, by_token: bool
+) -> Floats:
+    """What ggml answers, with keys and values of these kinds: (streams, heads, queries, DV)."""
     streams, heads, queries, _ = asked.q.shape
     arrays = (asked.q, asked.k, asked.v, asked.mask, asked.sinks)
     num_values = sum(array.size for array in arrays if array is not None)
@@ -149,7 +155,7 @@ def computed(asked: Attention, *, kind: Kind, num_threads: int, by_token: bool) 
     with _context(4 * (num_values + int(np.prod(shape))) + _WORK_BYTES) as context:
         made = context.by_token if by_token else context.tensor
         result = _attention(
-            *(context.handle, made(asked.q, "f32"), made(asked.k, kind), made(asked.v, kind)),
+            *(context.handle, made(asked.q, "f32"), made(asked.k, kind), made(asked.v, value_kind)),
             None if asked.mask is None else context.tensor(asked.mask, "f16"),
             *(asked.scale, asked.max_bias, asked.softcap),
         )
