@@ -68,8 +68,8 @@ class Ceiling:
         streams: sequences at a time.
         prompt: tokens of each prompt, computed before the first is decoded.
         new: tokens decoded for each.
-        own: if set, `prompt` is computed for nobody: all have it from the cache, and each has so
-            many further tokens of its own.
+        own: if set, `prompt` is common to all, and each has so many further tokens of its own.
+        cached: the common tokens are computed for nobody; otherwise once.
     """
 
     model: Path
@@ -77,6 +77,7 @@ class Ceiling:
     prompt: int
     new: int
     own: int | None = None
+    cached: bool = True
 
     name = "ceiling"
 
@@ -87,15 +88,21 @@ class Ceiling:
         else:
             prompt_s, _ = await self._times(self.own)
             _, new_s = await self._times(self.prompt + self.own, "-pps")
+            if not self.cached:
+                common_s, _ = await self._times(self.prompt, streams=1)
+                prompt_s += common_s
         return {"output tok/s": self.streams * self.new / (prompt_s + new_s)}
 
-    async def _times(self, prompt: int, *flags: str) -> tuple[float, float]:
+    async def _times(
+        self, prompt: int, *flags: str, streams: int | None = None
+    ) -> tuple[float, float]:
         """Seconds for prompts and for new tokens."""
-        cells = self.streams * (prompt + self.new)
+        streams = streams or self.streams
+        cells = streams * (prompt + self.new)
         process = await asyncio.create_subprocess_exec(
             *(str(llama.program("llama-batched-bench")), "-m", str(self.model)),
             *("-c", str(max(4096, cells)), "-b", "2048", "-ub", "512", "-t", str(NUM_CORES)),
-            *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(self.streams)),
+            *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(streams)),
             *("-kvu", "--output-format", "jsonl", *flags),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,

@@ -98,7 +98,7 @@ def _stored(values: Floats, kind: Kind) -> npt.NDArray[np.uint8]:
     """The bytes of rows of values from `on_grid`; lossless, or it fails."""
     if kind in {"f32", "f16"}:
         plain = values.astype(np.float32 if kind == "f32" else np.float16)
-        assert np.array_equal(plain, values)
+        assert np.array_equal(plain, values, equal_nan=True)
         return plain.view(np.uint8).ravel()
     if kind == "bf16":
         halves = values.astype(np.float32).view(np.uint16).reshape(-1, 2)  # the lower one first

@@ -274,9 +274,10 @@ def test_conversations_may_have_what_others_wrote_beside_them(tmp_path):
     rows = [
         {"messages": talk, "prompt": "hi", "prompt_id": 5, "model": "x", "temperature": 0.5},
         {"messages": talk, "max_tokens": 4, "output": "", "tokens": 3, "category": "chat"},
+        {"messages": talk, "num_tokens": 312, "input_length": 7},
     ]
     path.write_text("\n".join(map(json.dumps, rows)))
-    assert [entry.num_output for entry in read_dataset(str(path)).entries] == [None, 4]
+    assert [entry.num_output for entry in read_dataset(str(path)).entries] == [None, 4, None]
 
 
 def test_of_a_file_that_is_used_whole_there_is_nothing_to_tell(tmp_path):

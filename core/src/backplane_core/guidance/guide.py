@@ -54,7 +54,7 @@ class SequenceGuide:
         """Whether the sequence should be in the next step.
 
         One whose masks come late should not before its mask is there, or has taken too long,
-        which `allowed` then tells.
+        which `allowed` then tells, after the patience that each step has.
         """
         if not self._num_wary or self._mask.done():
             return True

@@ -49,7 +49,7 @@ class _Row(msgspec.Struct):
 
 _LENGTHS: Final = ("output_length", "max_tokens")
 _KEYS: Final = ("prompt", *_LENGTHS)
-_MISSPELT: Final = 0.8
+_MISSPELT: Final = 0.82  # `num_tokens` and `input_length`, which others write, are at 0.8
 
 
 class _LeftOutError(Exception):
