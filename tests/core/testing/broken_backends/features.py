@@ -1,5 +1,7 @@
 """Broken in tokenizing, seeds, choices, grammars and adapters."""
 
+import time
+
 from backplane_core.messages import Failed, SequenceDelta, StepOutput, Submit
 from backplane_core.testing.echo_runner import EchoRunner
 
@@ -45,6 +47,7 @@ class DrawsByTheBatch(EchoRunner):
     """One generator for all: what a request draws depends on who is beside it."""
 
     def _step(self, started: float) -> StepOutput:
+        time.sleep(0.002)  # else the first requests may be over before the fifth arrives
         if len({sequence.owner for sequence in self._decoding}) > 4:
             for sequence in self._decoding:
                 sequence.seed += 1
