@@ -145,8 +145,8 @@ def _traits(plan: Plan, *, trimmable: bool, max_steps: int) -> ExecutorTraits:
         max_batch_tokens=plan.batch_tokens,
         slot_tokens=plan.max_total_tokens,
         # From 64 rows on a published llama.cpp takes queries in tiles, and a tile reads every cell
-        # that one of them may see: 31 decodes beside a chunk of 125 tokens took twice as long as one
-        # by one. Whether the one at hand has our attention (scripts/patches), it does not tell.
+        # that one of them may see: 31 decodes beside a chunk of 125 tokens took twice as long as
+        # one by one. Whether the one at hand has our attention (scripts/patches), it does not tell.
         mixed_prefill=False,
         trimmable=trimmable,
         adapters_per_batch=1,
