@@ -15,6 +15,7 @@ from backplane_core.batching.executor import (
     ScheduledSequence,
 )
 from backplane_core.batching.memory import Memory, held_id
+from backplane_core.batching.prefill_chunk import PrefillChunk
 from backplane_core.batching.request_group import RequestGroup
 from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.batching.sequence import Sequence, SequenceState
@@ -57,6 +58,8 @@ class Scheduler:
         self._waiting = WaitingQueue()
         self._prefills: list[Sequence] = []  # sorted by rank
         self._decodes = DecodeBatch()
+        most = min(settings.max_prefill_chunk or traits.max_batch_tokens, traits.max_batch_tokens)
+        self._chunk = PrefillChunk(most, settings.prefill_pace)
         self._steps_at_once = StepsAtOnce(traits.max_steps, settings.steps_at_once_s)
         self._reserved_decodes: list[Sequence] = []  # those in the batch, in one sum
         self._max_adapters = traits.adapters_per_batch
@@ -157,10 +160,8 @@ class Scheduler:
         self._refused = None
         if self._memory.drop_cached():
             return None
-        prefills = batch.sequences[batch.num_decodes :]
-        num_prefill_tokens = sum(len(scheduled.token_ids) for scheduled in prefills)
-        if num_prefill_tokens > 1:
-            self._prefill_limit = num_prefill_tokens // 2
+        if batch.num_prefill_tokens > 1:
+            self._prefill_limit = batch.num_prefill_tokens // 2
             return None
         if self.num_running > 1:
             self._preempt(self._last())
@@ -181,6 +182,8 @@ class Scheduler:
         self._memory.commit_decodes(self._reserved_decodes)
         if batch.num_decodes == len(batch.sequences):
             self._steps_at_once.took(step_s)
+        else:
+            self._chunk.took(batch.num_prefill_tokens, step_s)
         if self._max_draft_tokens or batch.num_decodes < len(batch.sequences):
             self._refused = None
         # What `relieve` took away comes back step by step.
@@ -290,8 +293,8 @@ class Scheduler:
 
     def _schedule_prefills(self, adapters: AdapterSet, num_taken: int) -> list[ScheduledSequence]:
         budget = min(self._max_batch_tokens - num_taken, self._prefill_limit)
-        if self._decodes and self._settings.max_prefill_chunk is not None:
-            budget = min(budget, self._settings.max_prefill_chunk)
+        if self._decodes:
+            budget = min(budget, self._chunk.num_tokens)
         scheduled: list[ScheduledSequence] = []
         scorable = self._max_scored_tokens
         admitting = True

@@ -4,12 +4,33 @@ import dataclasses
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
+class PrefillPace:
+    """How long sequences that decode wait for a chunk of others' prompts.
+
+    Attributes:
+        chunk_s: so many seconds at most, as far as the last chunks tell what this one takes.
+        tokens_per_s: how fast prompts are computed, as long as no chunk has told.
+    """
+
+    chunk_s: float
+    tokens_per_s: float
+
+    def __post_init__(self) -> None:
+        """Refuse what no chunk fits."""
+        if not self.chunk_s > 0:
+            raise ValueError(f"chunk_s of {self.chunk_s} is not above 0")
+        if not self.tokens_per_s > 0:
+            raise ValueError(f"tokens_per_s of {self.tokens_per_s} is not above 0")
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class SchedulerSettings:
     """What an operator may tune.
 
     Attributes:
         max_prefill_chunk: prefill tokens of a step while sequences decode, so that no decode
             waits longer than for one such chunk; None is as many as the batch holds.
+        prefill_pace: makes such chunks shorter where they take long; None leaves them at that.
         priority_aging_s: a waiting request gains one step of priority in so many seconds, so
             that none waits forever behind more urgent ones.
         headroom_tokens: what is left free per running sequence when another is admitted, so
@@ -22,6 +43,7 @@ class SchedulerSettings:
     """
 
     max_prefill_chunk: int | None = None
+    prefill_pace: PrefillPace | None = None
     priority_aging_s: float = 10.0
     headroom_tokens: int = 16
     max_retained_tokens: int | None = None

@@ -44,7 +44,7 @@ class StepCounters:
     def count(self, batch: ScheduledBatch, duration_s: float, num_steps: int = 1) -> None:
         """A batch was computed, in so many steps. Its time is split by tokens."""
         num_decodes = batch.num_decodes
-        num_prefilled = sum(len(one.token_ids) for one in batch.sequences[num_decodes:])
+        num_prefilled = batch.num_prefill_tokens
         self.num_steps += num_steps
         self.batch_tokens = num_decodes + num_prefilled
         self.batch_sequences = len(batch.sequences)
