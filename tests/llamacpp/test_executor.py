@@ -106,6 +106,19 @@ def test_chunks_give_the_logits_of_the_whole_prompt(make_executor: MakeExecutor)
     assert np.abs(whole).max() > 50 * LOGITS_TOLERANCE
 
 
+def test_a_chunk_that_samples_nothing_is_waited_for(
+    make_executor: MakeExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor = make_executor()
+    waits: list[int] = []
+    monkeypatch.setattr(executor._context, "synchronize", lambda: waits.append(1))
+    one = sequence(PROMPT)
+    assert step(executor, share(0, one, 0, 7, sample=False)) == [None]
+    assert waits == [1]
+    step(executor, share(0, one, 7))  # asking for its logits waits
+    assert waits == [1]
+
+
 def test_logits_are_those_of_the_architecture(make_executor: MakeExecutor) -> None:
     executor = make_executor()
     step(executor, share(0, sequence(PROMPT)))

@@ -99,7 +99,7 @@ def test_what_is_asked_for_is_done() -> None:
     made = plan(engine=engine, ctx_size=5000, ubatch_size=100)
     assert made.cache_tokens == 5120  # cells come in steps of 256
     assert (made.max_total_tokens, made.max_input_tokens) == (1000, 900)
-    assert (made.batch_tokens, made.ubatch_tokens, made.chunk_tokens) == (300, 100, 192)
+    assert (made.batch_tokens, made.ubatch_tokens, made.chunk_tokens) == (300, 100, 300)
     assert (made.running_sequences, made.retained_sequences) == (10, 10)
     assert made.max_waiting_requests == 20
     assert made.limits.max_sequences == 10
@@ -196,21 +196,23 @@ def test_any_plan_is_consistent(
 
 
 @pytest.mark.parametrize(
-    ("tokens_per_s", "batch", "chunk"),
-    [
-        (5000.0, 512, 192),
-        (700.0, 512, 128),  # 140, in steps of 32
-        (100.0, 512, 20),
-        (20.0, 160, 16),
-        (2.0, 64, 16),
-    ],
+    ("sequences", "tokens_per_s", "batch"),
+    [(64, 5000.0, 512), (64, 100.0, 512), (64, 20.0, 160), (64, 2.0, 64), (1, 1.0, 16)],
 )
-def test_a_slow_machine_takes_shorter_steps(tokens_per_s: float, batch: int, chunk: int) -> None:
-    paced = pace(plan(), tokens_per_s, batch_asked=False)
-    assert (paced.batch_tokens, paced.chunk_tokens) == (batch, chunk)
-    assert f"at most {batch} tokens per step, {chunk} while others wait" in paced.why
+def test_a_slow_machine_takes_shorter_steps(
+    sequences: int, tokens_per_s: float, batch: int
+) -> None:
+    paced = pace(plan(max_sequences=sequences), tokens_per_s, batch_asked=False)
+    assert (paced.batch_tokens, paced.chunk_tokens) == (batch, batch)
+    assert f"at most {batch} per step, while others wait {batch} or what takes 0.2 s" in paced.why
     asked = pace(plan(batch_size=300), tokens_per_s, batch_asked=True)
-    assert asked.batch_tokens == 300
+    assert (asked.batch_tokens, asked.chunk_tokens) == (300, 300)
+
+
+def test_a_chunk_that_others_wait_for_is_one_piece_at_most() -> None:
+    assert plan(n_gpu_layers=-1).chunk_tokens == 512
+    assert plan(n_gpu_layers=-1, ubatch_size=1024).chunk_tokens == 1024
+    assert plan(ubatch_size=64).chunk_tokens == 512
 
 
 @pytest.mark.parametrize(

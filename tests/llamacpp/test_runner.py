@@ -238,6 +238,30 @@ def test_prompts_and_newest_tokens_are_computed_in_turns(make_runner: MakeRunner
     assert steps == [[early], [], [early], [], [early], [late]]
 
 
+def test_chunks_beside_a_stream_follow_their_own_times(make_runner: MakeRunner) -> None:
+    runner = make_runner(batch_size=64, retained_tokens=0)
+    stream = submit(runner, prompt_of(runner, "Hello world"), max_new_tokens=400)
+    runner.poll(0.0)
+
+    def chunks(name: str) -> list[int]:
+        for number in range(6):
+            prompt = prompt_of(runner, f"{name} {number} " + "the world " * 80)
+            submit(runner, prompt, max_new_tokens=1)
+        steps = []
+        while runner.stats().running + runner.stats().waiting > 1:
+            told = [delta.request_id for delta in runner.poll(0.0).deltas]
+            if stream not in told:
+                steps.append(runner.stats().batch_tokens)
+        return steps
+
+    # However fast it was at the start: chunks that last minutes become as short as they may, those
+    # that take no time as long as there is.
+    runner._clock = itertools.count(0.0, 100.0).__next__
+    assert chunks("slow")[-5:-1] == [16] * 4
+    runner._clock = lambda: 1e6
+    assert chunks("fast")[-5:-1] == [64] * 4
+
+
 def test_a_cache_smaller_than_the_demand_preempts_and_ends_everyone(
     make_runner: MakeRunner,
 ) -> None:

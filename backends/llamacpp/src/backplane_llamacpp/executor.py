@@ -62,6 +62,7 @@ class LlamaCppExecutor(Executor):
         num_tokens, num_rows = self._fill(batch)
         self._decode(batch, num_tokens)
         if not num_rows:
+            self._context.synchronize()  # or the step seems short, and the next chunk grows
             return StepResult([None] * len(batch.sequences))
         logits = self._context.logits(num_rows)
         started_s = time.perf_counter()

@@ -14,6 +14,9 @@ from backplane_llamacpp.settings import LlamaCppSettings
 
 MAX_SEQUENCES = 256
 
+# A stream may wait so long for a chunk of others' prompts.
+CHUNK_S = 0.2
+
 # Bytes per cached number: a block of 32 has its scales with it in the quantized types.
 BYTES_PER_VALUE = {
     "f32": 4.0,
@@ -32,9 +35,7 @@ _DEFAULT_SEQUENCES = 64
 _STATEFUL_SEQUENCES = 16
 _TOKENS_PER_SEQUENCE = 2048
 _CPU_BATCH, _GPU_BATCH, _UBATCH = 512, 2048, 512
-_CPU_CHUNK, _GPU_CHUNK = 192, 512
-_STEP_S, _WAITED_FOR_S = 8.0, 0.2
-_LEAST_CHUNK, _CHUNK_STEP = 16, 32
+_STEP_S, _LEAST_BATCH = 8.0, 16
 _MEMORY_SHARE = 0.5
 _SCORED_BYTES = 64 * 2**20
 _BYTES_PER_RETAINED = 8192
@@ -85,7 +86,7 @@ class ModelShape:
 class Plan:
     """The sizes of a context, and what is promised of it. Tokens and sequences.
 
-    `chunk_tokens` is how much of a prompt is computed in a step that others wait for,
+    `chunk_tokens` is how much of a prompt is computed at most in a step that others wait for,
     `scored_tokens` for how many of a prompt's tokens one step can tell logprobs. `changed` has a
     sentence for each size that was asked for and is another, with the reason.
     """
@@ -161,7 +162,8 @@ def make_plan(
         max_input_tokens=_max_input_tokens(total, engine),
         batch_tokens=batch,
         ubatch_tokens=ubatch,
-        chunk_tokens=min(batch, _GPU_CHUNK if settings.n_gpu_layers else _CPU_CHUNK),
+        # More than a piece at once is no faster; smaller pieces are asked for to save memory.
+        chunk_tokens=min(batch, max(ubatch, _UBATCH)),
         scored_tokens=_scored_tokens(shape.n_vocab, batch),
         running_sequences=running,
         retained_sequences=retained_sequences,
@@ -174,22 +176,23 @@ def make_plan(
 
 
 def pace(plan: Plan, tokens_per_s: float, *, batch_asked: bool) -> Plan:
-    """Shorten steps on a slow machine: nobody waits long for a chunk, and no step looks hung.
+    """Shorten steps on a slow machine, so that none looks hung.
+
+    How long the streams wait for a chunk is not settled here: each chunk's own time tells how long
+    the next ones are (`backplane_core.batching.prefill_chunk`).
 
     Args:
         plan: what the machine's speed was not known for.
         tokens_per_s: how fast a prompt is computed.
-        batch_asked: the step's size was asked for, so only chunks are shortened.
+        batch_asked: the step's size was asked for, and stays.
     """
-    affordable = int(tokens_per_s * _WAITED_FOR_S)
-    if affordable > _CHUNK_STEP:
-        affordable -= affordable % _CHUNK_STEP  # rows are computed by so many at least
-    chunk = min(plan.chunk_tokens, max(_LEAST_CHUNK, affordable))
-    longest = max(plan.running_sequences, chunk, int(tokens_per_s * _STEP_S))
+    longest = max(plan.running_sequences, _LEAST_BATCH, int(tokens_per_s * _STEP_S))
     batch = plan.batch_tokens if batch_asked else min(plan.batch_tokens, longest)
+    chunk = min(plan.chunk_tokens, batch)
     why = (
-        f"{plan.why}; prompts at about {tokens_per_s:.0f} tokens a second, so at most {batch} "
-        f"tokens per step, {chunk} while others wait, in pieces of {plan.ubatch_tokens}"
+        f"{plan.why}; prompts at about {tokens_per_s:.0f} tokens a second, at most {batch} per "
+        f"step, while others wait {chunk} or what takes {CHUNK_S:g} s, "
+        f"in pieces of {plan.ubatch_tokens}"
     )
     return dataclasses.replace(plan, batch_tokens=batch, chunk_tokens=chunk, why=why)
 

@@ -216,7 +216,8 @@ class WarmUp(NamedTuple):
     Attributes:
         trimmable: the tail of a sequence can be dropped. A running state (Mamba) cannot be turned
             back, and a sliding window has forgotten what a shorter sequence would need.
-        tokens_per_s: how fast a prompt is computed.
+        tokens_per_s: how fast a prompt is computed, alone and if nothing else is busy now: what to
+            go by until real ones have shown it.
     """
 
     trimmable: bool

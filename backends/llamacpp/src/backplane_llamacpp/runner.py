@@ -10,7 +10,7 @@ import msgspec
 from backplane_core.backend import ProgressSink, RunnerSpec
 from backplane_core.batching.executor import ExecutorTraits, MemoryLayout
 from backplane_core.batching.runner import BatchingRunner
-from backplane_core.batching.scheduler_settings import SchedulerSettings
+from backplane_core.batching.scheduler_settings import PrefillPace, SchedulerSettings
 from backplane_core.messages import RunnerInfo, StepOutput, Submit
 from backplane_core.vocabulary import RemoteTokenizer
 
@@ -22,7 +22,7 @@ from backplane_llamacpp.engine_settings import (
     with_cache_dtype,
 )
 from backplane_llamacpp.executor import LlamaCppExecutor
-from backplane_llamacpp.limits import Plan, make_plan, pace
+from backplane_llamacpp.limits import CHUNK_S, Plan, make_plan, pace
 from backplane_llamacpp.loading import free_bytes, load_model, open_context, shape_of, warm_up
 from backplane_llamacpp.native.adapter import NativeAdapter
 from backplane_llamacpp.native.model import NativeModel
@@ -131,7 +131,8 @@ def create_runner(
             sampler=sampler,
             adapters=shelf,
         )
-        runner = LlamaCppRunner(model, executor, info, _scheduler_settings(plan), shelf)
+        tuning = _scheduler_settings(plan, warm.tokens_per_s)
+        runner = LlamaCppRunner(model, executor, info, tuning, shelf)
         undo.pop_all()
     _logger.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
     return runner
@@ -155,9 +156,10 @@ def _traits(plan: Plan, *, trimmable: bool, max_steps: int) -> ExecutorTraits:
     )
 
 
-def _scheduler_settings(plan: Plan) -> SchedulerSettings:
+def _scheduler_settings(plan: Plan, tokens_per_s: float) -> SchedulerSettings:
     return SchedulerSettings(
         max_prefill_chunk=plan.chunk_tokens,
+        prefill_pace=PrefillPace(chunk_s=CHUNK_S, tokens_per_s=tokens_per_s),
         max_retained_tokens=plan.retained_tokens,
         max_retained_sequences=plan.retained_sequences,
     )

@@ -110,6 +110,10 @@ class NativeContext:
         batch.struct.n_tokens = num_tokens
         return cpp.llama_decode(self._context, batch.struct)
 
+    def synchronize(self) -> None:
+        """Wait for the computation: a GPU's goes on after `decode`."""
+        cpp.llama_synchronize(self._context)
+
     def logits(self, num_rows: int) -> npt.NDArray[np.float32]:
         """Logits of the last decode: a writable view, a row per position that wanted them.
 
