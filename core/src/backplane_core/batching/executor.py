@@ -4,6 +4,7 @@ The scheduler hands it a `ScheduledBatch` per step and tells it, by the memory v
 sequence's keys and values live, are shared, or die.
 """
 
+import dataclasses
 from abc import ABC, abstractmethod
 from enum import Enum
 
@@ -66,7 +67,8 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     max_scored_tokens: int = 0
 
 
-class ScheduledSequence(msgspec.Struct, kw_only=True, eq=False, gc=False):
+@dataclasses.dataclass(slots=True, eq=False, kw_only=True)
+class ScheduledSequence:
     """One sequence's share of a batch: valid until `execute` returns, and to be read only.
 
     That of a decoding sequence is the same object in every step, moved on by a token.
@@ -94,7 +96,7 @@ class ScheduledSequence(msgspec.Struct, kw_only=True, eq=False, gc=False):
     start: int
     token_ids: list[int]
     sample: bool
-    block_table: list[int] = []
+    block_table: list[int] = dataclasses.field(default_factory=list[int])
     num_draft_tokens: int = 0
     scored_positions: range = range(0)
 

@@ -39,15 +39,16 @@ class Committer:
         for scheduled, result in pairs:
             sequence = scheduled.sequence
             known = sequence.token_ids
+            num_known = len(known)
             if (
                 isinstance(result, SampledTokens)
                 and len(token_ids := result.token_ids) == 1
-                and token_ids[0] not in sequence.end_token_ids
-                and len(known) + 1 < sequence.max_tokens
+                and (token_id := token_ids[0]) not in sequence.end_token_ids
+                and num_known + 1 < sequence.max_tokens
                 and sequence.guide is None
             ):
-                known.append(token_ids[0])
-                scheduled.start += 1
+                known.append(token_id)
+                scheduled.start = num_known
                 scheduled.token_ids = token_ids
                 deltas.append(
                     SequenceDelta(
