@@ -16,7 +16,8 @@ import numpy.typing as npt
 import pytest
 
 from tests.llamacpp import ggml_attention
-from tests.llamacpp.ggml_attention import Attention, Floats, Kind
+from tests.llamacpp.ggml_attention import Attention
+from tests.llamacpp.ggml_operations import Floats, Kind, on_grid
 
 Visible = npt.NDArray[np.bool_]
 """Which cells (columns) a query (row) attends to."""
@@ -130,9 +131,9 @@ class Case:
         rows = [self.visible(rng, self.queries, self.cells) for _ in range(np.prod(self.masks))]
         visible = np.stack(rows).reshape(*self.masks, self.queries, self.cells)
         return Attention(
-            q=ggml_attention.on_grid(rng, (self.streams, heads, self.queries, dk), full=True),
-            k=ggml_attention.on_grid(rng, (*shape, dk)),
-            v=ggml_attention.on_grid(rng, (*shape, dv)),
+            q=on_grid(rng, (self.streams, heads, self.queries, dk), full=True),
+            k=on_grid(rng, (*shape, dk)),
+            v=on_grid(rng, (*shape, dv)),
             mask=None if self.unmasked else self._mask(visible),
             sinks=rng.normal(size=heads).astype(np.float32).astype(float) if self.sinks else None,
             scale=self.scale or dk**-0.5,
