@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterable
+from functools import lru_cache
 
 from backplane_core.guidance.guide import SequenceGuide
 from backplane_core.messages import (
@@ -76,7 +77,7 @@ class EchoSequence:
 
     __slots__ = (
         *("cycle", "ends", "guide", "index", "max_output", "num_output", "output", "owner"),
-        *("place", "plain", "request_id", "seed"),
+        *("num_top", "place", "plain", "request_id", "seed"),
     )
 
     def __init__(self, owner: EchoRequest, index: int) -> None:
@@ -98,10 +99,10 @@ class EchoSequence:
             and not sampling.logit_bias
             and sampling.repetition_penalty == 1.0
             and sampling.frequency_penalty == sampling.presence_penalty == 0.0
-            and request.top_logprobs is None
             and request.grammar is None
             and request.stopping.min_new_tokens == 0
         )
+        self.num_top = request.top_logprobs
         self.ends = {*request.stopping.stop_token_ids, EOS}
         self.max_output = request.stopping.max_new_tokens
 
@@ -114,16 +115,15 @@ class EchoSequence:
         expected = self.cycle[self.place % len(self.cycle)]
         self.place += 1
         self.num_output += 1
-        if self.plain and 1 < self.num_output < self.max_output and expected not in self.ends:
-            return SequenceDelta(self.request_id, self.index, [expected])
-        timing = self.owner.timing() if self.num_output == 1 else None
         if self.plain:
-            reason = self._finish_reason(expected)
-            return SequenceDelta(
-                self.request_id, self.index, [expected], None, None, reason, timing
-            )
-        token_id, logprobs, top = self._sample(expected)
-        self.output.append(token_id)
+            token_id = expected
+            logprobs, top = _scores(expected, self.num_top)
+            if 1 < self.num_output < self.max_output and expected not in self.ends:
+                return SequenceDelta(self.request_id, self.index, [expected], logprobs, top)
+        else:
+            token_id, logprobs, top = self._sample(expected)
+            self.output.append(token_id)
+        timing = self.owner.timing() if self.num_output == 1 else None
         reason = self._finish_reason(token_id)
         return SequenceDelta(self.request_id, self.index, [token_id], logprobs, top, reason, timing)
 
@@ -162,17 +162,29 @@ class EchoSequence:
             # Under a grammar echo keeps its place until it may say what it means to.
             self.place -= token_id != expected
             self.guide.advance((token_id,))
-        if request.top_logprobs is None:
+        if self.num_top is None:
             return token_id, None, None
         logprobs = sampling_reference.log_softmax(logits)
-        top = _top_pairs(logprobs, request.top_logprobs)
-        return token_id, [logprobs[token_id]], [top] if request.top_logprobs else None
+        top = _top_pairs(logprobs, self.num_top)
+        return token_id, [logprobs[token_id]], [top] if self.num_top else None
 
     def _lifted(self, allowed: Iterable[int]) -> Iterable[int]:
         sampling = self.owner.request.sampling
         if sampling.watermark is not None:
             return range(self.owner.num_vocabulary)
         return (*sampling.logit_bias, *allowed)
+
+
+@lru_cache(maxsize=4096)
+def _scores(
+    expected: int, num_top: int | None
+) -> tuple[list[float] | None, list[list[tuple[int, float]]] | None]:
+    """Logprobs, where asked for, of a token that nothing bends; the lists are for reading only."""
+    if num_top is None:
+        return None, None
+    logprobs = sampling_reference.log_softmax(echo_model.logits_around(expected, ()))
+    top = [_top_pairs(logprobs, num_top)] if num_top else None
+    return [logprobs[expected]], top
 
 
 def _top_pairs(logprobs: dict[int, float], count: int) -> list[tuple[int, float]]:
