@@ -204,7 +204,7 @@ def test_a_slow_machine_takes_shorter_steps(
 ) -> None:
     paced = pace(plan(max_sequences=sequences), tokens_per_s, batch_asked=False)
     assert (paced.batch_tokens, paced.chunk_tokens) == (batch, batch)
-    assert f"at most {batch} per step, while others wait {batch} or what takes 0.2 s" in paced.why
+    assert f"at most {batch} per step, while others wait {batch} or what takes 0.12 s" in paced.why
     asked = pace(plan(batch_size=300), tokens_per_s, batch_asked=True)
     assert (asked.batch_tokens, asked.chunk_tokens) == (300, 300)
 

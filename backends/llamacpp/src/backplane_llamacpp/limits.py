@@ -15,7 +15,7 @@ from backplane_llamacpp.settings import LlamaCppSettings
 MAX_SEQUENCES = 256
 
 # A stream may wait so long for a chunk of others' prompts.
-CHUNK_S = 0.2
+CHUNK_S = 0.12
 
 # Bytes per cached number: a block of 32 has its scales with it in the quantized types.
 BYTES_PER_VALUE = {
