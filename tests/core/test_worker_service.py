@@ -5,9 +5,12 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 
+import pytest
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
+from backplane_core.errors import GenerationError
 from backplane_core.messages import Drained, StepOutput
 from backplane_core.testing.echo import EchoBackend
+from backplane_core.testing.echo_runner import EchoRunner
 from backplane_core.worker.connection import ServerConnection
 from backplane_core.worker.service import WorkerService
 
@@ -85,4 +88,48 @@ async def test_a_stop_waits_for_the_last_tokens(tmp_path, monkeypatch):
         await asyncio.wait_for(stopping, 10)
         assert StepOutput in gate.sent
         assert len((await tokens_of(stream))[0]) == 1
+        await connection.close()
+
+
+LONG = "a text that takes long " * 1000
+
+
+async def test_a_short_text_does_not_wait_for_a_long_one(tmp_path, monkeypatch):
+    gate = Gate(monkeypatch)
+    tokenize = EchoRunner.tokenize
+
+    def slow_where_long(runner, texts, **kwargs):
+        if LONG in texts:
+            gate.reached.set()
+            assert gate.opened.wait(10)
+        return tokenize(runner, texts, **kwargs)
+
+    monkeypatch.setattr(EchoRunner, "tokenize", slow_where_long)
+    async with service_at(str(tmp_path / "worker"), gate):
+        connection = await connect(str(tmp_path / "worker"))
+        waiting = asyncio.create_task(connection.tokenize([LONG], add_special=False))
+        assert await asyncio.to_thread(gate.reached.wait, 10)
+        assert await connection.tokenize(["short"], add_special=False) == [[*b"short"]]
+        assert not waiting.done()
+        gate.opened.set()
+        assert await waiting == [[*LONG.encode()]]
+        await connection.close()
+
+
+@pytest.mark.parametrize("text", ["short", LONG])
+async def test_a_tokenizer_that_breaks_fails_its_text_alone(tmp_path, monkeypatch, text):
+    gate = Gate(monkeypatch)
+    tokenize = EchoRunner.tokenize
+
+    def broken(runner, texts, **kwargs):
+        if text in texts:
+            raise RuntimeError("out of order")
+        return tokenize(runner, texts, **kwargs)
+
+    monkeypatch.setattr(EchoRunner, "tokenize", broken)
+    async with service_at(str(tmp_path / "worker"), gate):
+        connection = await connect(str(tmp_path / "worker"))
+        with pytest.raises(GenerationError):
+            await connection.tokenize([text])
+        assert await connection.tokenize(["another"], add_special=False) == [[*b"another"]]
         await connection.close()

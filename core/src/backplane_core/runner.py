@@ -65,7 +65,9 @@ class ModelRunner(ABC):
     def tokenize(
         self, texts: list[str], *, add_special: bool, parse_special: bool
     ) -> list[list[int]]:
-        """Encode texts; only for a runner whose `info.tokenizer` is remote. Any thread.
+        """Encode texts; only for a runner whose `info.tokenizer` is remote.
+
+        Any thread, also two at once: short texts do not wait for long ones.
 
         Raises:
             UnsupportedError: the server has the tokenizer itself.

@@ -20,7 +20,7 @@ from backplane_core.wire import FrameDecoder, encode
 _log = logging.getLogger(__name__)
 
 MAX_OUTBOX_BYTES: Final = 64 * 1024 * 1024
-_READ_BYTES: Final = 1 << 18
+_READ_BYTES: Final = 1 << 16  # a larger buffer would be mapped and unmapped for every read
 
 
 class ServerConnection:

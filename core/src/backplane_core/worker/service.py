@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 
 _DEADLINE_CHECK_S: Final = 0.25
 _BACKLOG: Final = 128
+_SHORT_CHARS: Final = 1024
 
 
 class WorkerService:
@@ -87,7 +88,8 @@ class WorkerService:
         self._drained = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._listener: socket.socket | None = None
-        # A long text takes long; heartbeats and cancels must not wait for it.
+        # A long text takes long; heartbeats and cancels must not wait for it. Handing a short one
+        # to another thread and back would take longer than encoding it.
         self._encoder = ThreadPoolExecutor(1, thread_name_prefix="encode")
 
     @property
@@ -178,8 +180,11 @@ class WorkerService:
             case Cancel(request_id=request_id, index=index):
                 if self._in_flight.owner(request_id) is connection:
                     self._cancel(request_id, index)
-            case Tokenize():
-                self._spawn(self._tokenize(connection, message))
+            case Tokenize(texts=texts):
+                if sum(map(len, texts)) <= _SHORT_CHARS:
+                    connection.send(self._tokenized(message))
+                else:
+                    self._spawn(self._tokenize(connection, message))
             case GetStats() | LoadAdapter() | UnloadAdapter():
                 self._commands[message.request_id] = (connection, message)
                 self.engine.post(message)
@@ -228,21 +233,22 @@ class WorkerService:
             self._check_drained()
 
     async def _tokenize(self, connection: ServerConnection, message: Tokenize) -> None:
+        answer = await self._loop.run_in_executor(self._encoder, self._tokenized, message)
+        connection.send(answer)
+
+    def _tokenized(self, message: Tokenize) -> Message:
+        """The answer to it. Any thread."""
         try:
-            token_ids = await self._loop.run_in_executor(
-                self._encoder,
-                lambda: self._runner.tokenize(
-                    message.texts,
-                    add_special=message.add_special,
-                    parse_special=message.parse_special,
-                ),
+            token_ids = self._runner.tokenize(
+                message.texts,
+                add_special=message.add_special,
+                parse_special=message.parse_special,
             )
-            connection.send(Tokenized(request_id=message.request_id, token_ids=token_ids))
+            return Tokenized(request_id=message.request_id, token_ids=token_ids)
         except Exception as error:  # noqa: BLE001 - a plugin's tokenizer can raise anything
             if not isinstance(error, BackplaneError):
                 _log.exception("tokenizing failed")
-            info = ErrorInfo.of(error)
-            connection.send(CommandFailed(request_id=message.request_id, error=info))
+            return CommandFailed(request_id=message.request_id, error=ErrorInfo.of(error))
 
     # ── what the engine says (on the engine thread) ──────────────────────────────────────
 
