@@ -1,5 +1,6 @@
 """Who is measured: Backplane as it comes, and its peers at the flags that were fastest for them."""
 
+import argparse
 import asyncio
 import dataclasses
 import json
@@ -59,6 +60,15 @@ def example_server(model: Path, **fields: Any) -> Server:
     return Server(name="example server", command=command, fields=fields)
 
 
+def offer_patched(parser: argparse.ArgumentParser) -> None:
+    """An option for `Ceiling.patched`."""
+    parser.add_argument(
+        "--patched-ceiling",
+        action="store_true",
+        help="the ceiling is that of llama.cpp with our patches",
+    )
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Ceiling:
     """The engine alone: llama-batched-bench, which samples nothing and speaks to nobody.
@@ -70,6 +80,7 @@ class Ceiling:
         new: tokens decoded for each.
         own: if set, `prompt` is common to all, and each has so many further tokens of its own.
         cached: the common tokens are computed for nobody; otherwise once.
+        patched: of llama.cpp with our `scripts/patches`, as in our wheel; else of the published.
     """
 
     model: Path
@@ -78,6 +89,7 @@ class Ceiling:
     new: int
     own: int | None = None
     cached: bool = True
+    patched: bool = False
 
     name = "ceiling"
 
@@ -100,7 +112,8 @@ class Ceiling:
         streams = streams or self.streams
         cells = streams * (prompt + self.new)
         process = await asyncio.create_subprocess_exec(
-            *(str(llama.program("llama-batched-bench")), "-m", str(self.model)),
+            str(llama.program("llama-batched-bench", patched=self.patched)),
+            *("-m", str(self.model)),
             *("-c", str(max(4096, cells)), "-b", "2048", "-ub", "512", "-t", str(NUM_CORES)),
             *("-npp", str(prompt), "-ntg", str(self.new), "-npl", str(streams)),
             *("-kvu", "--output-format", "jsonl", *flags),

@@ -12,6 +12,7 @@ from benchmarks.contenders import (
     backplane,
     example_server,
     llama_server,
+    offer_patched,
     vllm_serve,
 )
 from benchmarks.hf_model import hf_of
@@ -32,11 +33,13 @@ def main() -> None:
     made = parser(__doc__)
     made.add_argument("--streams", type=int, nargs="+", default=[1, 4, 16, 32])
     made.add_argument("--waves", type=int, default=1, help="requests of each stream")
+    made.add_argument("--alone", action="store_true", help="no llama-server")
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
     made.add_argument("--example-server", action="store_true", help="llama-cpp-python's as well")
+    offer_patched(made)
     asked = made.parse_args()
     model = gguf_of("125m")
-    servers = [backplane(model), llama_server(model)]
+    servers = [backplane(model)] if asked.alone else [backplane(model), llama_server(model)]
     if asked.vllm:
         servers.append(vllm_serve(hf_of("125m")))
     if asked.example_server:
@@ -50,7 +53,13 @@ def main() -> None:
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),
-            ceiling=Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW),
+            ceiling=Ceiling(
+                model=model,
+                streams=streams,
+                prompt=PROMPT,
+                new=NEW,
+                patched=asked.patched_ceiling,
+            ),
             # Greedy, on all sides.
             fields={server.name: {"temperature": 0} for server in servers},
         )

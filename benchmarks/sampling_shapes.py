@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from backplane_launcher.settings.bench import BenchSettings
 
-from benchmarks.contenders import Ceiling, backplane, llama_server
+from benchmarks.contenders import Ceiling, backplane, llama_server, offer_patched
 from benchmarks.engine_table import LEAST_REQUESTS, NEW, PROMPT
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
@@ -46,6 +46,7 @@ def main() -> None:
     made.add_argument("--streams", type=int, nargs="+", default=[1, 16])
     made.add_argument("--kinds", nargs="+", choices=_ASKED, default=list(_ASKED))
     made.add_argument("--alone", action="store_true", help="no peer, which may fail on a grammar")
+    offer_patched(made)
     asked = made.parse_args()
     model = gguf_of("125m-128k")
     ours, theirs = backplane(model), llama_server(model)
@@ -58,7 +59,13 @@ def main() -> None:
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),
-            ceiling=Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW),
+            ceiling=Ceiling(
+                model=model,
+                streams=streams,
+                prompt=PROMPT,
+                new=NEW,
+                patched=asked.patched_ceiling,
+            ),
             fields=dict(zip((ours.name, theirs.name), _ASKED[kind], strict=True)),
         )
         for kind in asked.kinds

@@ -9,7 +9,7 @@ import dataclasses
 
 from backplane_launcher.settings.bench import BenchSettings
 
-from benchmarks.contenders import Ceiling, backplane, llama_server, vllm_serve
+from benchmarks.contenders import Ceiling, backplane, llama_server, offer_patched, vllm_serve
 from benchmarks.hf_model import hf_of
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
@@ -27,6 +27,7 @@ def main() -> None:
     made.add_argument("--vllm", action="store_true", help="vLLM too, which takes a minute to start")
     made.add_argument("--cold-only", action="store_true", help="not the beginning known already")
     made.add_argument("--alone", action="store_true", help="no peer: llama-server takes a minute")
+    offer_patched(made)
     asked = made.parse_args()
     model = gguf_of("125m")
     servers = [backplane(model)] if asked.alone else [backplane(model), llama_server(model)]
@@ -40,7 +41,14 @@ def main() -> None:
         output_length=str(NEW),
     )
     greedy = {server.name: {"temperature": 0} for server in servers}
-    ceiling = Ceiling(model=model, streams=STREAMS, prompt=SHARED, own=OWN, new=NEW)
+    ceiling = Ceiling(
+        model=model,
+        streams=STREAMS,
+        prompt=SHARED,
+        own=OWN,
+        new=NEW,
+        patched=asked.patched_ceiling,
+    )
     cold = dataclasses.replace(ceiling, cached=False)
     kinds = ["cold"] if asked.cold_only else ["cold", "warm"]
     # In a round, the second has the first's seed and so its beginning; its requests are others.

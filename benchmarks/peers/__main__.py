@@ -4,11 +4,17 @@ Prints where each is. llama.cpp's programs take a quarter of an hour on two core
 """
 
 import argparse
+import functools
 
 from benchmarks.peers import example_server, llama, vllm
 
 # The example is among the sources that the first one unpacks.
-_PEERS = {"llama": llama.build, "example-server": example_server.build, "vllm": vllm.build}
+_PEERS = {
+    "llama": llama.build,
+    "llama-patched": functools.partial(llama.build, patched=True),
+    "example-server": example_server.build,
+    "vllm": vllm.build,
+}
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
 """llama-server, llama-batched-bench and llama-bench, from the sources that our wheel is made of.
 
 The tree is the one vendored in the llama-cpp-python of uv.lock, so that both sides compute with
-the same llama.cpp; CMake and Ninja come from PyPI.
+the same llama.cpp; CMake and Ninja come from PyPI. "Patched" is one with our `scripts/patches`: no
+peer, but what our own engine could do.
 """
 
 import os
@@ -14,6 +15,7 @@ from typing import Any, Final
 from benchmarks.peers.places import ROOT, kept, wheel_builder
 
 PROGRAMS: Final = ("llama-server", "llama-batched-bench", "llama-bench")
+PATCHED_PROGRAMS: Final = ("llama-batched-bench",)
 CMAKE_ARGS: Final = (
     "-DCMAKE_BUILD_TYPE=Release",
     "-DGGML_NATIVE=ON",  # the processor at hand, as for our wheel
@@ -31,17 +33,19 @@ def _source() -> Any:
     return wheel_builder().locked_source(ROOT / "uv.lock")
 
 
-def folder() -> Path:
+def folder(*, patched: bool = False) -> Path:
     """Where this version's programs for this processor lie, once they are built."""
     builder = wheel_builder()
-    return kept("peers", builder.cache_key(_source(), CMAKE_ARGS, builder.cpu_features()))
+    patches = builder.PATCHES if patched else ()
+    return kept("peers", builder.cache_key(_source(), CMAKE_ARGS, builder.cpu_features(), patches))
 
 
-def program(name: str) -> Path:
-    """One of `PROGRAMS`; ends this program with what to do where it is not built."""
-    path = folder() / "bin" / name
+def program(name: str, *, patched: bool = False) -> Path:
+    """One of `PROGRAMS`, or of the patched ones; ends this program where it is not built."""
+    path = folder(patched=patched) / "bin" / name
     if not path.exists():
-        raise SystemExit(f"there is no {name} yet: run python -m benchmarks.peers llama")
+        peer = "llama-patched" if patched else "llama"
+        raise SystemExit(f"there is no {name} yet: run python -m benchmarks.peers {peer}")
     return path
 
 
@@ -54,34 +58,39 @@ def source_tree() -> Path:
     return found[0].parent
 
 
-def build() -> Path:
+def build(*, patched: bool = False) -> Path:
     """Fetch, configure, compile; what is there already is left. The folder of the programs."""
-    builder, place = wheel_builder(), folder()
+    builder, place = wheel_builder(), folder(patched=patched)
+    programs = PATCHED_PROGRAMS if patched else PROGRAMS
     with builder.locked(place.with_name(f"{place.name}.lock"), sys.stderr):
-        if all((place / "bin" / name).exists() for name in PROGRAMS):
+        if all((place / "bin" / name).exists() for name in programs):
             return place / "bin"
         place.mkdir(exist_ok=True)
-        _fetch(place)
+        source = _fetch(place)
+        if patched:
+            builder.apply_patches(source, builder.PATCHES)
         tools = _tools(place)
-        tree, out = source_tree() / "vendor" / "llama.cpp", place / "build"
+        tree, out = source / "vendor" / "llama.cpp", place / "build"
         environ = os.environ | {"PATH": f"{tools}{os.pathsep}{os.environ['PATH']}"}
         configure = ["cmake", "-G", "Ninja", "-S", str(tree), "-B", str(out), *CMAKE_ARGS]
         builder.watch(configure, environ, place / "configure.log", sys.stderr)
         jobs = str(builder.num_jobs())
-        compile_ = ["ninja", "-C", str(out), "-j", jobs, *PROGRAMS]
+        compile_ = ["ninja", "-C", str(out), "-j", jobs, *programs]
         builder.watch(compile_, environ, place / "build.log", sys.stderr)
         (place / "bin").mkdir(exist_ok=True)
-        for name in PROGRAMS:
+        for name in programs:
             shutil.copy2(out / "bin" / name, place / "bin" / name)
     return place / "bin"
 
 
-def _fetch(place: Path) -> None:
-    """Download and unpack the locked sdist; pip checks its hash."""
+def _fetch(place: Path) -> Path:
+    """Download and unpack the locked sdist, whose hash pip checks. Its folder."""
     builder, archives = wheel_builder(), place / "archives"
+    for left in place.glob("llama_cpp_python-*/"):  # of half a build; sources are patched only once
+        shutil.rmtree(left)
     command = builder.download_command(_source(), place / "requirements.txt", archives)
     subprocess.run(command, check=True, stdout=sys.stderr)
-    builder.unpack(archives, place)
+    return builder.unpack(archives, place)
 
 
 def _tools(place: Path) -> Path:
