@@ -139,6 +139,7 @@ async def _measure(
         for task in tasks:
             for name in order_of(_names(task, servers), round_):
                 if task.ceiling and name == task.ceiling.name:
+                    await running.at_rest()
                     figures = await task.ceiling.measure()
                 else:
                     place = places[task.repeats or task.name]

@@ -7,6 +7,8 @@ import time
 import pytest
 from backplane_launcher.bench import processes
 from backplane_launcher.bench.processes import (
+    come_to_rest,
+    cpu_s_of,
     descendants_of,
     is_local,
     processes_at,
@@ -101,3 +103,34 @@ def test_which_hosts_are_this_machine():
     assert is_local("localhost")
     assert not is_local("192.0.2.1")
     assert not is_local("no-such-host.invalid")
+
+
+SPINNING = """
+import time
+print("spinning", flush=True)
+while time.process_time() < 0.6: pass
+time.sleep(60)
+"""
+
+
+async def test_a_server_that_spins_after_its_turn_is_waited_for():
+    command = [sys.executable, "-c", SPINNING]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        await come_to_rest([process.pid], limit_s=60.0)
+        took_s = cpu_s_of([process.pid])
+        process.kill()
+    assert took_s >= 0.55  # clocks tick in hundredths
+
+
+async def test_one_that_never_rests_is_not_waited_for_without_end(monkeypatch):
+    looks = []
+
+    def busy(pids):
+        looks.append(pids)
+        return float(len(looks))
+
+    monkeypatch.setattr(processes, "cpu_s_of", busy)
+    monkeypatch.setattr(processes, "_LOOK_S", 0.01)
+    await come_to_rest([1], limit_s=0.05)
+    assert len(looks) > 1

@@ -10,7 +10,7 @@ from backplane_launcher.bench.client import Client
 from backplane_launcher.bench.comparison import Turn, order_of
 from backplane_launcher.bench.dialects import Ask
 from backplane_launcher.bench.plan import Plan
-from backplane_launcher.bench.processes import descendants_of, states_of
+from backplane_launcher.bench.processes import come_to_rest, cpu_s_of, descendants_of
 from backplane_launcher.bench.run import Measurement
 from backplane_launcher.bench.server_facts import served_model, server_version
 from backplane_launcher.bench.started_server import Readiness, StartedServer, StartOrder
@@ -114,19 +114,14 @@ class Contest:
         async with self.at(name, plan) as (client, readiness):
             client.model = client.model or await served_model(client)
             version = await server_version(client)
-            idle = [
-                pid
-                for other, server in self._kept.items()
-                if other != name
-                for pid in descendants_of(server.pid)
-            ]
-            before, began = _cpu_s(idle), time.perf_counter()
+            idle = await self.at_rest(name)
+            before, began = cpu_s_of(idle), time.perf_counter()
             measurement = Measurement(plan, client, self._console, label=label, first=first)
             try:
                 await measurement.run()
             finally:
                 if measurement.levels:
-                    idle_cpu_s = _cpu_s(idle) - before
+                    idle_cpu_s = cpu_s_of(idle) - before
                     self.turns.append(
                         Turn(
                             name=name,
@@ -140,6 +135,17 @@ class Contest:
                         )
                     )
         return self.turns[-1]
+
+    async def at_rest(self, name: str | None = None) -> list[int]:
+        """Wait for the servers that are kept, but for this one, to come to rest: their processes."""
+        idle = [
+            pid
+            for other, server in self._kept.items()
+            if other != name
+            for pid in descendants_of(server.pid)
+        ]
+        await come_to_rest(idle)
+        return idle
 
     @contextlib.asynccontextmanager
     async def at(
@@ -192,7 +198,3 @@ def _first_ask(plan: Plan) -> Ask:
     if ask is None:
         raise AssertionError("every conversation has a first request")
     return Ask(prompt=ask.prompt, messages=ask.messages, num_output=1)
-
-
-def _cpu_s(pids: list[int]) -> float:
-    return sum(state.cpu_s for state in states_of(pids, with_memory=False).values())

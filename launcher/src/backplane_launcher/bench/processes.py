@@ -3,6 +3,7 @@
 Reads /proc; where there is none, or the server is elsewhere, there is nothing to tell.
 """
 
+import asyncio
 import itertools
 import os
 import socket
@@ -13,6 +14,9 @@ from typing import Final
 
 _PROC: Final = Path("/proc")
 _LISTEN: Final = "0A"
+_LOOK_S: Final = 0.25
+# Of a core; servers that stand idle have timers.
+_REST: Final = 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,6 +86,24 @@ def states_of(pids: list[int], *, with_memory: bool) -> dict[int, ProcessState]:
         except OSError:
             continue
     return states
+
+
+async def come_to_rest(pids: list[int], limit_s: float = 10.0) -> None:
+    """Wait until these processes leave the processor alone, or for `limit_s`.
+
+    An engine's threads may spin for seconds after the last request.
+    """
+    before, until = cpu_s_of(pids), time.perf_counter() + limit_s
+    while pids and time.perf_counter() < until:
+        await asyncio.sleep(_LOOK_S)
+        before, earlier = cpu_s_of(pids), before
+        if before - earlier < _REST * _LOOK_S:
+            return
+
+
+def cpu_s_of(pids: list[int]) -> float:
+    """The processor time that they have taken so far, in seconds."""
+    return sum(state.cpu_s for state in states_of(pids, with_memory=False).values())
 
 
 def _cpu_clock(pid: int) -> int:
