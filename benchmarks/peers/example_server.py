@@ -4,6 +4,7 @@
 """
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
@@ -16,13 +17,17 @@ from typing import Final
 from benchmarks.peers import llama
 from benchmarks.peers.places import kept
 
-# What the script itself names, but for the bindings.
-_NEEDS: Final = ("fastapi", "jinja2", "numpy", "openai", "pydantic", "safetensors", "uvicorn")
+# What the script itself names, but for the bindings, and what these need.
+_NEEDS: Final = (
+    *("fastapi", "jinja2", "numpy", "openai", "pydantic", "safetensors", "uvicorn", "websockets"),
+    *("diskcache", "typing-extensions"),
+)
 _CONTEXT, _SEQUENCES = 32_768, 32
 
 
 def _folder() -> Path:
-    return kept("peers", f"example-server-{llama.folder().name}")
+    key = hashlib.sha256(" ".join(_NEEDS).encode()).hexdigest()[:8]
+    return kept("peers", f"example-server-{key}-{llama.folder().name}")
 
 
 def build() -> Path:

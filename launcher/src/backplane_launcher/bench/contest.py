@@ -137,7 +137,7 @@ class Contest:
         return self.turns[-1]
 
     async def at_rest(self, name: str | None = None) -> list[int]:
-        """Wait for the servers that are kept, but for this one, to come to rest: their processes."""
+        """Wait for the kept servers, but for this one, to come to rest. Their processes."""
         idle = [
             pid
             for other, server in self._kept.items()
