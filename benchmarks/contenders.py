@@ -91,7 +91,10 @@ class Ceiling:
     cached: bool = True
     patched: bool = False
 
-    name = "ceiling"
+    @property
+    def name(self) -> str:
+        """How rows call it."""
+        return "patched ceiling" if self.patched else "ceiling"
 
     async def measure(self) -> dict[str, float]:
         """Run it once."""

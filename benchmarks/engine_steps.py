@@ -20,7 +20,8 @@ from benchmarks.random_model import gguf_of
 _MAX_TOKENS: Final = 512
 _POSITIONS: Final = 32_768
 _SEQUENCES: Final = 64
-# Of more rows, a published llama.cpp computes every cell that one of 64 attends to: minutes.
+# One of each at least. Of more rows, a published llama.cpp computes every cell that one of 64
+# attends to, which takes minutes.
 _SET_UP_TOKENS: Final = 48
 
 

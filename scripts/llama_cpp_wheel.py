@@ -268,7 +268,7 @@ def unpack(archives: Path, target: Path) -> Path:
         # Python 3.11 knows filters from its fourth patch release on; the hash was compared before.
         members.extraction_filter = getattr(tarfile, "data_filter", None)
         members.extractall(target)  # noqa: S202 -- see above
-    return next(entry for entry in target.iterdir() if entry.is_dir())
+    return target / archive.name.removesuffix(".tar.gz")
 
 
 def apply_patches(folder: Path, patches: tuple[Path, ...]) -> None:

@@ -13,7 +13,7 @@ class ModelRunner(ABC):
     """A loaded model that serves many requests at a time.
 
     Threads: every method is called from the worker's engine thread, but `info` and `wake`,
-    and `tokenize`, which the I/O thread may call at any time.
+    and `tokenize`, which two other threads may call at any time, and at the same.
     """
 
     @property

@@ -53,11 +53,22 @@ def test_what_lasts_is_followed_from_the_second_on_up_and_down():
 def test_steps_of_less_than_half_a_chunk_tell_nothing():
     chunk = chunk_of(512, 800)
     for _ in range(10):
-        chunk.took(95, 9.0)
+        chunk.took(95, CHUNK_S)
     assert chunk.num_tokens == 192
     for _ in range(2):
         chunk.took(96, 96 / 200)
     assert chunk.num_tokens < 192
+
+
+def test_unless_even_they_take_too_long():
+    chunk = chunk_of(512, 5000)
+    lengths = []
+    for _ in range(12):
+        chunk.took(min(200, chunk.num_tokens), min(200, chunk.num_tokens) * 0.003)
+        lengths.append(chunk.num_tokens)
+    assert lengths == sorted(lengths, reverse=True)
+    assert lengths[0] == 512
+    assert lengths[-1] == 64
 
 
 token_seconds = st.integers(1, 2**20).map(lambda number: number / 2**17)  # 7.6 µs to 8 s

@@ -35,10 +35,14 @@ class PrefillChunk:
         """A step with so many prefill tokens took so long, whatever else was in it.
 
         Of fewer tokens than half a chunk each takes longer, by what a step costs at least, so they
-        tell nothing of one.
+        tell nothing of one, except where even they took too long: then a whole one would as well.
         """
-        if self._pace is None or 2 * num_tokens < self.num_tokens:
+        if self._pace is None:
             return
+        if 2 * num_tokens < self.num_tokens:
+            if step_s <= self._pace.chunk_s:
+                return
+            num_tokens = self.num_tokens
         self._last_s.append(step_s / num_tokens)
         self._token_s += _WEIGHT * (median(self._last_s) - self._token_s)
         self.num_tokens = self._fitting()

@@ -8,7 +8,8 @@ class PrefillPace:
     """How long sequences that decode wait for a chunk of others' prompts.
 
     Attributes:
-        chunk_s: so many seconds at most, as far as the last chunks tell what this one takes.
+        chunk_s: so many seconds at most, as far as the last chunks tell what this one takes; well
+            above what a step takes however few its tokens, or chunks get as short as there are.
         tokens_per_s: how fast prompts are computed, as long as no chunk has told.
     """
 

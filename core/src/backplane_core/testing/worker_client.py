@@ -131,13 +131,27 @@ class WorkerClient:
         self, texts: list[str], *, add_special: bool = True, parse_special: bool = False
     ) -> list[list[int]]:
         """Encode texts in the worker."""
-        question = Tokenize(
-            request_id=self._next_id(),
-            texts=texts,
-            add_special=add_special,
-            parse_special=parse_special,
+        [encoded] = self.tokenize_at_once(
+            [texts], add_special=add_special, parse_special=parse_special
         )
-        return self._ask(question, Tokenized).token_ids
+        return encoded
+
+    def tokenize_at_once(
+        self, requests: list[list[str]], *, add_special: bool = True, parse_special: bool = False
+    ) -> list[list[list[int]]]:
+        """Send all, then wait for all: what each has for an answer."""
+        questions = [
+            Tokenize(
+                request_id=self._next_id(),
+                texts=texts,
+                add_special=add_special,
+                parse_special=parse_special,
+            )
+            for texts in requests
+        ]
+        for question in questions:
+            self.send(question)
+        return [self._answer(question, Tokenized).token_ids for question in questions]
 
     def load_adapter(self, name: str, path: str) -> None:
         """Make an adapter available."""
@@ -201,6 +215,9 @@ class WorkerClient:
 
     def _ask(self, question: Any, kind: type[AnswerT]) -> AnswerT:
         self.send(question)
+        return self._answer(question, kind)
+
+    def _answer(self, question: Any, kind: type[AnswerT]) -> AnswerT:
         key: str = question.request_id
         self.wait(lambda: key in self._answers, f"the answer to {type(question).__name__}")
         answer = self._answers.pop(key)

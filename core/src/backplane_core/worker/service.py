@@ -181,7 +181,7 @@ class WorkerService:
                 if self._in_flight.owner(request_id) is connection:
                     self._cancel(request_id, index)
             case Tokenize(texts=texts):
-                if sum(map(len, texts)) <= _SHORT_CHARS:
+                if sum(len(text) + 1 for text in texts) <= _SHORT_CHARS:
                     connection.send(self._tokenized(message))
                 else:
                     self._spawn(self._tokenize(connection, message))
@@ -245,7 +245,9 @@ class WorkerService:
                 parse_special=message.parse_special,
             )
             return Tokenized(request_id=message.request_id, token_ids=token_ids)
-        except Exception as error:  # noqa: BLE001 - a plugin's tokenizer can raise anything
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 -- a plugin's, whose Rust may panic
             if not isinstance(error, BackplaneError):
                 _log.exception("tokenizing failed")
             return CommandFailed(request_id=message.request_id, error=ErrorInfo.of(error))

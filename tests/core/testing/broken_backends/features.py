@@ -17,6 +17,18 @@ class EncodesLatinAlone(EchoRunner):
         return super().tokenize(latin, add_special=add_special, parse_special=parse_special)
 
 
+@breaks("test_texts_encoded_at_once_do_not_mix")
+class EncodesInOnePlace(EchoRunner):
+    """What one thread is to encode lies where the other one puts its own."""
+
+    def tokenize(
+        self, texts: list[str], *, add_special: bool, parse_special: bool
+    ) -> list[list[int]]:
+        self._texts = texts
+        time.sleep(0.002)
+        return super().tokenize(self._texts, add_special=add_special, parse_special=parse_special)
+
+
 @breaks("test_first_token_is_added_on_request")
 class NeverAddsTheFirstToken(EchoRunner):
     def tokenize(

@@ -31,6 +31,15 @@ class TokenTests(ConformanceBase):
             assert decode(vocabulary, token_ids) == text
             assert backplane_client.tokenize([text], add_special=False) == [token_ids]
 
+    def test_texts_encoded_at_once_do_not_mix(self, backplane_client: WorkerClient) -> None:
+        """Long texts and short ones are encoded by two threads, and each answer is its own."""
+        self._require_remote(backplane_client)
+        requests = [[text * times] for times in (200, 1) for text in TEXTS] * 8
+        together = backplane_client.tokenize_at_once(requests, add_special=False)
+        for texts, encoded in zip(requests[: 2 * len(TEXTS)], together, strict=False):
+            assert encoded == backplane_client.tokenize(texts, add_special=False)
+        assert together == together[: 2 * len(TEXTS)] * 8
+
     def test_first_token_is_added_on_request(self, backplane_client: WorkerClient) -> None:
         """`add_special` puts the first token there exactly where the vocabulary says so."""
         self._require_remote(backplane_client)
