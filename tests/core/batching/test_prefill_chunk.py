@@ -46,7 +46,7 @@ def test_without_a_pace_it_is_always_as_long_as_it_may_be():
 def test_what_lasts_is_followed_from_the_second_on_up_and_down():
     chunk = chunk_of(1024, 1024)
     assert go_on(chunk, 1 / 1024, times=3) == [256, 256, 256]
-    assert go_on(chunk, 1 / 256, times=6) == [256, 256, 96, 64, 64, 64]
+    assert go_on(chunk, 1 / 256, times=6) == [256, 256, 64, 64, 64, 64]
     assert go_on(chunk, 1 / 1024, times=7) == [64, 64, 96, 128, 160, 192, 224]
 
 

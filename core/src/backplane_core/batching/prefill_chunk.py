@@ -18,9 +18,10 @@ _WEIGHT: Final = 0.5
 class PrefillChunk:
     """`num_tokens`, from 16 (or `max_tokens`) to `max_tokens`: those that fill `pace.chunk_s`.
 
-    What a token takes is the median of the last three chunks, smoothed exponentially: one that was
-    slow or fast by accident changes nothing, and what lasts is half followed with each chunk, from
-    the second on. So it follows a prompt to where its attention has more to read, and a machine
+    What a token takes is the median of the last three chunks, smoothed exponentially, and no less
+    than in both of the last two: one that was slow or fast by accident changes nothing, what gets
+    slower counts in full with the second chunk, and what gets faster by half with each, from the
+    second on. So it follows a prompt to where its attention has more to read, and a machine
     that something else keeps busy. Without a pace it is always `max_tokens`.
     """
 
@@ -45,6 +46,8 @@ class PrefillChunk:
             num_tokens = self.num_tokens
         self._last_s.append(step_s / num_tokens)
         self._token_s += _WEIGHT * (median(self._last_s) - self._token_s)
+        # Streams wait for a chunk that is too long, so what gets slower counts in full.
+        self._token_s = max(self._token_s, min(self._last_s[-1], self._last_s[-2]))
         self.num_tokens = self._fitting()
 
     def _fitting(self) -> int:
