@@ -28,7 +28,7 @@ class PrefillChunk:
     def __init__(self, max_tokens: int, pace: PrefillPace | None) -> None:
         self._max_tokens = max_tokens
         self._pace = pace
-        self._token_s = 1 / pace.tokens_per_s if pace else 0.0
+        self._token_s: float = 1 / pace.tokens_per_s if pace else 0.0
         self._last_s = deque([self._token_s] * 3, maxlen=3)
         self.num_tokens = self._fitting()
 
