@@ -4,6 +4,8 @@ and llama-server, over HTTP with SSE.
 `python -m benchmarks.engine_table`; prompts of 157 tokens, 96 new ones, a closed loop.
 """
 
+from pathlib import Path
+
 from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks.contenders import (
@@ -26,6 +28,11 @@ COLUMNS = (
 )
 # Of few streams more waves are measured: else the first request after idling decides the round.
 LEAST_REQUESTS = 8
+
+
+def ceiling_of(model: Path, streams: int, *, patched: bool) -> Ceiling:
+    """What the engine alone makes of the table's work."""
+    return Ceiling(model=model, streams=streams, prompt=PROMPT, new=NEW, patched=patched)
 
 
 def main() -> None:
@@ -53,13 +60,7 @@ def main() -> None:
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),
-            ceiling=Ceiling(
-                model=model,
-                streams=streams,
-                prompt=PROMPT,
-                new=NEW,
-                patched=asked.patched_ceiling,
-            ),
+            ceiling=ceiling_of(model, streams, patched=asked.patched_ceiling),
             # Greedy, on all sides.
             fields={server.name: {"temperature": 0} for server in servers},
         )

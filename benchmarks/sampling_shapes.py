@@ -8,8 +8,8 @@ from typing import Any, Final
 
 from backplane_launcher.settings.bench import BenchSettings
 
-from benchmarks.contenders import Ceiling, backplane, llama_server, offer_patched
-from benchmarks.engine_table import LEAST_REQUESTS, NEW, PROMPT
+from benchmarks.contenders import backplane, llama_server, offer_patched
+from benchmarks.engine_table import LEAST_REQUESTS, NEW, PROMPT, ceiling_of
 from benchmarks.random_model import gguf_of
 from benchmarks.rounds import Task, contest, parser, report
 
@@ -59,13 +59,7 @@ def main() -> None:
                 prompt_length=str(PROMPT),
                 output_length=str(NEW),
             ),
-            ceiling=Ceiling(
-                model=model,
-                streams=streams,
-                prompt=PROMPT,
-                new=NEW,
-                patched=asked.patched_ceiling,
-            ),
+            ceiling=ceiling_of(model, streams, patched=asked.patched_ceiling),
             fields=dict(zip((ours.name, theirs.name), _ASKED[kind], strict=True)),
         )
         for kind in asked.kinds
