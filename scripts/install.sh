@@ -56,13 +56,13 @@ if [[ "${1:-}" == lock ]]; then
   exec "$uv" lock --python "$python"
 fi
 
-# Compiled before the sync, because an exact sync removes what the lock does not place: the bindings
-# are then gone for a moment, not for the minutes of a build.
+# Compiled before the sync, so that the members are never there without it for the minutes of a build.
 say "llama.cpp bindings"
 wheel=$("$TOOLS/venv/bin/python" scripts/llama_cpp_wheel.py)
 
 say "syncing .venv from uv.lock ($("$python" --version))"
-"$uv" sync --frozen --all-packages --python "$python" --no-install-package llama-cpp-python
+# Inexact: PyTorch, which pip brings (`make install-torch`), stays.
+"$uv" sync --frozen --inexact --all-packages --python "$python" --no-install-package llama-cpp-python
 "$uv" pip install --python .venv/bin/python --no-deps "$wheel"
 # The sync builds a member anew when its metadata has changed, not when its C has.
 .venv/bin/python backends/llamacpp/hatch_build.py || true # it says why, and numpy does

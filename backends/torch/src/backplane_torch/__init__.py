@@ -1,0 +1,1 @@
+"""Backplane backend: Hugging Face models through PyTorch."""

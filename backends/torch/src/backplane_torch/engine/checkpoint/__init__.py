@@ -1,0 +1,1 @@
+"""Checkpoints on disk: checked, then streamed into a model."""

@@ -1,0 +1,1 @@
+"""Models whose attention goes through the attention interface, over a paged cache."""

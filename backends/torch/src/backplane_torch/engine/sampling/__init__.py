@@ -1,0 +1,1 @@
+"""Tokens and logprobs for a whole batch of logits at once."""

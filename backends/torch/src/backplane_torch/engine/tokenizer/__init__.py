@@ -1,0 +1,1 @@
+"""A model's tokenizer: its vocabulary as bytes, and encoding."""
