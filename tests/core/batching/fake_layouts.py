@@ -28,9 +28,9 @@ class FakePagedExecutor(FakeExecutor):
 
     def _block(self, scheduled: ScheduledSequence, position: int) -> list[int | None]:
         index = position // self.traits.block_size
-        if index >= len(scheduled.block_table):
+        if index >= len(scheduled.block_tables[0]):
             raise ContractError(f"no block for position {position}")
-        return self._blocks[scheduled.block_table[index]]
+        return self._blocks[scheduled.block_tables[0][index]]
 
     def _read(self, scheduled: ScheduledSequence, length: int) -> list[int]:
         values: list[int] = []
@@ -52,7 +52,7 @@ class FakePagedExecutor(FakeExecutor):
 
     def _has_room(self, batch: ScheduledBatch) -> bool:
         for scheduled in batch.sequences:
-            if len(set(scheduled.block_table)) != len(scheduled.block_table):
+            if len(set(scheduled.block_tables[0])) != len(scheduled.block_tables[0]):
                 raise ContractError("a block stands twice in a block table")
         return True
 

@@ -39,7 +39,7 @@ def test_a_decode_keeps_its_share_and_reads_on_in_it(layout):
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("start", 1), ("token_ids", [95]), ("block_table", []), ("seq_id", 7)]
+    ("name", "value"), [("start", 1), ("token_ids", [95]), ("block_tables", []), ("seq_id", 7)]
 )
 def test_a_stale_share_is_noticed(name, value):
     engine = Engine(make_traits(PAGED))
@@ -136,7 +136,9 @@ class Books:
 
     def state(self) -> tuple[object, ...]:
         self.memory.check_integrity(self.running)
-        sequences = [(one.seq_id, one.num_computed_tokens, one.block_table) for one in self.running]
+        sequences = [
+            (one.seq_id, one.num_computed_tokens, one.block_tables) for one in self.running
+        ]
         return self.memory.usage(), sequences
 
 

@@ -65,7 +65,7 @@ class DecodeBatch:
             raise AssertionError("the guided decodes are miscounted")
         for share, sequence in zip(self.shares, self.sequences, strict=True):
             made, kept = _share(sequence), share
-            if kept.block_table is not made.block_table or kept.sequence is not sequence:
+            if kept.block_tables is not made.block_tables or kept.sequence is not sequence:
                 raise AssertionError("a decode's share is another sequence's")
             for name in ("seq_id", "start", "token_ids", "sample", "scored_positions"):
                 if getattr(kept, name) != getattr(made, name):
@@ -91,5 +91,5 @@ def _share(sequence: Sequence) -> ScheduledSequence:
         start=sequence.num_computed_tokens,
         token_ids=[sequence.token_ids[-1]],
         sample=True,
-        block_table=sequence.block_table,
+        block_tables=sequence.block_tables,
     )

@@ -28,13 +28,39 @@ class MemoryLayout(Enum):
     SLOTS = "slots"
 
 
+class BlockGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """Layers whose keys and values live equally long, and the blocks they share (PAGED only).
+
+    A block of a group is a block in each of its layers; a sequence has one table per group.
+
+    Attributes:
+        num_blocks: how many there are, 0 … num_blocks-1.
+        window: a token sees itself and the `window - 1` before it, and blocks that no later token
+            sees are given up; None sees all before it.
+    """
+
+    num_blocks: int
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a group that holds nothing.
+
+        Raises:
+            ValueError: there are no blocks, or a token does not see itself.
+        """
+        if self.num_blocks < 1:
+            raise ValueError(f"num_blocks of {self.num_blocks} is below 1")
+        if self.window is not None and self.window < 1:
+            raise ValueError(f"window of {self.window} is below 1")
+
+
 class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     """What the scheduler must respect.
 
     Attributes:
         layout: see `MemoryLayout`.
         max_sequences: sequence ids are 0 … max_sequences-1; running and retained together.
-        cache_tokens: capacity in tokens; for PAGED a multiple of `block_size`.
+        cache_tokens: capacity in tokens; for PAGED that of the first group, by `block_size`.
         block_size: tokens per block (PAGED); 1 otherwise.
         slot_tokens: tokens per slot (SLOTS); otherwise the longest sequence.
         max_batch_tokens: most tokens in one `execute`.
@@ -50,6 +76,8 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
             is to be done; see `ScheduledBatch.num_steps`. 1 is one step at a time.
         max_scored_tokens: most prompt tokens in one `execute` whose logprobs are asked for, over
             all sequences: each needs its own row of logits. 0 is no prompt logprobs.
+        block_groups: where layers differ in what they see (PAGED only); the first one is what the
+            usage counts. Empty is one group of all blocks, without a window; see `groups`.
     """
 
     layout: MemoryLayout
@@ -65,6 +93,28 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     max_draft_tokens: int = 0
     max_steps: int = 1
     max_scored_tokens: int = 0
+    block_groups: tuple[BlockGroup, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Refuse groups that do not fit the rest.
+
+        Raises:
+            ValueError: a layout without blocks has groups, or the first is not `cache_tokens`.
+        """
+        if not self.block_groups:
+            return
+        if self.layout is not MemoryLayout.PAGED:
+            raise ValueError(f"block_groups of a memory in {self.layout.value}")
+        num_tokens = self.block_groups[0].num_blocks * self.block_size
+        if num_tokens != self.cache_tokens:
+            raise ValueError(
+                f"cache_tokens of {self.cache_tokens} are not the {num_tokens} of the first group"
+            )
+
+    @property
+    def groups(self) -> tuple[BlockGroup, ...]:
+        """The `block_groups`, also where they are not spelled out (PAGED only)."""
+        return self.block_groups or (BlockGroup(num_blocks=self.cache_tokens // self.block_size),)
 
 
 # No Struct, as its neighbours are: two fields of each are set in every step, which costs a Struct
@@ -82,8 +132,9 @@ class ScheduledSequence:
         start: position of the first of `token_ids`; what lies before is in the cache.
         token_ids: the tokens to compute: a prefill chunk, or the one newest token.
         sample: whether to sample the token that follows the last of these.
-        block_table: physical blocks of positions 0 … start+len(token_ids)+num_draft_tokens-1, or
-            more (PAGED only).
+        block_tables: one per block group (PAGED only): physical blocks of positions
+            0 … start+len(token_ids)+num_draft_tokens-1, or more; -1 for those that a window has
+            left behind, which no token of this batch sees.
         num_draft_tokens: for how many draft tokens beyond `token_ids` there is room. With k
             tokens returned, those of the first k-1 stay in the cache and the executor has
             dropped what it rejected. Sequences with a guide get none.
@@ -98,7 +149,7 @@ class ScheduledSequence:
     start: int
     token_ids: list[int]
     sample: bool
-    block_table: list[int] = dataclasses.field(default_factory=list[int])
+    block_tables: list[list[int]] = dataclasses.field(default_factory=list[list[int]])
     num_draft_tokens: int = 0
     scored_positions: range = range(0)
 

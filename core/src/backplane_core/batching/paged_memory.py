@@ -48,7 +48,7 @@ class PagedMemory(Memory):
         seq_id = self._free_ids.pop()
         self._num_named[seq_id] = len(prefix)
         sequence.seq_id = seq_id
-        sequence.block_table = prefix
+        sequence.block_tables = [prefix]
         sequence.num_computed_tokens = len(prefix) * self._block_size
         sequence.num_matched_tokens = sequence.num_computed_tokens
         return True
@@ -56,7 +56,7 @@ class PagedMemory(Memory):
     def reserve(self, sequence: Sequence, num_tokens: int) -> bool:
         """Add blocks to the table, evicting one by one."""
         num_blocks = self._num_blocks(sequence.num_computed_tokens + num_tokens)
-        needed = num_blocks - len(sequence.block_table)
+        needed = num_blocks - len(sequence.block_tables[0])
         if needed <= 0:
             return True
         if needed > self._pool.num_free + self._cache.num_unowned:
@@ -77,7 +77,7 @@ class PagedMemory(Memory):
             sequence
             for sequence in sequences
             if not sequence.num_computed_tokens % size
-            and sequence.num_computed_tokens == len(sequence.block_table) * size
+            and sequence.num_computed_tokens == len(sequence.block_tables[0]) * size
         ]
         if len(lacking) > self._pool.num_free + self._cache.num_unowned:
             return False
@@ -104,8 +104,8 @@ class PagedMemory(Memory):
         num_kept_blocks = num_kept // self._block_size
         # Last block first: the least recently used of a sequence is then its end, and what
         # is left after an eviction is still a prefix.
-        for index in range(len(sequence.block_table) - 1, -1, -1):
-            block = sequence.block_table[index]
+        for index in range(len(sequence.block_tables[0]) - 1, -1, -1):
+            block = sequence.block_tables[0][index]
             if not self._pool.disown(block):
                 continue
             if index >= num_kept_blocks or not self._cache.keep(block):
@@ -113,7 +113,7 @@ class PagedMemory(Memory):
                 self._pool.free(block)
         while self._cache.num_unowned > self._max_cached:
             self._pool.free(self._cache.evict())
-        sequence.block_table = []
+        sequence.block_tables = []
         sequence.seq_id = None
         self._free_ids.append(seq_id)
         self._verbs.release(seq_id)
@@ -133,9 +133,9 @@ class PagedMemory(Memory):
         """Count the owners of each block, and the ids."""
         owners = [0] * self._pool.num_blocks
         for sequence in running:
-            for block in sequence.block_table:
+            for block in sequence.block_tables[0]:
                 owners[block] += 1
-            if len(sequence.block_table) < self._num_blocks(sequence.num_computed_tokens):
+            if len(sequence.block_tables[0]) < self._num_blocks(sequence.num_computed_tokens):
                 raise AssertionError("computed tokens without a block")
         self._pool.check_integrity(owners, self._cache.unowned)
         ids = {sequence.seq_id for sequence in running}
@@ -147,13 +147,13 @@ class PagedMemory(Memory):
     def _add_block(self, sequence: Sequence) -> None:
         if not self._pool.num_free:
             self._pool.free(self._cache.evict())
-        sequence.block_table.append(self._pool.take())
+        sequence.block_tables[0].append(self._pool.take())
 
     def _name_blocks(self, sequence: Sequence) -> None:
         seq_id = held_id(sequence)
         num_full = sequence.num_computed_tokens // self._block_size
         for index in range(self._num_named[seq_id], num_full):
-            self._cache.insert(self._hash(sequence, index), sequence.block_table[index])
+            self._cache.insert(self._hash(sequence, index), sequence.block_tables[0][index])
         self._num_named[seq_id] = max(num_full, self._num_named[seq_id])
 
     def _num_blocks(self, num_tokens: int) -> int:

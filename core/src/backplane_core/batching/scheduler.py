@@ -327,7 +327,7 @@ class Scheduler:
                     start=start,
                     token_ids=sequence.token_ids[start : start + num_tokens],
                     sample=num_tokens == sequence.num_uncomputed_tokens,
-                    block_table=sequence.block_table,
+                    block_tables=sequence.block_tables,
                     scored_positions=scored,
                 )
             )

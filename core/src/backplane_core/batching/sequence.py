@@ -29,7 +29,7 @@ class Sequence:
         seq_id: the executor's handle while it holds cache; None while waiting.
         num_cached_tokens: of its prompt, those found in the cache when it first started.
         num_matched_tokens: those found in the cache at its present stay there.
-        block_table: physical blocks (paged memory only).
+        block_tables: physical blocks, a table per block group (paged memory only).
         block_hashes: of the leading full blocks, as far as they were needed (paged memory only).
         guide: what its grammar allows next, where the request has one.
         prefix_salt: sequences share cached prefixes only under equal salts.
@@ -51,7 +51,7 @@ class Sequence:
     num_computed_tokens: int = 0
     num_cached_tokens: int = 0
     num_matched_tokens: int = 0
-    block_table: list[int] = dataclasses.field(default_factory=list[int])
+    block_tables: list[list[int]] = dataclasses.field(default_factory=list[list[int]])
     block_hashes: list[bytes] = dataclasses.field(default_factory=list[bytes])
     guide: SequenceGuide | None = None
     prefix_salt: bytes = b""
