@@ -7,17 +7,18 @@ SHELL := /bin/bash
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+TORCH_STAMP := $(VENV)/.torch-installed
 MANIFESTS := uv.lock pyproject.toml $(wildcard core/pyproject.toml server/pyproject.toml \
   launcher/pyproject.toml backends/*/pyproject.toml)
 
-# What `make serve ARGS="..."` and `make test ARGS="..."` pass on.
+# What `make serve ARGS="..."`, `make test ARGS="..."` and `make install-torch ARGS="..."` pass on.
 ARGS ?=
 PORT ?= 3000
 
-.PHONY: help install serve test check format lock demo-model
+.PHONY: help install install-torch serve test check format lock demo-model
 
 help: ## list the targets
-	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make .venv with every member, the development tools and the compiled llama.cpp
 
@@ -26,13 +27,21 @@ $(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py $(wildcard 
 	@scripts/install.sh
 	@touch $@
 
+install-torch: $(STAMP) ## add PyTorch, for the torch backend and for tests; ARGS="…" go to pip
+	@$(BIN)/python scripts/install_torch.py $(ARGS)
+	@touch $(TORCH_STAMP)
+
+$(TORCH_STAMP): $(STAMP) backends/torch/requirements.txt scripts/install_torch.py
+	@$(BIN)/python scripts/install_torch.py
+	@touch $@
+
 serve: $(STAMP) ## serve the demo model on port $(PORT); ARGS="--model-id …" serves another
 	@exec $(BIN)/backplane --port $(PORT) $(ARGS)
 
-test: $(STAMP) ## run every test; ARGS="tests/core -k scheduler" runs some
+test: $(TORCH_STAMP) ## run every test; ARGS="tests/core -k scheduler" runs some
 	@$(BIN)/python -m pytest --durations=15 $(ARGS)
 
-check: $(STAMP) ## formatting, lint, types, import contracts, pickle and tree lints, lock
+check: $(TORCH_STAMP) ## formatting, lint, types, import contracts, pickle and tree lints, lock
 	@$(BIN)/python scripts/check.py
 
 format: $(STAMP) ## let ruff mend what it can

@@ -64,6 +64,9 @@ say "syncing .venv from uv.lock ($("$python" --version))"
 # Inexact: PyTorch, which pip brings (`make install-torch`), stays.
 "$uv" sync --frozen --inexact --all-packages --python "$python" --no-install-package llama-cpp-python
 "$uv" pip install --python .venv/bin/python --no-deps "$wheel"
+departed=$(.venv/bin/python scripts/departed_members.py)
+# shellcheck disable=SC2086 # names, one word each
+[[ -z "$departed" ]] || "$uv" pip uninstall --python .venv/bin/python $departed
 # The sync builds a member anew when its metadata has changed, not when its C has.
 .venv/bin/python backends/llamacpp/hatch_build.py || true # it says why, and numpy does
 say "ready: .venv/bin/backplane"

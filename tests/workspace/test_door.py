@@ -65,14 +65,32 @@ def test_test_passes_its_arguments_on():
     assert "pytest --durations=15 tests/core -x" in make("test", "ARGS=tests/core -x")
 
 
-@pytest.mark.parametrize("target", ["install", "serve", "test", "check", "lock", "demo-model"])
+@pytest.mark.parametrize(
+    "target", ["install", "install-torch", "serve", "test", "check", "lock", "demo-model"]
+)
 def test_help_lists_the_target(target):
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert re.search(rf"^make {target}\b +\w", shown, re.MULTILINE)
 
 
-def test_an_installation_follows_every_manifest():
-    """A member whose pyproject.toml or C changes is installed again by the next `make`."""
+def test_install_torch_passes_its_arguments_on():
+    command = make("install-torch", "ARGS=--extra-index-url https://host/cpu")
+    assert "install_torch.py --extra-index-url https://host/cpu\n" in command
+
+
+@pytest.mark.parametrize("target", ["test", "check"])
+def test_arguments_of_other_targets_do_not_reach_pip(target):
+    commands = make("--always-make", target, "ARGS=tests/core").splitlines()
+    assert [line for line in commands if "install_torch.py" in line] == [
+        ".venv/bin/python scripts/install_torch.py"
+    ]
+
+
+def test_serving_needs_no_torch():
+    assert "install_torch" not in make("--always-make", "serve")
+
+
+def prerequisites(target):
     database = subprocess.run(
         ["make", "--print-data-base", "--question", "install"],
         cwd=ROOT,
@@ -80,8 +98,17 @@ def test_an_installation_follows_every_manifest():
         text=True,
         check=False,
     ).stdout
-    rule = re.search(r"^\.venv/\.installed: (.*)$", database, re.MULTILINE)
+    return set(re.search(rf"^{re.escape(target)}: (.*)$", database, re.MULTILINE)[1].split())
+
+
+def test_an_installation_follows_every_manifest():
+    """A member whose pyproject.toml or C changes is installed again by the next `make`."""
     members = {str(path.relative_to(ROOT)) for path in ROOT.glob("*/pyproject.toml")}
     members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/pyproject.toml")}
     members |= {str(path.relative_to(ROOT)) for path in ROOT.glob("backends/*/src/**/*.[ch]")}
-    assert {"uv.lock", "pyproject.toml", *members} <= set(rule[1].split())
+    assert {"uv.lock", "pyproject.toml", *members} <= prerequisites(".venv/.installed")
+
+
+def test_pytorch_follows_its_pins_and_the_environment():
+    needs = prerequisites(".venv/.torch-installed")
+    assert {"backends/torch/requirements.txt", ".venv/.installed"} <= needs
