@@ -11,19 +11,20 @@ from typing import Final
 import numpy as np
 from backplane_core import watermark
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
+from backplane_core.batching.sampling_needs import (
+    HOTTEST,
+    end_token_ids_to_mask,
+    no_token,
+    penalizes,
+)
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import BackplaneError, GenerationError
 from backplane_core.sampling import uniform
 
-from backplane_llamacpp.logits_processors import (
-    TokenCounts,
-    biases_of,
-    end_token_ids_to_mask,
-    penalizes,
-)
+from backplane_llamacpp.logits_processors import TokenCounts, biases_of
 from backplane_llamacpp.native import rows
 from backplane_llamacpp.native.rows import RowSampler, RowTask
-from backplane_llamacpp.sampler import HOTTEST, Logits, Mask, Result, Score, mask_of, no_token
+from backplane_llamacpp.sampler import Logits, Mask, Result, Score, mask_of
 
 _NOTHING: Final[list[int]] = []
 

@@ -11,6 +11,7 @@ from itertools import chain
 import numpy as np
 import numpy.typing as npt
 from backplane_core import watermark
+from backplane_core.batching.sampling_needs import end_token_ids_to_mask, penalizes
 from backplane_core.batching.sequence import Sequence
 from backplane_core.sampling import SamplingParams, Watermark
 
@@ -152,12 +153,6 @@ class LogitsProcessors:
         return counts
 
 
-def penalizes(params: SamplingParams) -> bool:
-    """Whether tokens that came already are treated apart."""
-    penalties = (params.repetition_penalty, params.frequency_penalty, params.presence_penalty)
-    return penalties != (1.0, 0.0, 0.0)
-
-
 def biases_of(
     params: SamplingParams, n_vocab: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float64]]:
@@ -177,17 +172,6 @@ def _penalized(
     if (params.frequency_penalty, params.presence_penalty) != (0.0, 0.0):
         values -= counts * params.frequency_penalty + (counts > 0) * params.presence_penalty
     return values
-
-
-def end_token_ids_to_mask(sequence: Sequence, num_ahead: int = 0) -> list[int]:
-    """End tokens that may not come yet, because of `min_new_tokens`.
-
-    `num_ahead` is how many tokens it has beyond those it knows of.
-    """
-    stopping = sequence.stopping
-    if sequence.num_output_tokens + num_ahead >= stopping.min_new_tokens:
-        return []
-    return [*sequence.eos_token_ids, *stopping.stop_token_ids]
 
 
 def needs_only_argmax(sequences: Items[Sequence]) -> bool:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 import numpy as np
 import numpy.typing as npt
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
+from backplane_core.batching.sampling_needs import HOTTEST, no_token
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import BackplaneError, GenerationError
 from backplane_core.sampling import SamplingParams, uniform
@@ -17,7 +18,7 @@ from backplane_core.sampling import SamplingParams, uniform
 from backplane_llamacpp import narrow_row
 from backplane_llamacpp.logits_processors import LogitsProcessors, needs_only_argmax
 from backplane_llamacpp.narrow_row import Weights
-from backplane_llamacpp.sampler import HOTTEST, Logits, Mask, Result, Score, mask_of, no_token
+from backplane_llamacpp.sampler import Logits, Mask, Result, Score, mask_of
 from backplane_llamacpp.wide_row import Floats, Ids, WideRow, descending, first_beyond
 
 _log = logging.getLogger(__name__)

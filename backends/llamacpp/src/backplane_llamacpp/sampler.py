@@ -3,13 +3,13 @@
 Both follow the semantics of `backplane_core.sampling`. Knows nothing of contexts or batches.
 """
 
-from typing import Final, Protocol
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
-from backplane_core.errors import BackplaneError, GenerationError
+from backplane_core.errors import BackplaneError
 
 Logits = npt.NDArray[np.float32]
 # A grammar's mask: bit `id % 8` of byte `id // 8` is that token's; whole bytes, maybe more.
@@ -17,9 +17,6 @@ Mask = npt.NDArray[np.uint8]
 Result = SampledTokens | BackplaneError | None
 # The log-probability of a token, and token ids with the highest ones, best first.
 Score = tuple[float, list[tuple[int, float]]]
-
-# Hotter than this all tokens are equally likely; float32 has no room for much more.
-HOTTEST: Final = 1e30
 
 
 class Sampler(Protocol):
@@ -50,12 +47,3 @@ def mask_of(sequence: Sequence) -> Mask | None:
         BackplaneError: it cannot be told, which concerns this sequence alone.
     """
     return None if sequence.guide is None else np.frombuffer(sequence.guide.allowed(), np.uint8)
-
-
-def no_token() -> GenerationError:
-    """Why nothing was drawn from a row."""
-    return GenerationError(
-        "no token can follow: every logit is masked or not a number",
-        remedy="look at the grammar, logit_bias and min_new_tokens; else the model file "
-        "may be broken",
-    )

@@ -1,4 +1,4 @@
-"""A step's rows of logits turned into tokens and logprobs: who gets which row.
+"""A step's rows of logits turned into tokens and logprobs.
 
 Knows nothing of contexts; the sampling itself is a `Sampler`'s.
 """
@@ -8,9 +8,10 @@ from collections.abc import Sequence as Items
 from typing import Final
 
 from backplane_core.batching.executor import PromptScores, ScheduledSequence
+from backplane_core.batching.logit_rows import assign_logit_rows
 
 from backplane_llamacpp.compiled_sampler import CompiledSampler
-from backplane_llamacpp.native import rows
+from backplane_llamacpp.native import rows as native_rows
 from backplane_llamacpp.numpy_sampler import NumpySampler
 from backplane_llamacpp.sampler import Logits, Result, Sampler
 
@@ -22,7 +23,7 @@ _MAX_STEPS: Final = 8
 
 def create_sampler(n_vocab: int, suppressed_token_ids: list[int], num_threads: int) -> Sampler:
     """The compiled sampler, where there is one."""
-    if (library := rows.load()) is not None:
+    if (library := native_rows.load()) is not None:
         return CompiledSampler(library, n_vocab, suppressed_token_ids, num_threads)
     _log.info(
         "sample.c is not compiled: sampling does with numpy, which takes several times as long"
@@ -56,19 +57,15 @@ class StepSampler:
             logits: a row per position that was to be scored or sampled, in the same order. May be
                 written to.
         """
-        scores: dict[int, PromptScores] = {}
-        places: list[int] = []  # of rows to be sampled
-        end = 0
-        for scheduled in sequences:
-            begin, end = end, end + _num_rows(scheduled)
-            if scheduled.scored_positions:
-                scores[scheduled.seq_id] = self._score(scheduled, logits[begin:end])
-            if scheduled.sample:
-                places.append(end - 1)
-        if len(places) == len(sequences):
-            return self._sampler.tokens(list(sequences), logits, places), scores
+        rows = assign_logit_rows(sequences)
+        scores = {
+            scheduled.seq_id: self._score(scheduled, logits[begin:])
+            for scheduled, begin in rows.scored
+        }
+        if len(rows.sampled) == len(sequences):
+            return self._sampler.tokens(list(sequences), logits, rows.sampled), scores
         wanted = [scheduled for scheduled in sequences if scheduled.sample]
-        sampled = iter(self._sampler.tokens(wanted, logits, places) if wanted else ())
+        sampled = iter(self._sampler.tokens(wanted, logits, rows.sampled) if wanted else ())
         return [next(sampled) if one.sample else None for one in sequences], scores
 
     def go_on(
@@ -85,13 +82,3 @@ class StepSampler:
         scored = self._sampler.scores(logits[: len(token_ids)], token_ids, num_top)
         logprobs = [logprob for logprob, _ in scored]
         return PromptScores(logprobs, [top for _, top in scored] if num_top else None)
-
-
-def _num_rows(scheduled: ScheduledSequence) -> int:
-    """Scored and sampled positions; the last of the chunk may be both."""
-    if not scheduled.scored_positions:
-        return int(scheduled.sample)
-    last = scheduled.start + len(scheduled.token_ids) - 1
-    return len(scheduled.scored_positions) + (
-        scheduled.sample and last not in scheduled.scored_positions
-    )
