@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from backplane_core.backend import EngineSettings
 from backplane_core.errors import BackendError
+from backplane_core.host_memory import available_bytes
 from backplane_llamacpp.limits import (
     BYTES_PER_VALUE,
     MAX_SEQUENCES,
@@ -15,7 +16,6 @@ from backplane_llamacpp.limits import (
     num_threads,
     pace,
 )
-from backplane_llamacpp.memory import available_bytes
 from backplane_llamacpp.native import enums
 from backplane_llamacpp.settings import LlamaCppSettings
 from hypothesis import given

@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from backplane_core.backend import ProgressSink
 from backplane_core.errors import BackendError, ModelError
+from backplane_core.host_memory import available_bytes
 
 from backplane_llamacpp.gguf_file import check_file
 from backplane_llamacpp.limits import ModelShape, Plan, num_threads
-from backplane_llamacpp.memory import available_bytes
 from backplane_llamacpp.native import enums, log
 from backplane_llamacpp.native.context import ContextOptions, NativeContext, TokenBatch
 from backplane_llamacpp.native.devices import native_devices

@@ -1,4 +1,4 @@
-"""How much memory is free for a cache: the machine's, a container's limit, or the GPU's."""
+"""How much memory of the host is free: the machine's, or a container's limit."""
 
 from pathlib import Path
 
