@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from backplane_core.backend import EngineSettings
 from backplane_core.capabilities import Limits
 from backplane_core.errors import BackendError
+from backplane_core.limit_flags import agreed, max_input_tokens, positive
 
 from backplane_llamacpp.settings import LlamaCppSettings
 
@@ -149,7 +150,7 @@ def make_plan(
     total = _max_total_tokens(shape, cache, engine)
     retained = _retained_tokens(shape, cache, total, settings)
     batch = _batch_tokens(running, settings, engine)
-    ubatch = min(batch, _positive("--ubatch-size", settings.ubatch_size) or _UBATCH)
+    ubatch = min(batch, positive("--ubatch-size", settings.ubatch_size) or _UBATCH)
     retained_sequences = min(running, MAX_SEQUENCES - running) if retained else 0
     why = (
         f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
@@ -159,7 +160,7 @@ def make_plan(
     return Plan(
         cache_tokens=cache,
         max_total_tokens=total,
-        max_input_tokens=_max_input_tokens(total, engine),
+        max_input_tokens=max_input_tokens(total, engine),
         batch_tokens=batch,
         ubatch_tokens=ubatch,
         # More than a piece at once is no faster; smaller pieces are asked for to save memory.
@@ -208,23 +209,10 @@ def num_threads(flag: str, asked: int, size_bytes: int, cpus: int) -> int:
     return asked or max(1, min(cpus, size_bytes // _BYTES_PER_THREAD))
 
 
-def _positive(flag: str, value: int | None) -> int | None:
-    if value is not None and value < 1:
-        raise BackendError(f"{flag} is {value}, but must be at least 1")
-    return value
-
-
-def _agreed(first_flag: str, first: int | None, second_flag: str, second: int | None) -> int | None:
-    """The value of two flags that mean the same."""
-    if first is not None and second is not None and first != second:
-        raise BackendError(f"{first_flag} {first} and {second_flag} {second} mean the same thing")
-    return _positive(first_flag, first) or _positive(second_flag, second)
-
-
 def _running_sequences(
     shape: ModelShape, settings: LlamaCppSettings, engine: EngineSettings
 ) -> int:
-    wanted = _agreed(
+    wanted = agreed(
         *("--max-sequences", settings.max_sequences),
         *("--max-batch-size", engine.max_batch_size),
     )
@@ -242,7 +230,7 @@ def _cache_tokens(
     per_token: float,
     running: int,
 ) -> tuple[int, str]:
-    asked = _agreed(
+    asked = agreed(
         *("--llamacpp.ctx-size", settings.ctx_size),
         *("--max-batch-total-tokens", engine.max_batch_total_tokens),
     )
@@ -272,7 +260,7 @@ def _cache_tokens(
 
 
 def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> int:
-    asked = _positive("--max-total-tokens", engine.max_total_tokens)
+    asked = positive("--max-total-tokens", engine.max_total_tokens)
     if asked is None:
         return min(shape.n_ctx, cache)
     if asked > shape.n_ctx:
@@ -289,18 +277,8 @@ def _max_total_tokens(shape: ModelShape, cache: int, engine: EngineSettings) -> 
     return asked
 
 
-def _max_input_tokens(total: int, engine: EngineSettings) -> int:
-    asked = _positive("--max-input-tokens", engine.max_input_tokens)
-    if asked is not None and asked >= total:
-        raise BackendError(
-            f"--max-input-tokens is {asked}, but must be below --max-total-tokens, {total}",
-            remedy="lower it, or leave it out for the most there is",
-        )
-    return asked or total - 1
-
-
 def _batch_tokens(running: int, settings: LlamaCppSettings, engine: EngineSettings) -> int:
-    asked = _agreed(
+    asked = agreed(
         *("--batch-size", settings.batch_size),
         *("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens),
     )

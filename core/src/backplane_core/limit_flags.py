@@ -1,0 +1,42 @@
+"""Flags that set limits, checked and brought into agreement. What every backend's plan begins with."""
+
+from backplane_core.backend import EngineSettings
+from backplane_core.errors import BackendError
+
+
+def positive(flag: str, value: int | None) -> int | None:
+    """The value of a flag, if it was given.
+
+    Raises:
+        BackendError: it is below 1.
+    """
+    if value is not None and value < 1:
+        raise BackendError(f"{flag} is {value}, but must be at least 1")
+    return value
+
+
+def agreed(first_flag: str, first: int | None, second_flag: str, second: int | None) -> int | None:
+    """The value of two flags that mean the same.
+
+    Raises:
+        BackendError: they differ, or it is below 1.
+    """
+    if first is not None and second is not None and first != second:
+        raise BackendError(f"{first_flag} {first} and {second_flag} {second} mean the same thing")
+    return positive(first_flag, first) or positive(second_flag, second)
+
+
+def max_input_tokens(max_total_tokens: int, engine: EngineSettings) -> int:
+    """The longest prompt: as asked, or all but a token.
+
+    Raises:
+        BackendError: what was asked leaves no room for a token.
+    """
+    asked = positive("--max-input-tokens", engine.max_input_tokens)
+    if asked is not None and asked >= max_total_tokens:
+        raise BackendError(
+            f"--max-input-tokens is {asked}, but must be below --max-total-tokens, "
+            f"{max_total_tokens}",
+            remedy="lower it, or leave it out for the most there is",
+        )
+    return asked or max_total_tokens - 1
