@@ -10,6 +10,10 @@ from dataclasses import dataclass
 from backplane_core.backend import Unavailable
 
 
+def _dotted(numbers: tuple[int, ...]) -> str:
+    return ".".join(map(str, numbers))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Library:
     """A distribution that the engine is built on, and which of its versions will do.
@@ -73,7 +77,3 @@ def _fits(library: Library, version: str) -> bool:
     public = version.partition("+")[0]  # what follows the plus names a build
     numbers = tuple(int(number) for number in re.findall(r"\d+", public)[:3])
     return numbers >= library.oldest and (library.before is None or numbers < library.before)
-
-
-def _dotted(numbers: tuple[int, ...]) -> str:
-    return ".".join(map(str, numbers))
