@@ -79,11 +79,16 @@ class PrefixCache:
         """A named block has an owner again, if it had none."""
         self._unowned.pop(block, None)
 
-    def keep(self, block: int) -> bool:
-        """Keep a block whose last owner left, as the most recently used. False if nameless."""
+    def keep(self, block: int, *, evict_next: bool = False) -> bool:
+        """Keep a block whose last owner left, as the most recently used. False if nameless.
+
+        With `evict_next`, as the least recently used.
+        """
         if block not in self._hash_of:
             return False
         self._unowned[block] = None
+        if evict_next:
+            self._unowned.move_to_end(block, last=False)
         return True
 
     def forget(self, block: int) -> None:
