@@ -5,7 +5,7 @@ Models, batches, sampling and plans ask it, and never what kind of device it is.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -43,8 +43,8 @@ class TorchDevice(ABC):
         """Memory that weights or a cache may still take."""
 
     @abstractmethod
-    def attention(self) -> AttentionKernel:
-        """The attention over a paged cache."""
+    def attention(self, dtype: torch.dtype, block_size: int) -> AttentionKernel[Any, Any]:
+        """The attention over a paged cache of that type, in blocks of so many tokens."""
 
     @abstractmethod
     def prepare_linears(self, model: nn.Module, quantize: str | None, report: Report) -> None:

@@ -1,0 +1,67 @@
+"""`CpuDevice`: the host's processor, and the reference that the other devices are held to."""
+
+import os
+from typing import Any, ClassVar
+
+import torch
+from backplane_core.errors import BackendError
+from backplane_core.host_memory import available_bytes
+from torch import nn
+
+from backplane_torch.engine.devices.attention import AttentionKernel
+from backplane_torch.engine.devices.cpu_attention import CpuAttention
+from backplane_torch.engine.devices.device import Report, TorchDevice
+
+
+class CpuDevice(TorchDevice):
+    """All CPUs that this process may use, or `threads` of them."""
+
+    quantizations: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, threads: int) -> None:
+        """Set how many threads torch computes with, for the whole process.
+
+        Raises:
+            BackendError: a negative number was asked for.
+        """
+        if threads < 0:
+            raise BackendError(f"--torch.threads is {threads}, but must be 0 (automatic) or more")
+        torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+
+    @property
+    def torch_device(self) -> torch.device:
+        """The CPU."""
+        return torch.device("cpu")
+
+    @property
+    def name(self) -> str:
+        """As torch names what it compiled for."""
+        return f"cpu ({torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads)"
+
+    def default_dtype(self, of_checkpoint: torch.dtype) -> torch.dtype:
+        """The checkpoint's, but float32 for half precision that the CPU would only emulate."""
+        if of_checkpoint is torch.float16 or (
+            of_checkpoint is torch.bfloat16 and not torch.cpu._is_avx512_bf16_supported()  # noqa: SLF001 -- torch has no public question for it
+        ):
+            return torch.float32
+        return of_checkpoint
+
+    def free_bytes(self) -> int:
+        """Of the machine, or of the container."""
+        return available_bytes()
+
+    def attention(self, dtype: torch.dtype, block_size: int) -> AttentionKernel[Any, Any]:
+        """In torch's own operations."""
+        return CpuAttention(dtype, block_size)
+
+    def prepare_linears(self, model: nn.Module, quantize: str | None, report: Report) -> None:
+        """Nothing yet."""
+
+    def synchronize(self) -> None:
+        """Nothing: the CPU computes as it is told to."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether an allocation failed; torch has no class of its own for that on the CPU."""
+        return isinstance(error, MemoryError) or (
+            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+        )

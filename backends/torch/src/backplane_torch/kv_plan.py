@@ -1,0 +1,240 @@
+"""How much a paged model may take: blocks, lengths and batches from its layers and the free memory.
+
+Pure arithmetic, without torch, so that every rule can be tested by numbers.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Final
+
+from backplane_core.backend import EngineSettings
+from backplane_core.batching.executor import BlockGroup
+from backplane_core.capabilities import Limits
+from backplane_core.errors import BackendError
+from backplane_core.limit_flags import max_input_tokens, positive
+
+_MEMORY_SHARE: Final = 0.5
+_DEFAULT_SEQUENCES: Final = 64
+_TOKENS_PER_SEQUENCE: Final = 2048
+_BATCH_TOKENS: Final = 512
+_SCORED_BYTES: Final = 64 * 2**20
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class LayerGroup:
+    """Layers of one window.
+
+    Attributes:
+        num_layers: how many.
+        bytes_per_token: of keys and values, over all of them.
+        window: how many tokens one sees, itself included; None is all.
+    """
+
+    num_layers: int
+    bytes_per_token: int
+    window: int | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class PagedShape:
+    """What of a model matters to its memory.
+
+    Attributes:
+        groups: its layers; that without a window first, where there is one.
+        max_positions: tokens it can see at once.
+        vocabulary: numbers in a row of logits.
+    """
+
+    groups: tuple[LayerGroup, ...]
+    max_positions: int
+    vocabulary: int
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class KvPlan:
+    """The sizes of a cache, and what is promised of it. Tokens, sequences, requests.
+
+    `scored_tokens` is for how many of a prompt's tokens one step can tell logprobs; `why` says in a
+    sentence what was chosen and from what.
+    """
+
+    block_size: int
+    block_groups: tuple[BlockGroup, ...]
+    max_total_tokens: int
+    max_input_tokens: int
+    batch_tokens: int
+    scored_tokens: int
+    running_sequences: int
+    max_waiting_requests: int
+    why: str
+
+    @property
+    def cache_tokens(self) -> int:
+        """Of the first group."""
+        return self.block_groups[0].num_blocks * self.block_size
+
+    @property
+    def limits(self) -> Limits:
+        """What servers are told."""
+        return Limits(
+            max_total_tokens=self.max_total_tokens,
+            max_input_tokens=self.max_input_tokens,
+            max_batch_tokens=self.batch_tokens,
+            max_sequences=self.running_sequences,
+            max_waiting_requests=self.max_waiting_requests,
+            cache_tokens=self.cache_tokens,
+        )
+
+
+def make_kv_plan(
+    shape: PagedShape, free_bytes: int, engine: EngineSettings, block_size: int
+) -> KvPlan:
+    """Choose every size that was not asked for.
+
+    Args:
+        shape: the model.
+        free_bytes: memory left after the weights.
+        engine: the flags common to all backends.
+        block_size: tokens per block.
+
+    Raises:
+        BackendError: a flag contradicts another, the model or the memory.
+    """
+    if block_size < 1:
+        raise BackendError(f"--torch.block-size is {block_size}, but must be at least 1")
+    running = positive("--max-batch-size", engine.max_batch_size) or _DEFAULT_SEQUENCES
+    asked = positive("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens)
+    batch = max(running, asked or _BATCH_TOKENS)
+    sizes = _Sizes(shape.groups, block_size, running, batch)
+    num_blocks, why = _num_blocks(shape, sizes, free_bytes, engine)
+    total = _max_total_tokens(shape, sizes, num_blocks, engine)
+    groups = tuple(
+        BlockGroup(num_blocks=blocks, window=group.window)
+        for group, blocks in zip(shape.groups, sizes.of_groups(num_blocks), strict=True)
+    )
+    return KvPlan(
+        block_size=block_size,
+        block_groups=groups,
+        max_total_tokens=total,
+        max_input_tokens=max_input_tokens(total, engine),
+        batch_tokens=batch,
+        scored_tokens=max(1, min(batch, _SCORED_BYTES // (4 * shape.vocabulary))),
+        running_sequences=running,
+        max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        why=f"{_told(groups, shape, sizes, num_blocks)} ({why}); {total} tokens per sequence "
+        f"(the model sees {shape.max_positions}); {running} sequences at a time, "
+        f"{batch} tokens a step",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Sizes:
+    """Blocks of all groups from those of the first."""
+
+    groups: Sequence[LayerGroup]
+    block_size: int
+    running: int
+    batch: int
+
+    def of_groups(self, num_blocks: int) -> list[int]:
+        """Blocks of each group, where the first has so many.
+
+        A later one has a window: more than all running sequences see at once it need not hold, nor
+        more than the first.
+        """
+        return [
+            min(num_blocks, self.running * self.span(group.window)) if index else num_blocks
+            for index, group in enumerate(self.groups)
+        ]
+
+    def span(self, window: int | None) -> int:
+        """The most blocks that one sequence holds in a group with a window."""
+        if window is None:
+            raise ValueError("only the first group is without a window")
+        # What the first token of a chunk sees before it, the chunk, and a block begun at either end.
+        return -(-(window + self.batch) // self.block_size) + 1
+
+    def bytes_of(self, num_blocks: int) -> int:
+        """Memory of all groups."""
+        return sum(
+            blocks * self.block_size * group.bytes_per_token
+            for blocks, group in zip(self.of_groups(num_blocks), self.groups, strict=True)
+        )
+
+    def fitting(self, num_bytes: float) -> int:
+        """The most blocks of the first group whose memory, with the others', is within."""
+        low, high = 0, max(1, int(num_bytes) // max(1, self.bytes_of(1))) * len(self.groups) + 1
+        while self.bytes_of(high) <= num_bytes:
+            high *= 2
+        while high - low > 1:
+            middle = (low + high) // 2
+            if self.bytes_of(middle) <= num_bytes:
+                low = middle
+            else:
+                high = middle
+        return low
+
+
+def _num_blocks(
+    shape: PagedShape, sizes: _Sizes, free_bytes: int, engine: EngineSettings
+) -> tuple[int, str]:
+    """Blocks of the first group, and why so many."""
+    size = sizes.block_size
+    asked = positive("--max-batch-total-tokens", engine.max_batch_total_tokens)
+    if asked is not None:
+        usable = free_bytes * (engine.memory_fraction or 1.0)
+        if (needed := sizes.bytes_of(-(-asked // size))) > usable:
+            raise BackendError(
+                f"a cache of {asked} tokens needs {needed / 2**30:.1f} GiB, but "
+                f"{usable / 2**30:.1f} GiB are free",
+                remedy=f"lower --max-batch-total-tokens; {sizes.fitting(usable) * size} would fit",
+            )
+        return -(-asked // size), "as asked"
+    share = engine.memory_fraction or _MEMORY_SHARE
+    fitting = sizes.fitting(free_bytes * share)
+    if not fitting:
+        raise BackendError(
+            f"{free_bytes / 2**20:.0f} MiB of free memory hold no block of {size} tokens, "
+            f"{sizes.bytes_of(1) / 2**10:.1f} KiB",
+            remedy="free memory or choose a smaller model",
+        )
+    longest = engine.max_total_tokens or shape.max_positions
+    per_sequence = min(longest, _TOKENS_PER_SEQUENCE)
+    wanted = -(-max(longest, sizes.running * per_sequence) // size)
+    if wanted <= fitting:
+        return wanted, f"the model's length or {per_sequence} for each sequence"
+    return fitting, f"{share:.0%} of {free_bytes / 2**30:.1f} GiB free memory"
+
+
+def _max_total_tokens(
+    shape: PagedShape, sizes: _Sizes, num_blocks: int, engine: EngineSettings
+) -> int:
+    """The longest sequence: what the model sees and the cache holds."""
+    asked = positive("--max-total-tokens", engine.max_total_tokens)
+    if asked is not None and asked > shape.max_positions:
+        raise BackendError(
+            f"--max-total-tokens is {asked}, but the model sees {shape.max_positions} tokens",
+            remedy="lower it, or leave it out for the most there is",
+        )
+    capacity = num_blocks * sizes.block_size
+    window = shape.groups[0].window
+    # Where every layer has a window, a sequence may outgrow the cache that holds what it sees.
+    if window is not None and num_blocks >= sizes.span(window):
+        capacity = shape.max_positions
+    if asked is not None and asked > capacity:
+        raise BackendError(
+            f"--max-total-tokens is {asked}, but the cache holds {capacity} tokens",
+            remedy="raise --max-batch-total-tokens",
+        )
+    return asked or min(shape.max_positions, capacity)
+
+
+def _told(groups: Sequence[BlockGroup], shape: PagedShape, sizes: _Sizes, num_blocks: int) -> str:
+    """The cache in words."""
+    parts = [
+        f"{blocks.num_blocks * sizes.block_size} tokens of {layers.bytes_per_token / 1024:.1f} KiB "
+        f"in {layers.num_layers} layers"
+        + (f" that see {layers.window} tokens" if layers.window else "")
+        for blocks, layers in zip(groups, shape.groups, strict=True)
+    ]
+    return f"cache of {' and '.join(parts)}, {sizes.bytes_of(num_blocks) / 2**20:.0f} MiB"
