@@ -44,6 +44,14 @@ def key_value(previous: int, token_id: int, adapter: str | None) -> int:
     return mix64(previous * 31 + token_id * 1_000_003 + salt + 1)
 
 
+def key_values(token_ids: list[int], adapter: str | None) -> list[int]:
+    """What the cells of these tokens must hold, computed without a cache."""
+    cells: list[int] = []
+    for token_id in token_ids:
+        cells.append(key_value(cells[-1] if cells else 0, token_id, adapter))
+    return cells
+
+
 def next_token(key_values: list[int], seed: int, *, may_end: bool) -> int:
     """The token that follows. It mixes all cells, so none may be wrong."""
     mixed = seed
@@ -72,9 +80,7 @@ def lone_scores(prompt: list[int], adapter: str | None = None) -> list[float | N
 def lone_output(sequence: Sequence, num_tokens: int) -> list[int]:
     """The first `num_tokens` of a sequence's output as they must be, computed without a cache."""
     prompt = sequence.token_ids[: sequence.num_prompt_tokens]
-    cells: list[int] = []
-    for token_id in prompt:
-        cells.append(key_value(cells[-1] if cells else 0, token_id, sequence.request.adapter))
+    cells = key_values(prompt, sequence.request.adapter)
     output: list[int] = []
     while len(output) < num_tokens:
         may_end = len(output) >= sequence.stopping.min_new_tokens
@@ -104,8 +110,8 @@ class FakeExecutor(Executor):
         return self._traits
 
     @abstractmethod
-    def _read(self, scheduled: ScheduledSequence, length: int) -> list[int]:
-        """The cells of positions 0 … length-1, as this sequence sees them."""
+    def _read(self, scheduled: ScheduledSequence, token_ids: list[int]) -> list[int]:
+        """The cells of these leading tokens, as this sequence sees them."""
 
     @abstractmethod
     def _write(self, scheduled: ScheduledSequence, position: int, value: int) -> None:
@@ -237,7 +243,7 @@ class FakeExecutor(Executor):
         error = self.failing.pop(sequence.request.request_id, None)
         if error is not None:
             return error
-        cells = self._read(scheduled, scheduled.start)
+        cells = self._read(scheduled, sequence.token_ids[: scheduled.start])
         for offset, token_id in enumerate(scheduled.token_ids):
             self._append(scheduled, cells, scheduled.start + offset, token_id)
         if scheduled.scored_positions:
@@ -268,7 +274,7 @@ class FakeExecutor(Executor):
     def _go_on(self, scheduled: ScheduledSequence, so_far: SampledTokens) -> None:
         """One more step, with the token sampled last."""
         sequence, output = scheduled.sequence, so_far.token_ids
-        cells = self._read(scheduled, scheduled.start + len(output))
+        cells = self._read(scheduled, [*sequence.token_ids, *output[:-1]])
         self._append(scheduled, cells, len(cells), output[-1])
         num_output = sequence.num_output_tokens + len(output)
         may_end = num_output >= sequence.stopping.min_new_tokens

@@ -9,40 +9,53 @@ from backplane_core.batching.executor import (
     ScheduledSequence,
 )
 
-from tests.core.batching.fake_executor import ContractError, FakeExecutor
+from tests.core.batching.fake_executor import ContractError, FakeExecutor, key_values
 
 
 class FakePagedExecutor(FakeExecutor):
-    """Blocks that keep what was last written, whoever reads it."""
+    """Blocks that keep what was last written, whoever reads it, group by group.
+
+    Every cell that a token may see must hold what its group has of the tokens up to there; every
+    block that none may see must have been given up.
+    """
 
     def __init__(self, traits: ExecutorTraits) -> None:
         super().__init__(traits)
-        num_blocks = traits.cache_tokens // traits.block_size
-        self._blocks: list[list[int | None]] = [
-            [None] * traits.block_size for _ in range(num_blocks)
-        ]
+        self._blocks = [[self._fresh() for _ in range(one.num_blocks)] for one in traits.groups]
+
+    def poison(self, group: int, blocks: list[int]) -> None:
+        """Nobody may read these before writing to them."""
+        for block in blocks:
+            self._blocks[group][block] = self._fresh()
 
     def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """Block tables say it all."""
         raise ContractError(f"share_prefix({source}, {target}, {num_tokens}) of a paged executor")
 
-    def _block(self, scheduled: ScheduledSequence, position: int) -> list[int | None]:
-        index = position // self.traits.block_size
-        if index >= len(scheduled.block_tables[0]):
-            raise ContractError(f"no block for position {position}")
-        return self._blocks[scheduled.block_tables[0][index]]
+    def _fresh(self) -> list[int | None]:
+        return [None] * self.traits.block_size
 
-    def _read(self, scheduled: ScheduledSequence, length: int) -> list[int]:
-        values: list[int] = []
-        for position in range(length):
-            value = self._block(scheduled, position)[position % self.traits.block_size]
-            if value is None:
-                raise ContractError(f"position {position} was never computed")
-            values.append(value)
-        return values
+    def _block(self, scheduled: ScheduledSequence, group: int, position: int) -> list[int | None]:
+        table, index = scheduled.block_tables[group], position // self.traits.block_size
+        if index >= len(table) or table[index] < 0:
+            raise ContractError(f"no block for position {position} in group {group}")
+        return self._blocks[group][table[index]]
+
+    def _read(self, scheduled: ScheduledSequence, token_ids: list[int]) -> list[int]:
+        cells = key_values(token_ids, scheduled.sequence.request.adapter)
+        for group, traits in enumerate(self.traits.groups):
+            first = 0 if traits.window is None else max(0, len(cells) + 1 - traits.window)
+            for position in range(first, len(cells)):
+                block = self._block(scheduled, group, position)
+                value = block[position % self.traits.block_size]
+                if value != cells[position] + group:
+                    raise ContractError(f"position {position} of group {group} holds {value}")
+        return cells
 
     def _write(self, scheduled: ScheduledSequence, position: int, value: int) -> None:
-        self._block(scheduled, position)[position % self.traits.block_size] = value
+        for group in range(len(self._blocks)):
+            block = self._block(scheduled, group, position)
+            block[position % self.traits.block_size] = value + group
 
     def _drop(self, scheduled: ScheduledSequence, length: int) -> None:
         """Nothing: rejected drafts stay in their blocks until they are overwritten."""
@@ -52,9 +65,19 @@ class FakePagedExecutor(FakeExecutor):
 
     def _has_room(self, batch: ScheduledBatch) -> bool:
         for scheduled in batch.sequences:
-            if len(set(scheduled.block_tables[0])) != len(scheduled.block_tables[0]):
-                raise ContractError("a block stands twice in a block table")
+            for traits, table in zip(self.traits.groups, scheduled.block_tables, strict=True):
+                self._check_table(table, scheduled.start, traits.window)
         return True
+
+    def _check_table(self, table: list[int], start: int, window: int | None) -> None:
+        held = [block for block in table if block >= 0]
+        if len(set(held)) != len(held):
+            raise ContractError("a block stands twice in a block table")
+        size = self.traits.block_size
+        # By blocks, so that others can go on where the last full one ends.
+        seen_from = 0 if window is None else max(0, start - start % size + 1 - window)
+        if len(table) - len(held) != seen_from // size:
+            raise ContractError(f"{table} at {start}, where a token sees {window}")
 
 
 @dataclasses.dataclass(slots=True, eq=False)
@@ -102,8 +125,8 @@ class FakeCellExecutor(FakeExecutor):
                 self.num_free += 1
         del cells[num_kept:]
 
-    def _read(self, scheduled: ScheduledSequence, length: int) -> list[int]:
-        cells = self._cells[scheduled.seq_id]
+    def _read(self, scheduled: ScheduledSequence, token_ids: list[int]) -> list[int]:
+        cells, length = self._cells[scheduled.seq_id], len(token_ids)
         if len(cells) != length:
             raise ContractError(f"a chunk starts at {length}, the cache ends at {len(cells)}")
         return [cell.value for cell in cells]

@@ -24,7 +24,11 @@ from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
 
 from tests.core.batching.fake_executor import EOS_TOKEN_ID, TOKENS, lone_output
-from tests.core.batching.fake_layouts import FakeCellExecutor, create_fake_executor
+from tests.core.batching.fake_layouts import (
+    FakeCellExecutor,
+    FakePagedExecutor,
+    create_fake_executor,
+)
 
 
 def make_traits(layout: MemoryLayout, **changes) -> ExecutorTraits:
@@ -195,6 +199,9 @@ class Engine:
             # What the books call free is free, shared cells counted once; between steps nothing is
             # reserved, also after one without memory.
             assert self.executor.num_free == stats.free_tokens
+        if isinstance(self.executor, FakePagedExecutor):
+            for place, group in enumerate(self.runner._memory._groups):
+                self.executor.poison(place, group._pool._free)
 
     def check_alone(self) -> None:
         """Every answer so far is what its sequence gives when it is alone."""

@@ -28,7 +28,7 @@ class CellMemory(Memory):
         self._verbs = verbs
         self._trimmable = traits.trimmable
         self._capacity = traits.cache_tokens
-        self._max_tokens = min(traits.slot_tokens, traits.cache_tokens)
+        self.max_sequence_tokens = min(traits.slot_tokens, traits.cache_tokens)
         self._retention = retention
         self._tree = CellTree()
         self._free_ids = list(range(traits.max_sequences - 1, -1, -1))
@@ -43,10 +43,6 @@ class CellMemory(Memory):
         tree = self._tree
         reserved = self._num_reserved + self._num_decodes
         return self._capacity - tree.num_used - tree.num_cached - reserved
-
-    def fits(self, num_tokens: int) -> bool:
-        """Whether a sequence may be that long and there are the cells for it."""
-        return num_tokens <= self._max_tokens
 
     def admit(self, sequence: Sequence, headroom: int) -> bool:
         """Share the longest known prefix, of a running sequence or a retained one."""

@@ -68,9 +68,10 @@ class GroupBlocks:
         """Blocks that `extend` can add: these two kinds."""
         return self._pool.num_free + self._cache.num_unowned
 
-    def fits(self, num_blocks: int) -> bool:
-        """Whether a sequence of so many blocks has room when it is alone."""
-        return min(num_blocks, self._most_held(1)) <= self._pool.num_blocks
+    @property
+    def max_sequence_blocks(self) -> int | None:
+        """How long a sequence may be that is alone; None where its window keeps it short enough."""
+        return None if self._most_held(1) <= self._pool.num_blocks else self._pool.num_blocks
 
     def holds(self, content: bytes) -> bool:
         """Whether there is a block of that content."""

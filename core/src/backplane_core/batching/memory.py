@@ -55,14 +55,12 @@ def held_id(sequence: Sequence) -> int:
 class Memory(ABC):
     """Who holds which part of an executor's cache.
 
-    `shares` says whether a sequence can take over a prefix that a running one has computed.
+    `shares` says whether a sequence can take over a prefix that a running one has computed;
+    `max_sequence_tokens` is the length up to which a sequence fits when it is alone.
     """
 
     shares: bool
-
-    @abstractmethod
-    def fits(self, num_tokens: int) -> bool:
-        """Whether one sequence of that length fits when it is alone."""
+    max_sequence_tokens: int
 
     @abstractmethod
     def admit(self, sequence: Sequence, headroom: int) -> bool:

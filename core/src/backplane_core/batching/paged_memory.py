@@ -19,7 +19,6 @@ class PagedMemory(Memory):
     def __init__(self, traits: ExecutorTraits, verbs: MemoryVerbs, retention: Retention) -> None:
         self.shares = traits.shareable
         self._block_size = traits.block_size
-        self._max_tokens = traits.slot_tokens
         self._verbs = verbs
         # What may be retained is the same part of each group.
         self._groups = [
@@ -31,17 +30,15 @@ class PagedMemory(Memory):
             )
             for group in traits.groups
         ]
+        longest = [group.max_sequence_blocks for group in self._groups]
+        self.max_sequence_tokens = min(
+            [traits.slot_tokens, *(one * traits.block_size for one in longest if one is not None)]
+        )
         self._windowed = [group for group in self._groups if group.windowed]
         self._unwindowed = [group for group in self._groups if not group.windowed]
         self._free_ids = list(range(traits.max_sequences - 1, -1, -1))
         self._num_running = 0
         self._num_full = [0] * traits.max_sequences  # blocks, when last looked at
-
-    def fits(self, num_tokens: int) -> bool:
-        """Whether a sequence may be that long and there are the blocks for it."""
-        num_blocks = self._num_blocks(num_tokens)
-        fits = all(group.fits(num_blocks) for group in self._groups)
-        return fits and num_tokens <= self._max_tokens
 
     def admit(self, sequence: Sequence, headroom: int) -> bool:
         """Take over the cached full blocks of its tokens."""

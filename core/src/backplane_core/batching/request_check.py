@@ -32,23 +32,23 @@ def check_request(
         raise UnsupportedError(f"{backend} has no adapters", parameter="adapter")
     if request.num_sequences < 1:
         raise ValidationError("num_sequences must be 1 or more", parameter="num_sequences")
-    _check_length(request, traits, memory)
+    _check_length(request, memory)
 
 
-def _check_length(request: Submit, traits: ExecutorTraits, memory: Memory) -> None:
+def _check_length(request: Submit, memory: Memory) -> None:
     num_prompt_tokens = len(request.prompt_token_ids)
     max_new_tokens = request.stopping.max_new_tokens
     if not num_prompt_tokens:
         raise ValidationError("the prompt has no tokens", parameter="prompt")
     if max_new_tokens < 1:
         raise ValidationError("max_new_tokens must be 1 or more", parameter="max_new_tokens")
-    room = f"a sequence holds {min(traits.slot_tokens, traits.cache_tokens)}"
-    if not memory.fits(num_prompt_tokens):
+    room = f"a sequence holds {memory.max_sequence_tokens}"
+    if num_prompt_tokens > memory.max_sequence_tokens:
         raise ValidationError(
             f"the prompt's {num_prompt_tokens} tokens do not fit: {room}", parameter="prompt"
         )
     # The last new token is never computed, so it needs no room.
-    if not memory.fits(num_prompt_tokens + max_new_tokens - 1):
+    if num_prompt_tokens + max_new_tokens - 1 > memory.max_sequence_tokens:
         raise ValidationError(
             f"{num_prompt_tokens} prompt tokens and {max_new_tokens} new ones do not fit: {room}",
             parameter="max_new_tokens",

@@ -33,7 +33,7 @@ class SlotMemory(Memory):
         self._verbs = verbs
         self._trimmable = traits.trimmable
         self._capacity = traits.cache_tokens
-        self._slot_tokens = min(traits.slot_tokens, traits.cache_tokens)
+        self.max_sequence_tokens = min(traits.slot_tokens, traits.cache_tokens)
         self._retention = retention
         self._free_ids = list(range(traits.max_sequences - 1, -1, -1))
         self._held = [0] * traits.max_sequences
@@ -45,10 +45,6 @@ class SlotMemory(Memory):
     @property
     def _num_free(self) -> int:
         return self._capacity - self._num_used - self._num_decodes - self._num_cached
-
-    def fits(self, num_tokens: int) -> bool:
-        """Whether one slot holds that many tokens."""
-        return num_tokens <= self._slot_tokens
 
     def admit(self, sequence: Sequence, headroom: int) -> bool:
         """Take a retained slot over with its prefix, or take a free one."""
@@ -160,7 +156,7 @@ class SlotMemory(Memory):
         num_cached = sum(retained.length for retained in self._retained.values())
         if (sum(self._held), num_cached) != (self._num_used, self._num_cached):
             raise AssertionError(f"{self._num_used} used, {self._num_cached} cached: miscounted")
-        if self._num_free < 0 or max(self._held) > self._slot_tokens:
+        if self._num_free < 0 or max(self._held) > self.max_sequence_tokens:
             raise AssertionError("a slot or the pool holds more than it can")
 
     def _hold(self, seq_id: int, num_tokens: int) -> None:
