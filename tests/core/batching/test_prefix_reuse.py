@@ -169,3 +169,11 @@ def test_what_is_all_a_prefix_of_another_takes_up_no_id():
     engine.step()
     engine.cancel("cancelled")
     assert num_prefilled(engine, "a again", [1, *PROMPT]) == 1
+
+
+@pytest.mark.parametrize("layout", MemoryLayout)
+def test_where_nothing_is_reusable_nothing_is_kept(layout):
+    engine = Engine(make_traits(layout, reusable=False))
+    assert num_prefilled(engine, "first", PROMPT) == 21
+    assert engine.stats.cached_tokens == 0
+    assert num_prefilled(engine, "second", PROMPT) == 21

@@ -69,6 +69,8 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
         shareable: `share_prefix` works (for the whole of a sequence only, where it is not
             trimmable); without it forks compute the prompt again, and only the next sequence
             of the same id reuses a prefix, by `hand_over`.
+        reusable: what a sequence leaves may serve another that begins with the same tokens; without
+            it (an encoder's prompt is one piece) nothing is kept once a sequence lets go of it.
         adapters_per_batch: how many distinct adapters one batch may mix, the bare model counted
             as one; 0 is no adapters.
         max_draft_tokens: draft tokens a decode may write and accept beyond its one token.
@@ -89,6 +91,7 @@ class ExecutorTraits(msgspec.Struct, frozen=True, kw_only=True):
     mixed_prefill: bool = True
     trimmable: bool = True
     shareable: bool = True
+    reusable: bool = True
     adapters_per_batch: int = 0
     max_draft_tokens: int = 0
     max_steps: int = 1

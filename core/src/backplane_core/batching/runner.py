@@ -366,6 +366,8 @@ def _create_memory(
         traits.cache_tokens if limits[0] is None else limits[0],
         traits.max_sequences if limits[1] is None else limits[1],
     )
+    if not traits.reusable:
+        retention = Retention(0, 0)
     if traits.layout is MemoryLayout.PAGED:
         return PagedMemory(traits, executor, retention)
     if traits.layout is MemoryLayout.CELLS and traits.shareable:
