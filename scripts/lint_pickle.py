@@ -28,6 +28,8 @@ PICKLING_METHODS = frozenset(
     {"recv_pyobj", "send_pyobj", "broadcast_object_list", "scatter_object_list"}
     | {"all_gather_object", "gather_object", "send_object_list", "recv_object_list"}
 )
+# Ours, whose `allow_pickle` lets `torch.load(..., weights_only=True)` read a file.
+TENSOR_LOADERS = frozenset({"load_model", "open_checkpoint", "checkpoint_dtype", "TorchSettings"})
 CODE_RUNNERS = frozenset({"eval", "exec", "compile"})
 
 
@@ -124,7 +126,7 @@ class PickleVisitor(ast.NodeVisitor):
             self._refuse(node, f"{node.id} runs data as code")
 
     def visit_Call(self, node: ast.Call) -> None:
-        """`import_module("pickle")` and `numpy.load(..., allow_pickle=True)`."""
+        """`import_module("pickle")`, `numpy.load(..., allow_pickle=True)`, `torch.load(...)`."""
         name = node.func.attr if isinstance(node.func, ast.Attribute) else None
         name = node.func.id if isinstance(node.func, ast.Name) else name
         if name in {"import_module", "__import__"} and node.args:
@@ -133,9 +135,27 @@ class PickleVisitor(ast.NodeVisitor):
                 self._check_module(node, first.value)
         for keyword in node.keywords:
             refused = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
-            if keyword.arg == "allow_pickle" and not refused:
+            if keyword.arg == "allow_pickle" and not refused and name not in TENSOR_LOADERS:
                 self._refuse(node, "allow_pickle lets an array file run code")
-        self.generic_visit(node)
+        if self._loads_only_tensors(node):
+            for child in (*node.args, *node.keywords):
+                self.visit(child)
+        else:
+            self.generic_visit(node)
+
+    def _loads_only_tensors(self, node: ast.Call) -> bool:
+        """Whether it is `torch.load(..., weights_only=True)`, which makes nothing but tensors."""
+        return (
+            isinstance(node.func, ast.Attribute)
+            and node.func.attr == "load"
+            and self._family_of(node.func.value) == "torch"
+            and any(
+                keyword.arg == "weights_only"
+                and isinstance(keyword.value, ast.Constant)
+                and keyword.value.value is True
+                for keyword in node.keywords
+            )
+        )
 
 
 def lint_source(source: str, path: Path) -> list[Finding]:
