@@ -151,7 +151,7 @@ class _Sizes:
         """The most blocks that one sequence holds in a group with a window."""
         if window is None:
             raise ValueError("only the first group is without a window")
-        # What the first token of a chunk sees before it, the chunk, and a block begun at either end.
+        # What a chunk's first token sees before it, the chunk, and a block begun at either end.
         return -(-(window + self.batch) // self.block_size) + 1
 
     def bytes_of(self, num_blocks: int) -> int:

@@ -1,7 +1,7 @@
 """`CpuAttention`: paged attention in torch's own operations, for the CPU.
 
-A layer's cache is head-major: what a gather of blocks brings is then in the order in which scaled dot
-products read it.
+A layer's cache is head-major: what a gather of blocks brings is then in the order in which scaled
+dot products read it.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 """The attention function that transformers' models call, registered under a name of our own.
 
-The model has turned queries and keys by then; what is hung on the calling module does the rest. To a
-name without a mask function transformers' models hand no mask.
+The model has turned queries and keys by then; what is hung on the calling module does the rest. To
+a name without a mask function transformers' models hand no mask.
 """
 
 from collections.abc import Mapping

@@ -1,6 +1,7 @@
 """`PagedModel`: forward passes of a transformers model over a paged cache."""
 
 import dataclasses
+import logging
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +18,8 @@ from backplane_torch.engine.paged.attention_function import hang
 from backplane_torch.engine.paged.flat_batch import FlatBatch, flatten
 from backplane_torch.engine.paged.layer_survey import SurveyedLayer
 from backplane_torch.kv_plan import KvPlan, LayerGroup, PagedShape
+
+_log = logging.getLogger(__name__)
 
 
 def shape_of(layers: Sequence[SurveyedLayer], config: Any, dtype: torch.dtype) -> PagedShape:
@@ -81,19 +84,21 @@ class PagedModel(BatchModel):
     def forward(self, batch: ScheduledBatch) -> torch.Tensor:
         """See `BatchModel`. What a failed pass wrote is written again by the next."""
         try:
-            flat = flatten(batch, len(self._groups), self._device.torch_device)
             with torch.inference_mode():
+                flat = flatten(batch, len(self._groups), self._device.torch_device)
                 return self._forward(flat)
         except Exception as error:
-            if self._device.is_out_of_memory(error):
-                raise OutOfMemoryError(
-                    f"no memory to compute {batch.num_tokens} tokens of {len(batch.sequences)} "
-                    "sequences",
-                    remedy="lower --max-batch-prefill-tokens or --max-batch-total-tokens",
-                ) from error
-            raise
+            if not self._device.is_out_of_memory(error):
+                raise
+            _log.info("no memory for a step of %d tokens: %s", batch.num_tokens, error)
         finally:
             self._step.of_group = []
+        # Out here the error is gone, and with its traceback the tensors that the pass had made.
+        raise OutOfMemoryError(
+            f"there is no memory to compute {batch.num_tokens} tokens of "
+            f"{len(batch.sequences)} sequences at once",
+            remedy="lower --max-batch-prefill-tokens or --max-batch-total-tokens",
+        )
 
     def _forward(self, flat: FlatBatch) -> torch.Tensor:
         self._step.of_group = [

@@ -1,0 +1,52 @@
+"""`TorchExecutor`: a step is a forward pass, then sampling for the whole batch at once."""
+
+import time
+
+from backplane_core.batching.executor import Executor, ExecutorTraits, ScheduledBatch, StepResult
+
+from backplane_torch.engine.batch_model import BatchModel
+from backplane_torch.engine.sampling.batch_sampler import BatchSampler
+
+
+class TorchExecutor(Executor):
+    """Owns the model and the sampler."""
+
+    def __init__(self, model: BatchModel, sampler: BatchSampler) -> None:
+        self._model = model
+        self._sampler = sampler
+
+    @property
+    def traits(self) -> ExecutorTraits:
+        """Those of the model."""
+        return self._model.traits
+
+    def execute(self, batch: ScheduledBatch) -> StepResult:
+        """Compute all sequences' tokens at once, then score and sample where asked."""
+        logits = self._model.forward(batch)
+        if not len(logits):
+            return StepResult([None] * len(batch.sequences))
+        started_s = time.perf_counter()
+        results, scores = self._sampler.sample(batch.sequences, logits)
+        return StepResult(results, time.perf_counter() - started_s, scores)
+
+    def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
+        """See `Executor`."""
+        self._model.share_prefix(source, target, num_tokens)
+
+    def trim(self, seq_id: int, num_tokens: int) -> None:
+        """See `Executor`."""
+        self._model.trim(seq_id, num_tokens)
+
+    def hand_over(self, seq_id: int, num_tokens: int) -> None:
+        """See `Executor`: what sampling keeps of the sequence before is void."""
+        super().hand_over(seq_id, num_tokens)
+        self._sampler.forget(seq_id)
+
+    def release(self, seq_id: int) -> None:
+        """See `Executor`."""
+        self._model.release(seq_id)
+        self._sampler.forget(seq_id)
+
+    def close(self) -> None:
+        """Free the model."""
+        self._model.close()
