@@ -1,0 +1,38 @@
+"""`HeadRows`: a model's output layer computes the rows that are asked for, and no others.
+
+A chunk of a thousand tokens would have a thousand rows of logits, of which one is wanted. Some
+classes have an argument for that; all have an output layer.
+"""
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+
+class HeadRows:
+    """Stands before the output layer of a model until `close`."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        head = model.get_output_embeddings()
+        if head is None:
+            raise TypeError(f"{type(model).__name__} has no output layer")
+        self._hook = head.register_forward_pre_hook(self._select)
+        self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
+
+    def want(self, rows: list[tuple[int, int]], device: torch.device) -> None:
+        """The rows of the next forward pass, at least one, each a sequence and a position."""
+        sequences, positions = torch.tensor(rows, device=device).unbind(1)
+        self._wanted = sequences, positions
+
+    def close(self) -> None:
+        """Leave the model as it was."""
+        self._hook.remove()
+
+    def _select(
+        self, _head: nn.Module, inputs: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...] | None:
+        """Narrow [sequences, positions, width] to [rows, width]."""
+        if self._wanted is None:
+            return None
+        wanted, self._wanted = self._wanted, None
+        return (inputs[0][wanted], *inputs[1:])
