@@ -1,1 +1,1 @@
-"""A model's tokenizer: its vocabulary as bytes, and encoding."""
+"""A model's tokenizer as servers need it: a file to encode with, a table of bytes to decode by."""
