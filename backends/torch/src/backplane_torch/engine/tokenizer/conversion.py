@@ -49,10 +49,10 @@ def convert(folder: Path, config: PretrainedConfig) -> tempfile.TemporaryDirecto
         tokenizer.save_pretrained(target.name)
     except Exception as error:  # the library lets out whatever befalls it
         target.cleanup()
-        reason = str(error).strip().partition("\n")[0]
+        reason = " ".join(str(error).split())
         raise ModelError(
             f"{sources[0].name} cannot be made into a {TOKENIZER_FILE}: {reason}",
-            remedy="download the model again, or name one that has the latter",
+            remedy=f"download the model again, or name one with a {TOKENIZER_FILE}",
         ) from error
     if not (Path(target.name) / TOKENIZER_FILE).is_file():
         target.cleanup()
