@@ -36,8 +36,8 @@ OTHER_BUILD = (
     "    .venv/bin/python -m pip uninstall torch"
 )
 WITHOUT = (
-    "PyTorch is not installed; pip says why above. Everything but the torch backend works without "
-    "it (make serve). Behind a proxy set HTTPS_PROXY; a mirror is named by "
+    "The torch backend's libraries are not installed; pip says why above. All else works without "
+    "them (make serve). Behind a proxy set HTTPS_PROXY; a mirror is named by "
     'make install-torch ARGS="--index-url URL".'
 )
 

@@ -222,7 +222,8 @@ def checkout(tmp_path):
     wheels.mkdir()
     for name in ("install_torch.py", "source_files.py"):
         shutil.copy(ROOT / "scripts" / name, tree / "scripts" / name)
-    shutil.copy(ROOT / "backends" / "torch" / "requirements.txt", tree / "backends" / "torch")
+    requirements = tree / "backends" / "torch" / "requirements.txt"
+    requirements.write_text("torch==2.13.0\ntransformers==5.23.0\n")
     (tree / "uv.lock").write_text('[[package]]\nname = "held"\nsource = { registry = "r" }\n')
     venv.create(tree / ".venv", symlinks=True)
     pip = tmp_path / "pip"
