@@ -220,6 +220,10 @@ def test_info(stack):
         "backend",
         "backend_version",
         "device",
+        "architecture",
+        "dtype",
+        "quantization",
+        "detail",
     ]
     assert (info["model_id"], info["max_stop_sequences"]) == ("echo:test", 4)
     assert (info["max_best_of"], info["model_pipeline_tag"]) == (2, "text-generation")

@@ -65,6 +65,10 @@ class ModelFactsController(Controller):
             backend=model.info.model.backend,
             backend_version=model.info.model.backend_version,
             device=model.info.model.device,
+            architecture=model.info.model.architecture,
+            dtype=model.info.model.dtype,
+            quantization=model.info.model.quantization,
+            detail=model.info.model.detail,
         )
         return Answer(msgspec.json.encode(facts))
 

@@ -168,7 +168,10 @@ class ChatTokenizeResponse(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Info(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer of `/info`; the last three fields are not TGI's."""
+    """Answer of `/info`; from `backend` on the fields are not TGI's.
+
+    `detail` is what a backend says of its own: which file, or how keys and values are kept.
+    """
 
     model_id: str
     model_sha: str | None
@@ -187,3 +190,7 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     backend: str
     backend_version: str
     device: str
+    architecture: str | None
+    dtype: str | None
+    quantization: str | None
+    detail: dict[str, str]

@@ -30,7 +30,7 @@ def model_info(
         model_id=source.model_id,
         revision=source.revision,
         backend=backend,
-        backend_version=torch.__version__,
+        backend_version=str(torch.__version__),  # its own type is no plain string
         device=device.name,
         architecture=type(loaded.model).__name__,
         dtype=str(loaded.dtype).removeprefix("torch."),
