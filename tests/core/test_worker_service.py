@@ -5,9 +5,10 @@ import contextlib
 import threading
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from backplane_core.backend import EngineSettings, ModelSource, RunnerSpec
-from backplane_core.errors import GenerationError
+from backplane_core.errors import BackendError, GenerationError
 from backplane_core.messages import Drained, StepOutput
 from backplane_core.testing.echo import EchoBackend
 from backplane_core.testing.echo_runner import EchoRunner
@@ -133,3 +134,16 @@ async def test_a_tokenizer_that_breaks_fails_its_text_alone(tmp_path, monkeypatc
             await connection.tokenize([text])
         assert await connection.tokenize(["another"], add_special=False) == [[*b"another"]]
         await connection.close()
+
+
+async def test_what_cannot_be_told_of_a_model_ends_the_start_and_not_every_handshake():
+    class OwnVersion:
+        """As torch has one: a string to the eye."""
+
+    spec = RunnerSpec(model=ModelSource(model_id="echo:test"), engine=EngineSettings(), settings={})
+    runner = EchoBackend().create_runner(spec, lambda *_: None)
+    model = msgspec.structs.replace(runner.info.model, backend_version=OwnVersion())
+    runner._info = msgspec.structs.replace(runner.info, model=model)
+    with pytest.raises(BackendError, match="OwnVersion"):
+        WorkerService("w0", runner, 8)
+    runner.close()

@@ -16,6 +16,7 @@ from functools import partial
 from typing import Final
 
 from backplane_core.errors import (
+    BackendError,
     BackplaneError,
     DeadlineExceededError,
     ErrorInfo,
@@ -46,6 +47,7 @@ from backplane_core.messages import (
 )
 from backplane_core.runner import ModelRunner
 from backplane_core.version import PROTOCOL, Protocol
+from backplane_core.wire import encode
 from backplane_core.worker.admission import check_request
 from backplane_core.worker.connection import ServerConnection
 from backplane_core.worker.engine import Command, EngineLoop
@@ -69,9 +71,16 @@ class WorkerService:
         *,
         adapters: Iterable[str] = (),
     ) -> None:
+        """Take a loaded runner.
+
+        Raises:
+            BackendError: what it says of itself cannot be told to a server.
+        """
         self._worker_id = worker_id
         self._runner = runner
         self._info = runner.info
+        self._adapters = dict.fromkeys(adapters)
+        self._check_info()
         limits = self._info.limits
         self._in_flight: InFlight[ServerConnection] = InFlight(
             min(max_concurrent_sequences, limits.max_sequences + limits.max_waiting_requests)
@@ -81,7 +90,6 @@ class WorkerService:
         self._connections: set[ServerConnection] = set()
         # Commands in flight: whom to answer.
         self._commands: dict[str, tuple[ServerConnection, Command]] = {}
-        self._adapters = dict.fromkeys(adapters)
         self._drain_watchers: list[ServerConnection] = []
         self._draining = False
         self._sending = False  # the engine thread has ended requests and not said so yet
@@ -198,14 +206,25 @@ class WorkerService:
         if not PROTOCOL.accepts(theirs):
             raise ProtocolError(f"the server speaks {theirs}, this worker {PROTOCOL}")
         connection.server_id = hello.server_id
-        connection.send(
-            Ready(
-                protocol=PROTOCOL,
-                info=self._info,
-                worker_id=self._worker_id,
-                adapters=tuple(self._adapters),
-            )
+        connection.send(self._ready())
+
+    def _ready(self) -> Ready:
+        return Ready(
+            protocol=PROTOCOL,
+            info=self._info,
+            worker_id=self._worker_id,
+            adapters=tuple(self._adapters),
         )
+
+    def _check_info(self) -> None:
+        """Find out now, and not from every server that says hello."""
+        try:
+            encode(self._ready())
+        except (TypeError, ValueError, ProtocolError) as error:
+            raise BackendError(
+                f"what {self._info.model.backend} says of its model cannot be told: {error}",
+                remedy="its RunnerInfo must hold nothing but the types that it declares",
+            ) from error
 
     def _admits(self, connection: ServerConnection, request: Submit) -> bool:
         """Take a request in, or send its refusal."""
