@@ -1,6 +1,7 @@
 """A `BatchingRunner` over a `CachedModel` that takes the likeliest token, and what tests ask."""
 
 import dataclasses
+from collections.abc import Iterator
 
 import torch
 from backplane_core.backend import EngineSettings
@@ -15,17 +16,23 @@ from backplane_core.batching.logit_rows import assign_logit_rows
 from backplane_core.batching.runner import BatchingRunner
 from backplane_core.batching.scheduler_settings import SchedulerSettings
 from backplane_core.capabilities import Capabilities
+from backplane_core.errors import OutOfMemoryError
 from backplane_core.messages import ModelInfo, RunnerInfo, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_core.vocabulary import RemoteTokenizer, Vocabulary
+from backplane_torch.engine.cached.layers import tensors_of
 from backplane_torch.engine.cached.model import CachedModel, create_network
 from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.state_plan import make_state_plan
+from torch.overrides import TorchFunctionMode
 
 from tests.torch.cached.tiny_models import VOCABULARY
 
+# Logits are in the tens, so that float32 rounds at a hundredth of this.
+NEAR_TIE = 1e-4
 
-class Memoryless(MemoryError):
+
+class NoMemoryError(MemoryError):
     """What this device says where there is no memory."""
 
 
@@ -51,7 +58,21 @@ class PlainDevice(TorchDevice):
         pass
 
     def is_out_of_memory(self, error):
-        return isinstance(error, Memoryless)
+        return isinstance(error, NoMemoryError)
+
+
+class FailingOnce(TorchFunctionMode):
+    """Runs out of memory at one call of torch; after it there is memory again."""
+
+    def __init__(self, num_calls):
+        super().__init__()
+        self._num_left = num_calls
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self._num_left -= 1
+        if self._num_left == -1:
+            raise NoMemoryError
+        return function(*args, **(kwargs or {}))
 
 
 class GreedyExecutor(Executor):
@@ -60,13 +81,15 @@ class GreedyExecutor(Executor):
     def __init__(self, model: CachedModel) -> None:
         self.model = model
         self.batches: list[list[tuple[int, int]]] = []  # (start, tokens) of each sequence
+        self.fails_at: Iterator[int] | None = None  # torch calls that each step fails after
+        self.num_failures = 0
 
     @property
     def traits(self):
         return self.model.traits
 
     def execute(self, batch: ScheduledBatch) -> StepResult:
-        logits = self.model.forward(batch).float()
+        logits = self._forward(batch).float()
         self.batches.append([(one.start, len(one.token_ids)) for one in batch.sequences])
         rows = assign_logit_rows(batch.sequences)
         best = iter(logits[rows.sampled].argmax(-1).tolist())
@@ -81,6 +104,16 @@ class GreedyExecutor(Executor):
             [SampledTokens([next(best)]) if one.sample else None for one in batch.sequences],
             prompt_scores=scores,
         )
+
+    def _forward(self, batch):
+        if self.fails_at is None:
+            return self.model.forward(batch)
+        try:
+            with FailingOnce(next(self.fails_at)):
+                return self.model.forward(batch)
+        except OutOfMemoryError:
+            self.num_failures += 1
+            return self.model.forward(batch)
 
     def share_prefix(self, source, target, num_tokens):
         self.model.share_prefix(source, target, num_tokens)
@@ -178,15 +211,19 @@ class Engine:
         raise AssertionError(f"not so after {max_steps} steps")
 
     def alone(self, prompt, num_tokens):
-        """What transformers' own loop makes of a prompt."""
+        """What transformers' own loop makes of a prompt, which must not hang on rounding."""
         token_ids = torch.tensor([prompt])
         output = self.hf_model.generate(
             token_ids,
             attention_mask=torch.ones_like(token_ids),  # or what equals the padding is masked
             max_new_tokens=num_tokens,
             do_sample=False,
+            output_logits=True,
+            return_dict_in_generate=True,
         )
-        return output[0, -num_tokens:].tolist()
+        first, second = torch.cat(output.logits).topk(2).values.unbind(1)
+        assert (first - second).min() > NEAR_TIE
+        return output.sequences[0, -num_tokens:].tolist()
 
     def check(self):
         """Every answer so far is the beginning of what `generate` gives."""
@@ -206,6 +243,4 @@ class Engine:
 
 
 def _storages(layer):
-    from backplane_torch.engine.cached.layers import tensors_of
-
     return [tensor.untyped_storage() for tensor in tensors_of(layer).values()]

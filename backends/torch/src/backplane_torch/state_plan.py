@@ -86,7 +86,8 @@ def make_state_plan(shape: StateShape, free_bytes: int, engine: EngineSettings) 
     Raises:
         BackendError: a flag contradicts another, the model or the memory.
     """
-    usable = int(free_bytes * (engine.memory_fraction or _MEMORY_SHARE))
+    asked = engine.max_batch_total_tokens is not None
+    usable = int(free_bytes * (engine.memory_fraction or (1.0 if asked else _MEMORY_SHARE)))
     running, retained = _sequences(shape, usable, engine)
     longest = _longest(shape, engine)
     left = usable - _state_bytes(shape, running, retained)
@@ -124,21 +125,20 @@ def _sequences(shape: StateShape, usable: int, engine: EngineSettings) -> tuple[
     """How many run, and how many are kept for reuse beside them."""
     asked = positive("--max-batch-size", engine.max_batch_size)
     running = asked or _DEFAULT_SEQUENCES
-    if asked is None and shape.bytes_per_sequence:
-        running = min(running, usable // _state_bytes(shape, 1, 0))
+    if not shape.bytes_per_sequence:
+        return running, running if shape.reusable else 0
+    # Where there are keys and values beside the states, half is for them.
+    for_states = usable // 2 if shape.bytes_per_token else usable
+    if asked is None:
+        running = min(running, for_states // _state_bytes(shape, 1, 0))
     if not running or _state_bytes(shape, running, 0) > usable:
         raise BackendError(
             f"{usable / 2**20:.0f} MiB are too little for {max(1, running)} sequences, each with "
             f"{shape.bytes_per_sequence / 2**20:.1f} MiB of states",
             remedy="lower --max-batch-size, free memory or raise --memory-fraction",
         )
-    if not shape.reusable:
-        return running, 0
-    retained = running
-    if shape.bytes_per_sequence:
-        left = usable - _state_bytes(shape, running, 0)
-        retained = min(retained, left // shape.bytes_per_sequence)
-    return running, retained
+    left = max(0, for_states - _state_bytes(shape, running, 0))
+    return running, min(running, left // shape.bytes_per_sequence) if shape.reusable else 0
 
 
 def _longest(shape: StateShape, engine: EngineSettings) -> int:
@@ -162,9 +162,10 @@ def _cache_tokens(
     if not shape.bytes_per_token:
         return asked or num_sequences * longest
     fitting = int(usable / shape.bytes_per_token)
-    if fitting < (asked or 1):
+    least = asked or 2  # a prompt of one token, and room for an answer
+    if fitting < least:
         raise BackendError(
-            f"{usable / 2**20:.0f} MiB are too little for a cache of {asked or 1} tokens, "
+            f"{usable / 2**20:.0f} MiB are too little for a cache of {least} tokens, "
             f"each with {shape.bytes_per_token / 1024:.1f} KiB",
             remedy="lower --max-batch-total-tokens, free memory or raise --memory-fraction",
         )

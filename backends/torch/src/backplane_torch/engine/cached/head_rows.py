@@ -4,6 +4,9 @@ A chunk of a thousand tokens would have a thousand rows of logits, of which one 
 classes have an argument for that; all have an output layer.
 """
 
+import contextlib
+from collections.abc import Generator
+
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -19,10 +22,15 @@ class HeadRows:
         self._hook = head.register_forward_pre_hook(self._select)
         self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
 
-    def want(self, rows: list[tuple[int, int]], device: torch.device) -> None:
-        """The rows of the next forward pass, at least one, each a sequence and a position."""
+    @contextlib.contextmanager
+    def only(self, rows: list[tuple[int, int]], device: torch.device) -> Generator[None]:
+        """Of a forward pass in here, these rows, at least one, each a sequence and a position."""
         sequences, positions = torch.tensor(rows, device=device).unbind(1)
         self._wanted = sequences, positions
+        try:
+            yield
+        finally:
+            self._wanted = None
 
     def close(self) -> None:
         """Leave the model as it was."""
@@ -34,5 +42,4 @@ class HeadRows:
         """Narrow [sequences, positions, width] to [rows, width]."""
         if self._wanted is None:
             return None
-        wanted, self._wanted = self._wanted, None
-        return (inputs[0][wanted], *inputs[1:])
+        return (inputs[0][self._wanted], *inputs[1:])

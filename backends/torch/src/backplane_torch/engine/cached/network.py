@@ -79,8 +79,8 @@ class Network(ABC):
     def _call(self, rows: list[tuple[int, int]], **inputs: Any) -> torch.Tensor:
         """Logits of these rows, each a sequence and a position."""
         # An output layer need not be able to compute nothing: it computes a row that nobody gets.
-        self._head.want(rows or [(0, 0)], self._model.device)
-        logits: torch.Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits
+        with self._head.only(rows or [(0, 0)], self._model.device):
+            logits: torch.Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits
         return logits[: len(rows)]
 
 
