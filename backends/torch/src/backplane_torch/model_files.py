@@ -18,8 +18,10 @@ _PART: Final = re.compile(r"(?P<stem>.+)-(?P<number>\d{5})-of-(?P<count>\d{5})")
 # Safetensors files that are no model in this format by themselves: Mistral's own format, adapters,
 # the state of a training.
 _COMPANIONS: Final = re.compile(r"(?i)(consolidated|adapter|lora|optimizer|training)([-_.]|$)")
-# Where both are there the first is taken, as transformers does.
-_STEMS: Final = ("model", "pytorch_model")
+# Where both are there the first is taken, as transformers does. Pickles are always the second:
+# other files called .bin are the state of a training, or another program's.
+_PICKLED_STEM: Final = "pytorch_model"
+_STEMS: Final = ("model", _PICKLED_STEM)
 _BESIDE: Final = frozenset(
     {CONFIG, "generation_config.json", *TEMPLATE_FILES}
     | {"tokenizer.json", "special_tokens_map.json", "added_tokens.json", "tekken.json"}
@@ -164,8 +166,8 @@ def _candidates(files: Iterable[str], suffix: str) -> list[_Candidate]:
         stem, number, count = match.groups() if match else (name, "0", "0")
         if name == file or "/" in file or _COMPANIONS.match(stem):
             continue
-        if suffix == PICKLED and stem not in _STEMS:
-            continue  # the state of a training, other frameworks' weights
+        if suffix == PICKLED and stem != _PICKLED_STEM:
+            continue
         candidate = found.setdefault((stem, int(count)), _Candidate(stem, int(count)))
         candidate.parts[int(number)] = file
     return list(found.values())

@@ -13,6 +13,8 @@ from backplane_torch.model_files import CONFIG
 
 TRUST_FLAG: Final = "--trust-remote-code"
 
+_MAX_ERROR_CHARS: Final = 300
+
 
 def read_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
     """The configuration in a model's folder.
@@ -38,16 +40,16 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
         return AutoConfig.from_pretrained(folder, trust_remote_code=trust_remote_code)
     except Exception as error:  # a configuration is code: of transformers, or of anybody
         raise ModelError(
-            f"{path} makes no configuration: {first_line(error)}",
+            f"{path} makes no configuration: {in_one_line(error)}",
             remedy="repair it, or download it again"
             + (f"; or try it without {TRUST_FLAG}" if has_code and trust_remote_code else ""),
         ) from error
 
 
-def first_line(error: Exception) -> str:
-    """What happened in one line, with the exception's kind where its text alone says little."""
-    line = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
-    return f"{type(error).__name__}: {line}" if line else type(error).__name__
+def in_one_line(error: Exception) -> str:
+    """What happened, with the exception's kind, where its text alone often says little."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text[:_MAX_ERROR_CHARS]}" if text else type(error).__name__
 
 
 def _read_fields(path: Path) -> dict[str, Any]:
@@ -87,7 +89,7 @@ def _unknown(path: Path, model_type: object, *, has_code: bool) -> ModelError:
 def _check_dtype(path: Path, fields: dict[str, Any]) -> None:
     for key in ("dtype", "torch_dtype"):
         name = fields.get(key)
-        if name is None or name == "auto":
+        if name is None:
             continue
         dtype = getattr(torch, name, None) if isinstance(name, str) else None
         if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

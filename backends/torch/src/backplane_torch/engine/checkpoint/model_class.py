@@ -21,7 +21,7 @@ from transformers import (
 )
 from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-from backplane_torch.engine.checkpoint.config import TRUST_FLAG, first_line
+from backplane_torch.engine.checkpoint.config import TRUST_FLAG, in_one_line
 
 _CHOOSE_ANOTHER: Final = "choose a model that continues text"
 # What the tensors of the part that writes are called beside other parts, and what alone.
@@ -83,7 +83,7 @@ def _from_repository(reference: str, folder: Path) -> type[PreTrainedModel]:
         return get_class_from_dynamic_module(reference, folder)
     except Exception as error:  # anybody's code may raise anything
         raise ModelError(
-            f"{folder}: the repository's code for {reference} does not run: {first_line(error)}",
+            f"{folder}: the repository's code for {reference} does not run: {in_one_line(error)}",
             remedy=f"install what it asks for, or try the model without {TRUST_FLAG}",
         ) from error
 

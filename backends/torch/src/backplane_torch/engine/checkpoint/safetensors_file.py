@@ -124,9 +124,11 @@ def _decode(path: Path, header: bytes) -> dict[str, _Entry]:
     fields.pop(_METADATA, None)
     entries: dict[str, _Entry] = {}
     for name, text in fields.items():
+        if not name.isprintable():
+            _refuse(path, f"{name!r} is no tensor's name")
         try:
             entries[name] = msgspec.json.decode(text, type=_Entry)
-        except (msgspec.DecodeError, RecursionError) as error:
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             _refuse(path, f"its header describes tensor {name} wrongly ({error})")
     return entries
 

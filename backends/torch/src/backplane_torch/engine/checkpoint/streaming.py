@@ -15,7 +15,7 @@ from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from backplane_torch.engine.checkpoint.checkpoint import Checkpoint
-from backplane_torch.engine.checkpoint.config import first_line
+from backplane_torch.engine.checkpoint.config import in_one_line
 from backplane_torch.engine.checkpoint.findings import Findings, check_experts
 from backplane_torch.engine.checkpoint.model_class import ModelClass
 from backplane_torch.engine.checkpoint.stored_tensor import StoredTensor
@@ -104,7 +104,7 @@ def stream(
             ) from error
         check_experts(checkpoint)
         raise ModelError(
-            f"{checkpoint.path} does not load as {made_by.model.__name__}: {first_line(error)}",
+            f"{checkpoint.path} does not load as {made_by.model.__name__}: {in_one_line(error)}",
             remedy="check that config.json and the weights are the same model's",
         ) from error
     report(1.0, checkpoint.path.name)
