@@ -131,18 +131,17 @@ class PagedMemory(Memory):
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
         """Count the owners of each block, and the ids."""
-        size = self._block_size
-        for place, group in enumerate(self._groups):
-            group.check_integrity(
-                (sequence.block_tables[place], sequence.num_computed_tokens // size)
-                for sequence in running
-            )
         for sequence in running:
             lengths = {len(table) for table in sequence.block_tables}
             if len(sequence.block_tables) != len(self._groups) or len(lengths) != 1:
                 raise AssertionError(f"tables of {lengths} blocks in {len(self._groups)} groups")
             if min(lengths) < self._num_blocks(sequence.num_computed_tokens):
                 raise AssertionError("computed tokens without a block")
+        for place, group in enumerate(self._groups):
+            group.check_integrity(
+                (sequence.block_tables[place], sequence.num_computed_tokens // self._block_size)
+                for sequence in running
+            )
         ids = {sequence.seq_id for sequence in running}
         if len(ids) != len(running) or ids & set(self._free_ids):
             raise AssertionError("a sequence id is held twice, or held while free")
