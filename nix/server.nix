@@ -13,6 +13,10 @@ let
     "text-generation-launcher"
   ];
 
+  # What pip leaves to whoever installs a backend, since it is chosen by hardware: here the package
+  # set has chosen.
+  withEngine = backend: [ backend ] ++ backend.optional-dependencies.engine or [ ];
+
   withPlugins =
     plugins:
     let
@@ -22,7 +26,7 @@ let
           py.backplane-launcher
           py.backplane-server
         ]
-        ++ map (name: py."backplane-${name}") backends
+        ++ lib.concatMap (name: withEngine py."backplane-${name}") backends
         ++ lib.concatMap (plugin: plugin py) plugins
       );
     in

@@ -46,8 +46,8 @@ def test_a_lock_that_disagrees_is_seen(changed):
 def test_the_outputs(nix):
     outputs = nix.json("flake", "show", "--json", nix.flake())
     for kind, names in {
-        "packages": {"default", "cpu"},
-        "apps": {"default", "cpu"},
+        "packages": {"default", "cpu", "torch"},
+        "apps": {"default", "cpu", "torch"},
         "devShells": {"default"},
         "checks": {"starts", "third-party"},
     }.items():
@@ -78,6 +78,27 @@ def test_the_backend_comes_from_the_store(nix):
     listing = nix.json("run", nix.flake("cpu"), "--", "backends", "--json")
     (llamacpp,) = [backend for backend in listing if backend["name"] == "llamacpp"]
     assert llamacpp["version"] == __version__
+
+
+def test_pytorch_has_a_package_of_its_own(nix):
+    """The default package goes without it; the one that has it has its libraries too."""
+
+    def available(output):
+        listing = nix.json("run", nix.flake(output), "--", "backends", "--json")
+        # The stub's interpreter sees entry points of the host's members, but not the members.
+        return {backend["name"]: backend["version"] for backend in listing if backend["available"]}
+
+    assert "torch" not in available("cpu")
+    assert available("torch").items() >= {"torch": __version__, "llamacpp": __version__}.items()
+
+
+def test_a_server_without_the_engine_of_a_backend_is_not_built(changed):
+    """nixpkgs not having what an extra asks for is seen when the server is put together."""
+    manifest = changed.source / "backends" / "torch" / "pyproject.toml"
+    manifest.write_text(manifest.read_text().replace('"torch>=2.11"', '"no-such-engine>=1"'))
+    result = changed("build", "--no-link", changed.flake("torch"), check=False)
+    assert result.returncode != 0
+    assert "no-such-engine" in result.stderr
 
 
 def test_a_backend_of_another_family_is_run_from_its_own_package(changed):
