@@ -2,15 +2,12 @@
 
 import functools
 import shutil
-from collections.abc import Iterable
 
 import numpy as np
 import pytest
 from backplane_core.batching.executor import SampledTokens, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
 from backplane_core.errors import GenerationError
-from backplane_core.messages import Submit, TokenSegment
-from backplane_core.sampling import SamplingParams, StoppingParams
 from backplane_llamacpp.compiled_sampler import CompiledSampler, SequenceRow
 from backplane_llamacpp.narrow_row import Weights
 from backplane_llamacpp.native import rows
@@ -19,20 +16,12 @@ from backplane_llamacpp.numpy_sampler import NumpySampler
 from backplane_llamacpp.sampler import Logits, Mask, Score
 from backplane_llamacpp.wide_row import Ids
 
+from tests.sampling.rows import assert_shares, guided
+
 LIBRARY = rows.load()
 compiled = pytest.mark.skipif(
     LIBRARY is None and shutil.which("cc") is None, reason="there is no C compiler for sample.c"
 )
-
-
-class Guide:
-    """In a guide's place: one mask, there at once."""
-
-    def __init__(self, mask: Mask) -> None:
-        self._mask = mask
-
-    def allowed(self) -> memoryview:
-        return memoryview(self._mask)
 
 
 class Compiled:
@@ -45,8 +34,7 @@ class Compiled:
         self._rows = RowSampler(LIBRARY, n_vocab, 1)
 
     def sample(self, seq_id: int, one: Sequence, logits: Logits, mask: Mask | None = None) -> int:
-        if mask is not None:
-            one.guide = Guide(mask)  # type: ignore[assignment] -- a mask is all that is asked
+        one = guided(one, mask)
         share = ScheduledSequence(seq_id=seq_id, sequence=one, start=0, token_ids=[0], sample=True)
         (result,) = self._sampler.tokens([share], logits[np.newaxis], [0])
         if not isinstance(result, SampledTokens):
@@ -56,9 +44,7 @@ class Compiled:
 
     def drawn_at(self, one: Sequence, logits: Logits, mask: Mask | None, number: float) -> int:
         """What a draw by that number gives."""
-        if mask is not None:
-            one.guide = Guide(mask)  # type: ignore[assignment] -- a mask is all that is asked
-        row = SequenceRow(one, self._n_vocab, self._suppressed)
+        row = SequenceRow(guided(one, mask), self._n_vocab, self._suppressed)
         row.prepare(logits.ctypes.data, [])
         row.wait_for_mask()
         row.task.number = number
@@ -75,11 +61,12 @@ AnySampler = NumpySampler | Compiled
 
 
 @functools.cache
-def sampler_for(n_vocab: int, kind: str) -> AnySampler:
+def sampler_for(n_vocab: int, kind: str, suppressed: tuple[int, ...] = ()) -> AnySampler:
     """ "wide": what is of a whole vocabulary's width is tried on the smallest ones, too."""
     if kind == "compiled":
-        return Compiled(n_vocab, [])
-    return NumpySampler(n_vocab, [], **({"max_narrow": 0} if kind == "wide" else {}))
+        return Compiled(n_vocab, list(suppressed))
+    changes = {"max_narrow": 0} if kind == "wide" else {}
+    return NumpySampler(n_vocab, list(suppressed), **changes)
 
 
 def assert_kept(
@@ -89,16 +76,13 @@ def assert_kept(
     expected: dict[int, float],
     mask: Mask | None = None,
     *,
-    least: float = 0.0,
+    least: float = 1e-30,  # float32 has no room for less
     near: float = 1e-6,
 ) -> None:
     """That these tokens, and no others, are drawn with these probabilities."""
     if isinstance(sampler, NumpySampler):
         kept = shares(sampler.candidates(0, one, logits, mask))
-        kept = {key: part for key, part in kept.items() if part > least}
-        expected = {key: part for key, part in expected.items() if part > least}
-        assert list(kept) == list(expected)
-        assert list(kept.values()) == pytest.approx(list(expected.values()), abs=near)
+        assert_shares(kept, expected, least=least, near=near)
         return
     # Where one token's share ends the next one's begins.
     below = 0.0
@@ -107,10 +91,6 @@ def assert_kept(
             if below + near < place < below + part - near:
                 assert sampler.drawn_at(one, logits, mask, place) == token_id
         below += part
-
-
-def packed(allowed: Iterable[int], n_vocab: int) -> Mask:
-    return np.packbits(np.isin(np.arange(n_vocab), list(allowed)), bitorder="little")
 
 
 def shares(candidates: tuple[Ids | None, Weights]) -> dict[int, float]:
@@ -122,30 +102,4 @@ def shares(candidates: tuple[Ids | None, Weights]) -> dict[int, float]:
 
 
 KINDS = ("narrow", "wide", "compiled")
-each_kind = pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=compiled if kind == "compiled" else ()) for kind in KINDS]
-)
-
-
-def sequence(
-    prompt: list[int],
-    output: list[int],
-    params: SamplingParams,
-    *,
-    index: int = 0,
-    stopping: StoppingParams | None = None,
-    eos: frozenset[int] = frozenset(),
-) -> Sequence:
-    request = Submit(
-        request_id="s-0",
-        prompt=[TokenSegment(token_ids=prompt)],
-        sampling=params,
-        stopping=stopping or StoppingParams(max_new_tokens=100),
-    )
-    return Sequence(
-        request=request,
-        index=index,
-        token_ids=prompt + output,
-        num_prompt_tokens=len(prompt),
-        eos_token_ids=eos,
-    )
+each_kind = [pytest.param(kind, marks=compiled if kind == "compiled" else ()) for kind in KINDS]
