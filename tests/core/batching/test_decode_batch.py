@@ -6,7 +6,7 @@ alone that all decodes reserved at once are as if each had been.
 
 import pytest
 from backplane_core.batching.cell_memory import CellMemory
-from backplane_core.batching.executor import MemoryLayout
+from backplane_core.batching.executor import BlockGroup, MemoryLayout
 from backplane_core.batching.memory import Retention
 from backplane_core.batching.paged_memory import PagedMemory
 from backplane_core.batching.sequence import Sequence
@@ -20,6 +20,9 @@ from tests.core.batching.harness import Engine, make_traits
 
 PAGED, CELLS, SLOTS = MemoryLayout
 MEMORIES = {PAGED: PagedMemory, CELLS: CellMemory, SLOTS: SlotMemory}
+GROUPS = tuple(
+    BlockGroup(num_blocks=number, window=window) for number, window in ((15, None), (9, 6), (14, 9))
+)
 
 
 @pytest.mark.parametrize("layout", MemoryLayout)
@@ -80,8 +83,12 @@ class _Verbs:
 class Books:
     """One memory and its sequences, decoded all at once or one by one."""
 
-    def __init__(self, layout: MemoryLayout, *, at_once: bool) -> None:
-        traits = make_traits(layout, max_sequences=5, cache_tokens=60, slot_tokens=60)
+    def __init__(
+        self, layout: MemoryLayout, *, at_once: bool, groups: tuple[BlockGroup, ...] = ()
+    ) -> None:
+        traits = make_traits(
+            layout, max_sequences=5, cache_tokens=60, slot_tokens=60, block_groups=groups
+        )
         retention = Retention(traits.cache_tokens, traits.max_sequences)
         self.memory = MEMORIES[layout](traits, _Verbs(), retention)
         self.at_once = at_once
@@ -142,8 +149,10 @@ class Books:
         return self.memory.usage(), sequences
 
 
-@pytest.mark.parametrize("layout", MemoryLayout)
-def test_all_at_once_is_as_one_by_one(layout):
+@pytest.mark.parametrize(
+    ("layout", "groups"), [(PAGED, ()), (PAGED, GROUPS), (CELLS, ()), (SLOTS, ())]
+)
+def test_all_at_once_is_as_one_by_one(layout, groups):
     seen = {"decoded": 0, "full": 0}
 
     @settings(derandomize=True, database=None, deadline=None, max_examples=250)
@@ -161,7 +170,7 @@ def test_all_at_once_is_as_one_by_one(layout):
         )
     )
     def check(events):
-        both = [Books(layout, at_once=True), Books(layout, at_once=False)]
+        both = [Books(layout, at_once=one, groups=groups) for one in (True, False)]
         for name, number in events:
             if name == "admit":
                 assert len({books.admit(number) for books in both}) == 1
