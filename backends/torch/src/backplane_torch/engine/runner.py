@@ -142,7 +142,7 @@ def create_runner(
 def _load(
     spec: RunnerSpec, settings: TorchSettings, device: TorchDevice, progress: ProgressSink
 ) -> LoadedModel:
-    """The model with its weights, its attention ours where its class allows."""
+    """The model with its weights, and the attention that its class takes by itself."""
     engine = spec.engine
     folder = local_folder(spec.model)
     config = read_config(folder, trust_remote_code=engine.trust_remote_code)
@@ -153,7 +153,7 @@ def _load(
         config=config,
         dtype=compute_dtype(engine, own, device),
         device=device.torch_device,
-        attention=ATTENTION,
+        attention=None,  # classes of old refuse a name that they do not know
         trust_remote_code=engine.trust_remote_code,
         allow_pickle=settings.allow_pickle,
         report=lambda done, file: progress("load", done, file),
@@ -172,10 +172,10 @@ def _choose_path(model: PreTrainedModel) -> _Path:
     try:
         layers = survey(model)
     except NotPagedError as error:
-        model.set_attn_implementation("sdpa")
         told = f"its own cache: {error}"
         layers = []
     else:
+        model.set_attn_implementation(ATTENTION)
         told = "paged"
     _logger.info("%s runs on %s", type(model).__name__, told)
     return _Path(layers, told)

@@ -36,6 +36,11 @@ def hang(module: nn.Module, target: AttentionTarget | None) -> None:
     object.__setattr__(module, _TARGET, target)
 
 
+def target_of(module: nn.Module) -> AttentionTarget:
+    """What `hang` hung there."""
+    return getattr(module, _TARGET)
+
+
 def _attend(
     module: nn.Module,
     query: torch.Tensor,
@@ -47,8 +52,8 @@ def _attend(
     """Transformers' signature: [1, heads, tokens, width] in, [1, tokens, heads, width] out."""
     if attention_mask is not None:
         raise AssertionError("a model hands a mask to an attention that has none")
-    target: AttentionTarget = getattr(module, _TARGET)
-    return target.attend(module, query[0], key[0], value[0], options).unsqueeze(0), None
+    attended = target_of(module).attend(module, query[0], key[0], value[0], options)
+    return attended.unsqueeze(0), None
 
 
 AttentionInterface.register(ATTENTION, _attend)

@@ -1,20 +1,22 @@
 """Which attention layers a loaded model has, and what each computes: found by running it once.
 
-What a config says of it differs from family to family; what is asked of the attention function does
-not.
+What a config says of it differs from family to family; what is asked of the attention function, and
+which mask a layer is given, does not.
 """
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import torch
 from torch import nn
-from transformers import PreTrainedModel
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from backplane_torch.engine.devices.attention import AttentionShape
-from backplane_torch.engine.paged.attention_function import hang
+from backplane_torch.engine.paged.attention_function import hang, target_of
 
+_SURVEY: Final = "backplane_survey"
+_WINDOW: Final = "backplane_window"
 _NUM_TOKENS: Final = 3
 _LAYER_TYPES: Final = {"full_attention", "sliding_attention"}
 # What is looked at, or says nothing that a paged cache would have to know.
@@ -37,11 +39,13 @@ class NotPagedError(Exception):
 
 
 def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
-    """The layers of a model loaded with our attention, in the order in which they compute.
+    """The layers of a model, in the order in which they compute. The model stays as it is.
 
     Raises:
         NotPagedError: it keeps more than keys and values, or attends in a way that is not ours.
     """
+    if model.config.is_encoder_decoder:
+        raise NotPagedError("it is an encoder and a decoder")
     config = model.config.get_text_config()
     layer_types: list[str] | None = getattr(config, "layer_types", None)
     if layer_types and (others := set(layer_types) - _LAYER_TYPES):
@@ -49,6 +53,9 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     surveyor = _Surveyor()
     for module in model.modules():
         hang(module, surveyor)
+    # What the public name below sets has itself no public name.
+    own = model.config._attn_implementation or "eager"  # noqa: SLF001 -- as said
+    model.set_attn_implementation(_SURVEY)
     token_ids = torch.zeros(1, _NUM_TOKENS, dtype=torch.long, device=model.device)
     positions = torch.arange(_NUM_TOKENS, device=model.device).unsqueeze(0)
     try:
@@ -57,6 +64,7 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
         raise NotPagedError(f"it does not compute without a cache of its own: {error}") from error
     finally:
+        model.set_attn_implementation(own)
         for module in model.modules():
             hang(module, None)
     layers = surveyor.layers
@@ -66,10 +74,7 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
         raise NotPagedError(
             f"{len(layers)} of its {config.num_hidden_layers} layers attend through the interface"
         )
-    return [
-        _with_window(layer, kind, config)
-        for layer, kind in zip(layers, layer_types or [""] * len(layers), strict=True)
-    ]
+    return layers
 
 
 class _Surveyor:
@@ -86,11 +91,13 @@ class _Surveyor:
         value: torch.Tensor,
         options: Mapping[str, Any],
     ) -> torch.Tensor:
-        """Note a layer.
+        """Note a layer, whose mask is among the options.
 
         Raises:
             NotPagedError: as `survey` says.
         """
+        options = dict(options)
+        window = _window_of(options.pop("attention_mask"), options.get("sliding_window"))
         for name, option in options.items():
             if name not in _KNOWN_OPTIONS and option is not None and option is not False:
                 raise NotPagedError(f"its attention takes {name}")
@@ -99,14 +106,13 @@ class _Surveyor:
         if key.shape[1] != query.shape[1] or query.shape[1] != _NUM_TOKENS:
             raise NotPagedError("its tokens attend to something other than tokens")
         scaling = options.get("scaling")
-        window = options.get("sliding_window")
         shape = AttentionShape(
             num_query_heads=query.shape[0],
             num_kv_heads=key.shape[0],
             key_width=key.shape[2],
             value_width=value.shape[2],
             scaling=query.shape[2] ** -0.5 if scaling is None else float(scaling),
-            window=int(window) if window else None,
+            window=window,
             softcap=options.get("softcap"),
             has_sinks=options.get("s_aux") is not None,
         )
@@ -114,9 +120,70 @@ class _Surveyor:
         return query.new_zeros(query.shape[1], query.shape[0], value.shape[2])
 
 
-def _with_window(layer: SurveyedLayer, kind: str, config: Any) -> SurveyedLayer:
-    """Some models tell the window to a mask alone, which they do not make for us."""
-    if kind != "sliding_attention" or layer.shape.window is not None:
-        return layer
-    shape = dataclasses.replace(layer.shape, window=int(config.sliding_window))
-    return dataclasses.replace(layer, shape=shape)
+# ── masks ────────────────────────────────────────────────────────────────────────────────
+
+
+def _note(
+    module: nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    **options: Any,
+) -> tuple[torch.Tensor, None]:
+    """The attention function of a survey."""
+    options["attention_mask"] = attention_mask
+    noted = target_of(module).attend(module, query[0], key[0], value[0], options)
+    return noted.unsqueeze(0), None
+
+
+def _make_mask(
+    *,
+    q_length: int,
+    kv_length: int,
+    mask_function: Callable[..., torch.Tensor],
+    local_size: int | None = None,
+    device: torch.device | None = None,
+    **_others: Any,
+) -> torch.Tensor:
+    """The mask function of a survey: hides nothing, and says what it ought to.
+
+    Raises:
+        NotPagedError: a token sees other tokens than the `local_size` (None is all) up to itself.
+    """
+    farthest = 2 * (local_size or _NUM_TOKENS)
+    places = {0, 1, farthest}
+    if local_size is not None:
+        places |= {local_size - 1, local_size, local_size + 1}
+    keys = torch.tensor(sorted(places), device=device)
+    queries = keys.unsqueeze(1)
+    expected = keys <= queries
+    if local_size is not None:
+        expected &= keys > queries - local_size
+    first = keys.new_zeros(())  # the sequence and the head
+    try:
+        seen = mask_function(first, first, queries, keys)
+    except IndexError:  # it asks for tokens that a shorter text does not have
+        seen = ~expected
+    if not torch.equal(seen.expand_as(expected), expected):
+        raise NotPagedError("its tokens see others than those before them")
+    mask = torch.zeros(1, 1, q_length, kv_length, device=device)
+    setattr(mask, _WINDOW, local_size)  # which what a model makes of it has no more
+    return mask
+
+
+def _window_of(mask: torch.Tensor | None, told: int | None) -> int | None:
+    """How many tokens a layer sees, by its mask or, where a model makes none, by what it is told.
+
+    Raises:
+        NotPagedError: the mask is one of the model's making.
+    """
+    if mask is None:
+        return int(told) if told else None
+    if not hasattr(mask, _WINDOW):
+        raise NotPagedError("it makes masks of its own")
+    return getattr(mask, _WINDOW)
+
+
+AttentionInterface.register(_SURVEY, _note)
+AttentionMaskInterface.register(_SURVEY, _make_mask)
