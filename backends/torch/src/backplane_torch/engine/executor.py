@@ -2,6 +2,7 @@
 
 import time
 
+import torch
 from backplane_core.batching.executor import Executor, ExecutorTraits, ScheduledBatch, StepResult
 
 from backplane_torch.engine.batch_model import BatchModel
@@ -20,6 +21,7 @@ class TorchExecutor(Executor):
         """Those of the model."""
         return self._model.traits
 
+    @torch.inference_mode()  # all of a step, or sampling could not write to what the model made
     def execute(self, batch: ScheduledBatch) -> StepResult:
         """Compute all sequences' tokens at once, then score and sample where asked."""
         logits = self._model.forward(batch)

@@ -55,9 +55,9 @@ def capabilities(
         stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
         max_top_logprobs=min(_MAX_TOP_LOGPROBS, len(vocabulary.tokens)),
         prompt_logprobs=traits.max_scored_tokens > 0,
-        multiple_sequences=True,
+        multiple_sequences=traits.shareable,
         grammars=supported_kinds(vocabulary),
         quantizations=quantizations,
-        prefix_cache=True,
+        prefix_cache=traits.reusable,
         deterministic_seeds=True,
     )

@@ -84,7 +84,7 @@ class PagedModel(BatchModel):
     def forward(self, batch: ScheduledBatch) -> torch.Tensor:
         """See `BatchModel`. What a failed pass wrote is written again by the next."""
         try:
-            with torch.inference_mode():
+            with torch.no_grad():
                 flat = flatten(batch, len(self._groups), self._device.torch_device)
                 return self._forward(flat)
         except Exception as error:
