@@ -1,5 +1,6 @@
 """A `BatchingRunner` over a `CachedModel` that takes the likeliest token, and what tests ask."""
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 
@@ -129,7 +130,7 @@ class Engine:
     """Submits, steps, and holds every answer against `generate` of the same prompt alone."""
 
     def __init__(self, hf_model, *, settings=None, **plan_changes):
-        self.hf_model = hf_model
+        self.reference = copy.deepcopy(hf_model)
         network = create_network(hf_model)
         plan = make_state_plan(network.shape, 2**28, EngineSettings(max_total_tokens=128))
         self.plan = dataclasses.replace(plan, **plan_changes)
@@ -213,7 +214,7 @@ class Engine:
     def alone(self, prompt, num_tokens):
         """What transformers' own loop makes of a prompt, which must not hang on rounding."""
         token_ids = torch.tensor([prompt])
-        output = self.hf_model.generate(
+        output = self.reference.generate(
             token_ids,
             attention_mask=torch.ones_like(token_ids),  # or what equals the padding is masked
             max_new_tokens=num_tokens,

@@ -5,6 +5,7 @@ import torch
 from backplane_core.backend import EngineSettings
 from backplane_core.batching.executor import MemoryLayout
 from backplane_core.errors import GenerationError, ModelError
+from backplane_torch.engine.cached import selective_scan
 from backplane_torch.engine.cached.model import create_cached_model, create_network
 from transformers import (
     AutoModelForCausalLM,
@@ -67,11 +68,24 @@ def test_traits_say_what_can_be_dropped_and_scored(name):
     assert (traits.max_scored_tokens > 0) == (name not in {"t5", "mt5"})
 
 
-def test_which_scans_go_on_from_a_state():
-    assert create_network(tiny_model("mamba2"))._continues
-    assert not create_network(tiny_model("mamba"))._continues
-    assert not create_network(tiny_model("jamba"))._continues
-    assert create_network(tiny_model("bloom"))._continues
+@pytest.mark.parametrize("name", ["mamba", "falcon_mamba", "mamba2", "jamba", "bloom"])
+def test_prompts_go_on_in_chunks_at_once(name):
+    assert create_network(tiny_model(name))._continues
+
+
+def test_a_scan_that_begins_anew_is_noticed_and_stepped_through(monkeypatch):
+    monkeypatch.setattr(selective_scan, "_MIXERS", ())
+    engine = Engine(tiny_model("mamba"), batch_tokens=16)
+    assert not engine.model._network._continues
+    (prompt,) = make_prompts([40])
+    engine.submit("r0", prompt, 8, prompt_logprobs=0)
+    assert [engine.step_forwards() for _ in range(3)] == [1, 16, 8]
+    engine.run()
+    engine.check()
+    with torch.no_grad():
+        logprobs = engine.reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
+    expected = logprobs[range(39), prompt[1:]].tolist()
+    assert engine.reports["r0"][1:] == pytest.approx(expected, abs=1e-4)
 
 
 def test_windows_are_computed_but_not_trimmed():
@@ -88,14 +102,13 @@ def test_windows_are_computed_but_not_trimmed():
 
 @pytest.mark.parametrize("name", ["falcon", "mamba", "mamba2", "jamba"])
 def test_prompts_are_scored_chunk_by_chunk(name):
-    hf_model = tiny_model(name)
-    engine = Engine(hf_model, batch_tokens=16, scored_tokens=6)
+    engine = Engine(tiny_model(name), batch_tokens=16, scored_tokens=6)
     (prompt,) = make_prompts([21])
     engine.submit("other", prompt[:7], 20)
     engine.submit("scored", prompt, 2, prompt_logprobs=0)
     engine.run()
     with torch.no_grad():
-        logprobs = hf_model(torch.tensor([prompt])).logits[0].log_softmax(-1)
+        logprobs = engine.reference(torch.tensor([prompt])).logits[0].log_softmax(-1)
     expected = logprobs[range(20), prompt[1:]].tolist()
     assert engine.reports["scored"][0] is None
     assert engine.reports["scored"][1:] == pytest.approx(expected, abs=1e-4)
@@ -154,10 +167,16 @@ def test_a_sequence_that_goes_on_elsewhere_is_no_silent_mistake():
         engine.step()
 
 
-def test_a_model_is_as_before_once_it_is_closed():
-    hf_model = tiny_model("falcon")
+@pytest.mark.parametrize("name", ["falcon", "mamba"])
+def test_a_model_is_as_before_once_it_is_closed(name):
+    hf_model = tiny_model(name)
     model = create_cached_model(hf_model, PlainDevice(), EngineSettings(max_total_tokens=64))
     assert model.plan.max_total_tokens == 64
-    assert hf_model.get_output_embeddings()._forward_pre_hooks
+    assert num_hooks(hf_model) >= 1
     model.close()
-    assert not hf_model.get_output_embeddings()._forward_pre_hooks
+    assert num_hooks(hf_model) == 0
+
+
+def num_hooks(model):
+    modules = list(model.modules())
+    return sum(len(one._forward_pre_hooks) + len(one._forward_hooks) for one in modules)

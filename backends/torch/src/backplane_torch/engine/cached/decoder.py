@@ -25,6 +25,7 @@ from backplane_torch.engine.cached.network import (
     max_positions,
     rows_of,
 )
+from backplane_torch.engine.cached.selective_scan import continue_scans
 from backplane_torch.state_plan import StateShape
 
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
@@ -36,6 +37,7 @@ class DecoderNetwork(Network):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
         self._cache_argument = _cache_argument(model)
+        self._scans = continue_scans(model)
         layers = self._probe()
         check_layers(model, layers)
         self.shape = StateShape(
@@ -50,6 +52,12 @@ class DecoderNetwork(Network):
         # Where only states are kept, it does not matter how long it took to come to them.
         self._goes_by_length = self.shape.bytes_per_token > 0
         self._continues = self._continues_from(layers)
+
+    def close(self) -> None:
+        """Leave the model as it was, and let go of it."""
+        for handle in self._scans:
+            handle.remove()
+        super().close()
 
     def share_of(self, scheduled: ScheduledSequence) -> Share:
         """All its tokens."""
@@ -118,8 +126,8 @@ class DecoderNetwork(Network):
     def _continues_from(self, layers: list[Layer]) -> bool:
         """Whether several tokens at once go on from the states there are.
 
-        Transformers' scan of Mamba begins each pass of several tokens with a state of zeros, even
-        where there is one; then what comes out is the same for any state.
+        A scan that begins each pass of several tokens with zeros, as transformers' own of Mamba
+        does, ends in the same state whatever there was before.
         """
         stateful = (place for place, layer in enumerate(layers) if recurrent_states(layer))
         first = next(stateful, None)
