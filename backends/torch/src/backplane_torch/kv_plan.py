@@ -9,6 +9,7 @@ from typing import Final
 
 from backplane_core.backend import EngineSettings
 from backplane_core.batching.executor import BlockGroup
+from backplane_core.batching.group_blocks import most_held_blocks
 from backplane_core.capabilities import Limits
 from backplane_core.errors import BackendError
 from backplane_core.limit_flags import max_input_tokens, positive
@@ -139,20 +140,31 @@ class _Sizes:
     def of_groups(self, num_blocks: int) -> list[int]:
         """Blocks of each group, where the first has so many.
 
-        A later one has a window: more than all running sequences see at once it need not hold, nor
-        more than the first.
+        A later one has a window: what all running sequences hold at most is enough, and more than
+        the first it need not have.
         """
         return [
-            min(num_blocks, self.running * self.span(group.window)) if index else num_blocks
+            min(num_blocks, self._most_held(group, self.running)) if index else num_blocks
             for index, group in enumerate(self.groups)
         ]
 
-    def span(self, window: int | None) -> int:
-        """The most blocks that one sequence holds in a group with a window."""
-        if window is None:
-            raise ValueError("only the first group is without a window")
-        # What a chunk's first token sees before it, the chunk, and a block begun at either end.
-        return -(-(window + self.batch) // self.block_size) + 1
+    def longest(self, num_blocks: int, max_positions: int) -> int:
+        """Tokens of the longest sequence there is room for, at most `max_positions`.
+
+        A sequence may outgrow a group that holds what its window sees.
+        """
+        bounds = [
+            blocks * self.block_size
+            for group, blocks in zip(self.groups, self.of_groups(num_blocks), strict=True)
+            if group.window is None or blocks < self._most_held(group, 1)
+        ]
+        return min([max_positions, *bounds])
+
+    def _most_held(self, group: LayerGroup, num_sequences: int) -> int:
+        """Blocks that so many sequences hold at most in a group with a window."""
+        if group.window is None:
+            raise ValueError("only the first group may be without a window")
+        return most_held_blocks(group.window, self.block_size, num_sequences, self.batch)
 
     def bytes_of(self, num_blocks: int) -> int:
         """Memory of all groups."""
@@ -216,17 +228,13 @@ def _max_total_tokens(
             f"--max-total-tokens is {asked}, but the model sees {shape.max_positions} tokens",
             remedy="lower it, or leave it out for the most there is",
         )
-    capacity = num_blocks * sizes.block_size
-    window = shape.groups[0].window
-    # Where every layer has a window, a sequence may outgrow the cache that holds what it sees.
-    if window is not None and num_blocks >= sizes.span(window):
-        capacity = shape.max_positions
+    capacity = sizes.longest(num_blocks, shape.max_positions)
     if asked is not None and asked > capacity:
         raise BackendError(
             f"--max-total-tokens is {asked}, but the cache holds {capacity} tokens",
             remedy="raise --max-batch-total-tokens",
         )
-    return asked or min(shape.max_positions, capacity)
+    return asked or capacity
 
 
 def _told(groups: Sequence[BlockGroup], shape: PagedShape, sizes: _Sizes, num_blocks: int) -> str:
