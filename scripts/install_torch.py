@@ -234,7 +234,10 @@ def install(arguments: list[str]) -> None:
             say(f"{named}: installed already")
             return
         say(describe(with_sizes(files)))
-        if subprocess.run(pip_command(*wanted), check=False).returncode:  # noqa: S603 -- likewise
+        # Exactly what was said, and no line for each of the many that are there already.
+        exact = [f"{file.name}=={file.version}" for file in files]
+        command = pip_command("--no-deps", *exact, *arguments)
+        if subprocess.run(command, check=False).returncode:  # noqa: S603 -- likewise
             raise InstallError
     say("ready: the torch backend can run (.venv/bin/backplane backends)")
 
