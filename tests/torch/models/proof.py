@@ -1,0 +1,53 @@
+"""`Proof`: what the tests of a case have shown, and docs/models.md says."""
+
+import dataclasses
+
+from tests.torch.models.served_model import ServedModel
+from tests.torch.models.tiny_checkpoint import Case
+
+PAGED = "paged"
+
+
+@dataclasses.dataclass
+class Proof:
+    """Facts that the runner tells, and features that a test has seen at work.
+
+    Attributes:
+        architecture: the class that was loaded.
+        path: "paged", or that it has its own cache and why.
+        windows: of each group of layers; None sees everything.
+        batched: answers were those of transformers, in chunks and after preemptions.
+        shares_prefixes: a prompt that begins like another computed that part no more.
+        continues: a prompt that goes on after an answer computed neither again.
+        forks: several answers to a prompt were those of several requests.
+        scores_prompts: logprobs of prompts were those of transformers.
+        guided: an answer obeyed a grammar.
+    """
+
+    case: Case
+    architecture: str
+    path: str
+    windows: tuple[int | None, ...]
+    batched: bool = False
+    shares_prefixes: bool = False
+    continues: bool = False
+    forks: bool = False
+    scores_prompts: bool = False
+    guided: bool = False
+
+    @classmethod
+    def of(cls, served: ServedModel) -> "Proof":
+        """What is known before anything is computed."""
+        model = served.runner.info.model
+        assert model.architecture is not None
+        groups = served.runner._executor.traits.block_groups
+        return cls(
+            case=served.case,
+            architecture=model.architecture,
+            path=model.detail["path"],
+            windows=tuple(group.window for group in groups),
+        )
+
+    @property
+    def is_paged(self) -> bool:
+        return self.path == PAGED
