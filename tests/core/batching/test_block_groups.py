@@ -146,10 +146,10 @@ def test_the_longest_prefix_is_found_from_which_every_group_can_go_on(kept, num_
     names = [memory._hash(sequence, index) for index in range((num_tokens - 1) // SIZE)]
     for group, (_, lost) in zip(memory._groups, kept, strict=True):
         table: list[int] = []
-        group.extend(table, len(names))
+        group.extend([table] * len(names))
         for index, block in enumerate(table):
             if index not in lost:
-                group.name(names[index], block)
+                group.cache.insert(names[index], block)
 
     def can_go_on(num_blocks: int) -> bool:
         return not any(
@@ -237,27 +237,31 @@ def passed_group(num_prompt_blocks: int) -> tuple[GroupBlocks, list[int]]:
     """Eight blocks, of which a window of one passed the first six; the others are free."""
     group = GroupBlocks(BlockGroup(num_blocks=8, window=1), SIZE, 8, 8)
     table: list[int] = []
-    group.extend(table, 6)
+    group.extend([table] * 6)
     for index, block in enumerate(table):
-        group.name(bytes([index]), block)
+        group.cache.insert(bytes([index]), block)
     group.pass_by(table, 0, 6, num_prompt_blocks)
     return group, table
+
+
+def contents(group: GroupBlocks) -> set[int]:
+    return {index for index in range(6) if group.cache.find(bytes([index])) is not None}
 
 
 def test_of_a_prompt_the_least_recently_seen_is_evicted_first():
     group, table = passed_group(num_prompt_blocks=6)
     assert table == [-1] * 6
     assert (group.num_free, group.num_cached) == (2, 6)
-    group.take_over(group_table := [group._cache.find(bytes([0]))])
+    group.take_over(group_table := [group.cache.find(bytes([0]))])
     group.release(group_table, 1)
-    group.extend([], 5)
-    assert [group.holds(bytes([index])) for index in range(6)] == [True, *[False] * 3, True, True]
+    group.extend([[]] * 5)
+    assert contents(group) == {0, 4, 5}
 
 
 def test_what_is_passed_of_an_output_is_evicted_before_all_else():
     group, _ = passed_group(num_prompt_blocks=2)
-    group.extend([], 6)
-    assert [group.holds(bytes([index])) for index in range(6)] == [True, True, *[False] * 4]
+    group.extend([[]] * 6)
+    assert contents(group) == {0, 1}
 
 
 def test_as_much_of_each_group_is_retained():
@@ -300,7 +304,7 @@ def test_who_is_long_starts_beside_others_where_its_window_fits():
     [
         ("groups", lambda _, one: one.block_tables.pop()),
         ("groups", lambda _, one: one.block_tables.append([])),
-        ("groups", lambda memory, one: memory._groups[1].extend(one.block_tables[1], 1)),
+        ("groups", lambda memory, one: memory._groups[1].extend([one.block_tables[1]])),
         ("without a block", lambda _, one: [table.pop() for table in one.block_tables]),
         ("passed", lambda _, one: one.block_tables[1].__setitem__(4, 0)),
         ("passed", lambda _, one: one.block_tables[1].__setitem__(5, -1)),

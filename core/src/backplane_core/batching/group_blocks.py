@@ -30,7 +30,8 @@ def most_held_blocks(
 class GroupBlocks:
     """A `BlockPool`, and a `PrefixCache` of full blocks.
 
-    A sequence with n full blocks holds those among them that the token behind them sees, and what
+    `cache` is there to find blocks in, and to name those that are full. A sequence with n full
+    blocks holds those among them that the token behind them sees, and what
     it fills: so another that goes on after the same n blocks finds what it needs.
     """
 
@@ -43,7 +44,7 @@ class GroupBlocks:
         self._max_batch_tokens = max_batch_tokens
         self._max_cached = max_cached
         self._pool = BlockPool(num_blocks)
-        self._cache = PrefixCache()
+        self.cache = PrefixCache()
         # Without a window a token sees as far back as there are blocks.
         self._window = num_blocks * block_size + 1 if group.window is None else group.window
         self._num_seen = num_seen_blocks(self._window, block_size)
@@ -61,35 +62,31 @@ class GroupBlocks:
     @property
     def num_cached(self) -> int:
         """Blocks with content that nobody owns."""
-        return self._cache.num_unowned
+        return self.cache.num_unowned
 
     @property
     def num_available(self) -> int:
         """Blocks that `extend` can add: these two kinds."""
-        return self._pool.num_free + self._cache.num_unowned
+        return self._pool.num_free + self.cache.num_unowned
 
     @property
     def max_sequence_blocks(self) -> int | None:
         """How long a sequence may be that is alone; None where its window keeps it short enough."""
         return None if self._most_held(1) <= self._pool.num_blocks else self._pool.num_blocks
 
-    def holds(self, content: bytes) -> bool:
-        """Whether there is a block of that content."""
-        return self._cache.find(content) is not None
-
     def longest_prefix(self, contents: list[bytes], num_blocks: int) -> int:
         """After how many of these blocks, at most so many, a sequence could go on."""
         index = num_blocks
         while index > max(0, num_blocks - self._num_seen):
             index -= 1
-            if not self.holds(contents[index]):
+            if self.cache.find(contents[index]) is None:
                 num_blocks = index
         return num_blocks
 
     def find_table(self, contents: list[bytes]) -> list[int]:
         """The table of a sequence that goes on after these blocks, which it does not own yet."""
         num_passed = max(0, len(contents) - self._num_seen)
-        seen = [self._cache.find(content) for content in contents[num_passed:]]
+        seen = [self.cache.find(content) for content in contents[num_passed:]]
         return [-1] * num_passed + [block for block in seen if block is not None]
 
     def has_room(self, table: list[int], num_blocks: int, num_spare: int, num_running: int) -> bool:
@@ -113,18 +110,15 @@ class GroupBlocks:
         for block in table:
             if block >= 0:
                 self._pool.own(block)
-                self._cache.own(block)
+                self.cache.own(block)
 
-    def extend(self, table: list[int], num_blocks: int) -> None:
-        """Add blocks, of which so many are available, evicting one by one."""
-        for _ in range(num_blocks):
-            if not self._pool.num_free:
-                self._pool.free(self._cache.evict())
-            table.append(self._pool.take())
-
-    def name(self, content: bytes, block: int) -> None:
-        """Let others find a block that is full."""
-        self._cache.insert(content, block)
+    def extend(self, tables: Iterable[list[int]]) -> None:
+        """Add a block to each of these, for which there are enough, evicting one by one."""
+        pool = self._pool
+        for table in tables:
+            if not pool.num_free:
+                pool.free(self.cache.evict())
+            table.append(pool.take())
 
     def pass_by(self, table: list[int], begin: int, end: int, num_prompt_blocks: int) -> None:
         """Give up what is out of sight since the table's full blocks, `begin` before, are `end`.
@@ -159,7 +153,7 @@ class GroupBlocks:
                 raise AssertionError(f"{table} where {num_passed} blocks are passed")
             for block in table[num_passed:]:
                 owners[block] += 1
-        self._pool.check_integrity(owners, self._cache.unowned)
+        self._pool.check_integrity(owners, self.cache.unowned)
 
     def _most_held(self, num_sequences: int) -> int:
         return most_held_blocks(
@@ -169,10 +163,10 @@ class GroupBlocks:
     def _give_up(self, block: int, *, keep: bool, evict_next: bool = False) -> None:
         if not self._pool.disown(block):
             return
-        if not keep or not self._cache.keep(block, evict_next=evict_next):
-            self._cache.forget(block)
+        if not keep or not self.cache.keep(block, evict_next=evict_next):
+            self.cache.forget(block)
             self._pool.free(block)
 
     def _evict_surplus(self) -> None:
-        while self._cache.num_unowned > self._max_cached:
-            self._pool.free(self._cache.evict())
+        while self.cache.num_unowned > self._max_cached:
+            self._pool.free(self.cache.evict())

@@ -1,6 +1,7 @@
 """`PagedMemory`: blocks of tokens, any block in any sequence, shared by content, group by group."""
 
 from collections.abc import Collection
+from itertools import repeat
 
 from backplane_core.batching.executor import ExecutorTraits
 from backplane_core.batching.group_blocks import GroupBlocks
@@ -71,7 +72,8 @@ class PagedMemory(Memory):
             return True
         if any(needed > group.num_available for group in self._groups):
             return False
-        self._extend(sequence, needed)
+        for group, table in zip(self._groups, sequence.block_tables, strict=True):
+            group.extend(repeat(table, needed))
         return True
 
     def commit(self, sequence: Sequence, num_written: int) -> None:  # noqa: ARG002 - a cut-off tail stays in its blocks, unread
@@ -89,8 +91,8 @@ class PagedMemory(Memory):
         ]
         if any(len(lacking) > group.num_available for group in self._groups):
             return False
-        for sequence in lacking:
-            self._extend(sequence, 1)
+        for place, group in enumerate(self._groups):
+            group.extend(sequence.block_tables[place] for sequence in lacking)
         return True
 
     def commit_decodes(self, sequences: list[Sequence]) -> None:
@@ -150,10 +152,6 @@ class PagedMemory(Memory):
         if len(ids) + len(self._free_ids) != len(self._num_full):
             raise AssertionError("a sequence id is lost")
 
-    def _extend(self, sequence: Sequence, num_blocks: int) -> None:
-        for group, table in zip(self._groups, sequence.block_tables, strict=True):
-            group.extend(table, num_blocks)
-
     def _settle(self, sequence: Sequence) -> None:
         """Name the blocks that became full, and give up those that are out of sight since."""
         size = self._block_size
@@ -166,8 +164,8 @@ class PagedMemory(Memory):
         if self.shares:
             for index in range(begin, end):
                 content = self._hash(sequence, index)
-                for group, table in zip(self._groups, sequence.block_tables, strict=True):
-                    group.name(content, table[index])
+                for place, group in enumerate(self._groups):
+                    group.cache.insert(content, sequence.block_tables[place][index])
         if self._windowed:
             num_prompt_blocks = sequence.num_prompt_tokens // size
             for group, table in zip(self._groups, sequence.block_tables, strict=True):
@@ -184,7 +182,7 @@ class PagedMemory(Memory):
         num_blocks = (len(sequence.token_ids) - 1) // self._block_size if self.shares else 0
         for index in range(num_blocks):
             content = self._hash(sequence, index)
-            if not all(group.holds(content) for group in self._unwindowed):
+            if any(group.cache.find(content) is None for group in self._unwindowed):
                 num_blocks = index
                 break
         contents = sequence.block_hashes
