@@ -258,6 +258,14 @@ def test_a_decoder_of_a_family_of_encoders(tmp_path: Path) -> None:
     assert find(folder) is BertLMHeadModel
 
 
+@pytest.mark.parametrize("model_type", ["llama4", "mllama", "gemma3", "llava", "mistral3"])
+def test_a_part_has_a_configuration_of_its_class(tmp_path: Path, model_type: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": model_type}))
+    config = read_config(tmp_path, trust_remote_code=False)
+    found = find_model_class(config, tmp_path, trust_remote_code=False)
+    assert type(found.config) is type(config.text_config) is found.model.config_class
+
+
 @pytest.mark.parametrize(
     ("quantization", "method"), [({"quant_method": "gptq", "bits": 4}, "gptq"), ({"bits": 8}, "by")]
 )
@@ -271,6 +279,6 @@ def test_the_part_that_writes(tmp_path: Path) -> None:
     config = read_config(tmp_path, trust_remote_code=False)
     config.text_config.tie_word_embeddings = False
     found = find_model_class(config, tmp_path, trust_remote_code=False)
-    assert (found.model, found.is_part) == (Gemma3ForCausalLM, True)
+    assert found.model is Gemma3ForCausalLM
     assert found.config.tie_word_embeddings is config.tie_word_embeddings is True
     assert config.text_config.tie_word_embeddings is False

@@ -39,13 +39,11 @@ class ModelClass:
         model: the class.
         config: for that class: of a model in parts, the part's.
         renames: patterns of tensors' names to what replaces them, before transformers' own.
-        is_part: the checkpoint holds other parts too, which are left out.
     """
 
     model: type[PreTrainedModel]
     config: PreTrainedConfig
     renames: dict[str, str] = field(default_factory=dict[str, str])
-    is_part: bool = False
 
 
 def find_model_class(
@@ -63,19 +61,20 @@ def find_model_class(
     if trust_remote_code and auto_class in code:
         return ModelClass(model=_from_repository(code[auto_class], folder), config=config)
     _check_architecture(config, folder)
-    if config.is_encoder_decoder:
-        if (model := _lookup(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, config)) is not None:
-            return ModelClass(model=model, config=config)
-        raise _no_class(config, folder)
     text = config.get_text_config(decoder=True)
-    if text is not config and (model := _lookup(MODEL_FOR_CAUSAL_LM_MAPPING, text)) is not None:
-        part = deepcopy(text)
-        # Where a head is stored as well, transformers finds that and does not tie it.
-        part.tie_word_embeddings |= getattr(config, "tie_word_embeddings", False)
-        return ModelClass(model=model, config=part, renames=_TEXT_PART_NAMES, is_part=True)
-    if (model := _lookup(MODEL_FOR_CAUSAL_LM_MAPPING, config)) is not None:
+    if config.is_encoder_decoder:
+        model = _lookup(MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING, config)
+    else:
+        mapping = MODEL_FOR_CAUSAL_LM_MAPPING
+        model = _lookup(mapping, text) or _lookup(mapping, config)
+    if model is None:
+        raise _no_class(config, folder, has_code=auto_class in code)
+    if text is config or model.config_class is not type(text):
         return ModelClass(model=model, config=config)
-    raise _no_class(config, folder, has_code=auto_class in code)
+    part = deepcopy(text)
+    # Where a head is stored as well, transformers finds that and does not tie it.
+    part.tie_word_embeddings |= getattr(config, "tie_word_embeddings", False)
+    return ModelClass(model=model, config=part, renames=_TEXT_PART_NAMES)
 
 
 def _from_repository(reference: str, folder: Path) -> type[PreTrainedModel]:
@@ -131,7 +130,7 @@ def _can_generate(known: type[Any]) -> bool:
     return issubclass(known, PreTrainedModel) and known.can_generate()
 
 
-def _no_class(config: PreTrainedConfig, folder: Path, *, has_code: bool = False) -> ModelError:
+def _no_class(config: PreTrainedConfig, folder: Path, *, has_code: bool) -> ModelError:
     remedy = f"if you trust the repository's code, have it run with {TRUST_FLAG}"
     return ModelError(
         f"{folder}: transformers {transformers.__version__} has no class that continues text for "

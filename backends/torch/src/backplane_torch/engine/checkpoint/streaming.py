@@ -14,6 +14,7 @@ from backplane_core.errors import BackplaneError, ModelError
 from transformers import PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
+from backplane_torch.engine.checkpoint.allocator import frees_at_once
 from backplane_torch.engine.checkpoint.checkpoint import Checkpoint
 from backplane_torch.engine.checkpoint.config import in_one_line
 from backplane_torch.engine.checkpoint.findings import Findings, check_experts
@@ -82,7 +83,7 @@ def stream(
     meter = _Meter(checkpoint.num_bytes, report)
     report(0.0, checkpoint.path.name)
     try:
-        with _quiet():
+        with _quiet(), frees_at_once():
             loaded = made_by.model.from_pretrained(
                 None,
                 config=made_by.config,
