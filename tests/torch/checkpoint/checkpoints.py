@@ -108,7 +108,7 @@ def load(
     dtype: torch.dtype | None = None,
     attention: str | None = None,
     trust_remote_code: bool = False,
-    allow_pickle: bool = False,
+    pickles: bool = False,
     report: Callable[[float, str], None] = lambda fraction, name: None,
 ) -> LoadedModel:
     return load_model(
@@ -118,7 +118,7 @@ def load(
         device=CPU,
         attention=attention,
         trust_remote_code=trust_remote_code,
-        allow_pickle=allow_pickle,
+        allow_pickle=pickles,
         report=report,
     )
 

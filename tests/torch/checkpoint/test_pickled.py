@@ -56,7 +56,7 @@ def test_not_without_the_flag(pickled: Path) -> None:
 
 def test_not_where_there_are_safetensors(pickled: Path) -> None:
     (pickled / WHOLE).write_bytes(b"rubbish")
-    checkpoints.load(pickled, allow_pickle=True)
+    checkpoints.load(pickled, pickles=True)
 
 
 @pytest.mark.parametrize("dtype", [None, torch.float32])
@@ -69,7 +69,7 @@ def test_the_same_model(pickled: Path, dtype: torch.dtype | None, mapped: bool) 
         torch.save(tensors, folder / WHOLE, _use_new_zipfile_serialization=False)
     reports: list[float] = []
     loaded = checkpoints.load(
-        folder, dtype=dtype, allow_pickle=True, report=lambda fraction, _: reports.append(fraction)
+        folder, dtype=dtype, pickles=True, report=lambda fraction, _: reports.append(fraction)
     )
     assert same(loaded.model, expected)
     assert loaded.warnings == ()
@@ -90,12 +90,12 @@ def test_in_parts(pickled: Path) -> None:
         torch.save({name: tensors[name] for name in half}, pickled / file)
         places |= dict.fromkeys(half, file)
     (pickled / INDEX).write_text(json.dumps({"weight_map": places}))
-    assert same(checkpoints.load(pickled, allow_pickle=True).model, expected)
+    assert same(checkpoints.load(pickled, pickles=True).model, expected)
 
 
 def test_weights_are_in_memory_of_their_own(pickled: Path) -> None:
     folder = without_safetensors(pickled)
-    loaded = checkpoints.load(folder, allow_pickle=True)
+    loaded = checkpoints.load(folder, pickles=True)
     before = {name: tensor.clone() for name, tensor in loaded.model.state_dict().items()}
     with (folder / WHOLE).open("r+b") as file:
         file.write(bytes((folder / WHOLE).stat().st_size))
