@@ -1,13 +1,17 @@
-"""What a step's sampling costs in the llama.cpp backend: microseconds a row, apart from the model.
+"""What a step's sampling costs by backend: microseconds a row, apart from the model.
 
 `python benchmarks/sampling.py` prints a table of parameter sets by number of rows, for flat logits
 (random weights: the worst case) and for peaked ones (a trained model's). No model is needed.
+`--samplers compiled numpy torch` sets llama.cpp's two and the torch engine's side by side.
 """
 
 import argparse
+import functools
+import itertools
 import os
 import statistics
 import time
+from typing import Any, Final, Protocol
 
 import msgspec
 import numpy as np
@@ -16,12 +20,23 @@ from backplane_core.batching.executor import ScheduledSequence
 from backplane_core.batching.sequence import Sequence
 from backplane_core.messages import Grammar, Submit, TokenSegment
 from backplane_core.sampling import SamplingParams, StoppingParams, Watermark
-from backplane_llamacpp.step_sampler import StepSampler
+from backplane_llamacpp.compiled_sampler import CompiledSampler
+from backplane_llamacpp.native import rows as native_rows
+from backplane_llamacpp.numpy_sampler import NumpySampler
+from backplane_llamacpp.sampler import Logits, Sampler
 
 NUM_CORES = len(os.sched_getaffinity(0))
 PROMPT_TOKENS, OUTPUT_TOKENS = 157, 48
 REPEATS = 9
+SAMPLERS: Final = ("compiled", "numpy", "torch")
+KINDS: Final = ("flat", "peaked")
 ALL: dict[str, object] = {"temperature": 0.8, "top_p": 0.95, "repetition_penalty": 1.1}
+PENALTIES: dict[str, object] = {
+    "temperature": 0.8,
+    "repetition_penalty": 1.1,
+    "frequency_penalty": 0.2,
+    "presence_penalty": 0.1,
+}
 # Parameters, top_logprobs, and the share of the vocabulary that a grammar allows.
 CASES: dict[str, tuple[dict[str, object], int | None, float | None]] = {
     "greedy": ({"temperature": 0.0}, None, None),
@@ -31,6 +46,7 @@ CASES: dict[str, tuple[dict[str, object], int | None, float | None]] = {
     "top-k 40": ({"temperature": 0.8, "top_k": 40}, None, None),
     "top-p 0.95": ({"temperature": 0.8, "top_p": 0.95}, None, None),
     "top-p, penalty": (ALL, None, None),
+    "all penalties": (PENALTIES, None, None),
     "top-p, penalty, logprobs 5": (ALL, 5, None),
     "min-p 0.05": ({"min_p": 0.05}, None, None),
     "typical-p 0.9": ({"typical_p": 0.9}, None, None),
@@ -101,16 +117,80 @@ def logits_of(kind: str, num_rows: int, n_vocab: int) -> npt.NDArray[np.float32]
     return flat.astype(np.float32)
 
 
-def microseconds(sampler: StepSampler, name: str, kind: str, shape: tuple[int, int]) -> float:
-    """Of one row: the median over steps."""
+class Contender(Protocol):
+    """A backend's sampling of whole steps."""
+
+    def rows(self, logits: Logits) -> Any:
+        """Its own copy of a step's logits, as its model gives them."""
+        ...
+
+    def sample(self, scheduled: list[ScheduledSequence], rows: Any) -> object:
+        """The step's tokens."""
+        ...
+
+
+class LlamaCpp:
+    """The llama.cpp backend's, compiled or numpy's."""
+
+    def __init__(self, sampler: Sampler) -> None:
+        self._sampler = sampler
+
+    def rows(self, logits: Logits) -> Logits:
+        """These, which it leaves as they were."""
+        return logits
+
+    def sample(self, scheduled: list[ScheduledSequence], rows: Logits) -> object:
+        """The step's tokens."""
+        return self._sampler.tokens(scheduled, rows, list(range(len(rows))))
+
+
+class Torch:
+    """The torch engine's."""
+
+    def __init__(self, num_tokens: int, threads: int, dtype: str) -> None:
+        # Only where it is asked for: llama.cpp's are measured where there is no torch, too.
+        import torch  # noqa: PLC0415 -- said above
+        from backplane_torch.engine.sampling.batch_sampler import (  # noqa: PLC0415 -- likewise
+            BatchSampler,
+        )
+
+        torch.set_num_threads(threads)
+        self._tensor = functools.partial(torch.tensor, dtype=getattr(torch, dtype))
+        self._sampler = BatchSampler(num_tokens, [], torch.device("cpu"))
+
+    def rows(self, logits: Logits) -> Any:
+        """A tensor, to which it writes."""
+        return self._tensor(logits)
+
+    def sample(self, scheduled: list[ScheduledSequence], rows: Any) -> object:
+        """The step's tokens."""
+        return self._sampler.sample(scheduled, rows)
+
+
+def contender(sampler: str, num_tokens: int, threads: int, dtype: str) -> Contender:
+    """The one of that name."""
+    if sampler == "torch":
+        return Torch(num_tokens, threads, dtype)
+    if sampler == "numpy":
+        return LlamaCpp(NumpySampler(num_tokens, []))
+    if (library := native_rows.load()) is None:
+        raise SystemExit("sample.c is not compiled: there are --samplers numpy torch")
+    return LlamaCpp(CompiledSampler(library, num_tokens, [], threads))
+
+
+def microseconds(sampling: Contender, name: str, kind: str, shape: tuple[int, int]) -> float:
+    """Of one row: the median over steps, each of which brings every sequence a token."""
     scheduled, logits = sequences(name, *shape), logits_of(kind, *shape)
-    sampler.sample(scheduled, logits)
+    new_tokens = np.random.default_rng(0).integers(0, shape[1], REPEATS + 1).tolist()
     times: list[float] = []
-    while len(times) < REPEATS:
+    for token_id in new_tokens:
+        rows = sampling.rows(logits)
         started = time.perf_counter()
-        sampler.sample(scheduled, logits)
+        sampling.sample(scheduled, rows)
         times.append(time.perf_counter() - started)
-    return statistics.median(times) * 1e6 / shape[0]
+        for one in scheduled:
+            one.sequence.token_ids.append(token_id)
+    return statistics.median(times[1:]) * 1e6 / shape[0]
 
 
 def main() -> None:
@@ -119,19 +199,26 @@ def main() -> None:
     parser.add_argument("--vocabulary", type=int, default=128_000)
     parser.add_argument("--rows", type=int, nargs="+", default=[1, 4, 32])
     parser.add_argument("--threads", type=int, nargs="+", default=[NUM_CORES])
-    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--only", nargs="+", default=[""], help="cases whose name has this in it")
+    parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=["compiled"])
+    parser.add_argument("--logits", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--dtype", default="float32", help="of the logits that torch is given")
     args = parser.parse_args()
-    for kind in ("flat", "peaked"):
-        for threads in args.threads:
-            sampler = StepSampler(args.vocabulary, [], threads)
-            print(f"\n{kind} logits, {args.vocabulary} tokens, threads: {threads}; µs a row")
-            print(f"{'':30}" + "".join(f"{num:>7} rows" for num in args.rows))
-            for name in (name for name in CASES if args.only in name):
-                row = f"{name:30}"
-                for num_rows in args.rows:
-                    taken = microseconds(sampler, name, kind, (num_rows, args.vocabulary))
-                    row += f"{taken:12.0f}"
-                print(row, flush=True)
+    names = [name for name in CASES if any(part in name for part in args.only)]
+    for kind, threads in itertools.product(args.logits, args.threads):
+        contenders = [
+            contender(sampler, args.vocabulary, threads, args.dtype) for sampler in args.samplers
+        ]
+        print(f"\n{kind} logits, {args.vocabulary} tokens, threads: {threads}; µs a row")
+        print(f"{'':36}" + "".join(f"{num:>7} rows" for num in args.rows))
+        for name, (label, one) in itertools.product(
+            names, zip(args.samplers, contenders, strict=True)
+        ):
+            taken = [
+                microseconds(one, name, kind, (num_rows, args.vocabulary)) for num_rows in args.rows
+            ]
+            title = name if len(contenders) == 1 else f"{name}, {label}"
+            print(f"{title:36}" + "".join(f"{each:12.0f}" for each in taken), flush=True)
 
 
 if __name__ == "__main__":

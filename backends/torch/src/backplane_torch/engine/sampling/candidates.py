@@ -29,6 +29,26 @@ class Draw(NamedTuple):
     params: SamplingParams
     number: float
 
+    @property
+    def temperature(self) -> float:
+        """What logits are divided by; 1 where the highest is taken."""
+        return 1.0 if self.params.greedy else min(self.params.temperature, HOTTEST)
+
+    def figures(self) -> list[float]:
+        """A row of `DrawnRows`' table, after the temperature.
+
+        A cut that is off has what keeps all, whatever sums are rounded to.
+        """
+        params = self.params
+        return [
+            self.temperature,
+            params.top_k if params.top_k > 0 else math.inf,
+            params.top_p if params.top_p < 1.0 else math.inf,
+            params.min_p,
+            params.typical_p if params.typical_p < 1.0 else math.inf,
+            self.number,
+        ]
+
 
 class Candidates(NamedTuple):
     """What cuts leave of rows.
@@ -52,32 +72,28 @@ class Candidates(NamedTuple):
 
 
 class DrawnRows:
-    """Rows that are all drawn in the same way; each is asked for one kind of candidates."""
+    """Rows that are all drawn in the same way; each kind of candidates is another way."""
 
-    def __init__(self, logits: torch.Tensor, draws: list[Draw], sum_dtype: torch.dtype) -> None:
-        """Take over logits, of which the highest is 0, and divide them by the temperature."""
-        self._params = [params for params, _ in draws]
-        figures = torch.tensor([_figures(*draw) for draw in draws], dtype=sum_dtype)
-        figures = figures.to(logits.device, non_blocking=True)
-        self.numbers = figures[:, 0]
-        temperatures = figures[:, 1:2].float()
-        self._top_k, self._top_p, self._min_p, self._typical_p = figures[:, 2:].unbind(1)
-        self._logits = logits.div_(temperatures)
+    def __init__(self, logits: torch.Tensor, figures: torch.Tensor, draws: list[Draw]) -> None:
+        """Of logits that are divided by the temperature already; `figures` are the draws'."""
+        self._logits = logits
+        self._params = [draw.params for draw in draws]
+        columns = figures[:, 1:].unbind(1)
+        self._top_k, self._top_p, self._min_p, self._typical_p, self.numbers = columns
 
     def top_k(self) -> Candidates:
         """The k highest, where each row has such a k, and what other cuts leave of them."""
         most = max(params.top_k for params in self._params)
         ids, ranks = highest(self._logits, most).sort(-1)
-        beyond = ranks >= self._top_k.unsqueeze(1)
-        logits = self._logits.gather(1, ids).masked_fill_(beyond, -torch.inf)
+        logits = self._logits.gather(1, ids)
+        logits.masked_fill_(ranks >= self._top_k.unsqueeze(1), -torch.inf)
         return Candidates(self._cut(logits, logits.softmax(-1)), ids)
 
     def first(self, num_first: int) -> Candidates:
         """Those of the highest that cuts leave; enough where all of them reach `top_p`."""
         ids = highest(self._logits, num_first).sort(-1).values
         weights = self._logits.softmax(-1).gather(1, ids)
-        everything = num_first == self._logits.shape[1]
-        enough = None if everything else weights.sum(-1) >= self._top_p
+        enough = weights.sum(-1) >= self._top_p
         return Candidates(self._cut(self._logits.gather(1, ids), weights), ids, enough)
 
     def all(self) -> Candidates:
@@ -96,15 +112,3 @@ class DrawnRows:
         if any(params.typical_p < 1.0 for params in self._params):
             weights = keep_typical_p(weights, self._typical_p)
         return weights
-
-
-def _figures(params: SamplingParams, number: float) -> list[float]:
-    """A row's, as numbers; a cut that is off has what keeps all, whatever sums are rounded to."""
-    return [
-        number,
-        min(params.temperature, HOTTEST),
-        params.top_k if params.top_k > 0 else math.inf,
-        params.top_p if params.top_p < 1.0 else math.inf,
-        params.min_p,
-        params.typical_p if params.typical_p < 1.0 else math.inf,
-    ]

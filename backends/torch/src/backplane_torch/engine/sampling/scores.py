@@ -9,7 +9,7 @@ from backplane_torch.engine.sampling.highest import highest
 # A token's log-probability, and the highest `(token id, logprob)` pairs, best first.
 Score = tuple[float, list[tuple[int, float]]]
 
-# So many numbers at a time: their exponentials are as many again.
+# So many numbers at a time: their log-probabilities are as many again.
 _NUM_AT_ONCE: Final = 1 << 22
 
 
@@ -41,6 +41,6 @@ def score_tokens(logits: torch.Tensor, token_ids: list[int], num_top: list[int])
 def _logprobs(
     logits: torch.Tensor, targets: torch.Tensor, num_top: int
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    normalizers = logits.logsumexp(-1, keepdim=True)
+    logprobs = logits.log_softmax(-1)
     ids = highest(logits, num_top) if num_top else targets.new_empty(len(targets), 0)
-    return logits.gather(1, targets) - normalizers, ids, logits.gather(1, ids) - normalizers
+    return logprobs.gather(1, targets), ids, logprobs.gather(1, ids)

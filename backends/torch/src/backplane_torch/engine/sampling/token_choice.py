@@ -38,37 +38,51 @@ class _Way(Enum):
 
 
 class TokenChoice:
-    """Of a step's rows, [rows, vocabulary], float32, as the processors left them."""
+    """Of a step's rows. Nothing here waits for the device."""
 
     def __init__(
         self, logits: torch.Tensor, draws: list[Draw], looks: Looks, sum_dtype: torch.dtype
     ) -> None:
-        """`sum_dtype` is that in which probabilities are summed up for a draw."""
-        self._logits = logits
+        """Take rows over.
+
+        Args:
+            logits: [rows, vocabulary], float32, as the processors left them; written to.
+            draws: one per row.
+            looks: how many to look at alone.
+            sum_dtype: that in which probabilities are summed up for a draw.
+        """
         self._draws = draws
         self._looks = looks
-        self._sum_dtype = sum_dtype
+        figures = torch.tensor([draw.figures() for draw in draws], dtype=sum_dtype)
+        self._figures = figures.to(logits.device, non_blocking=True)
+        self._peaks = logits.amax(-1, keepdim=True)
+        # In place, as writing elsewhere costs a CPU several times as much. The highest stay so.
+        self._logits = logits.sub_(self._peaks)
+        if any(draw.temperature != 1.0 for draw in draws):
+            self._logits.div_(self._figures[:, :1].float())
 
     def first(self) -> torch.Tensor:
-        """Token ids, [rows], or `NO_TOKEN` or `UNSETTLED` in their place. Waits for nothing."""
+        """Token ids, [rows], or `NO_TOKEN` or `UNSETTLED` in their place."""
         ways: dict[_Way, list[int]] = {}
         for row, draw in enumerate(self._draws):
             ways.setdefault(self._way_of(draw.params), []).append(row)
         if len(ways) == 1:
             (way,) = ways
-            return self._chosen(way, self._logits, self._draws)
-        token_ids = self._logits.new_empty(len(self._draws), dtype=torch.int64)
-        for way, rows in ways.items():
-            index = self._index(rows)
-            token_ids[index] = self._chosen(
-                way, self._logits[index], [self._draws[row] for row in rows]
-            )
-        return token_ids
+            token_ids = self._chosen(way, self._logits, self._figures, self._draws)
+        else:
+            token_ids = self._figures.new_empty(len(self._draws), dtype=torch.int64)
+            for way, rows in ways.items():
+                token_ids.index_copy_(0, self._index(rows), self._chosen_of(way, rows))
+        return token_ids.masked_fill_(~self._peaks.squeeze(1).isfinite(), NO_TOKEN)
 
     def settled(self, rows: list[int]) -> torch.Tensor:
         """Token ids of rows that were `UNSETTLED`, from a look at all."""
+        return self._chosen_of(_Way.ALL, rows)
+
+    def _chosen_of(self, way: _Way, rows: list[int]) -> torch.Tensor:
+        index = self._index(rows)
         draws = [self._draws[row] for row in rows]
-        return self._chosen(_Way.ALL, self._logits[self._index(rows)], draws)
+        return self._chosen(way, self._logits[index], self._figures[index], draws)
 
     def _way_of(self, params: SamplingParams) -> _Way:
         if params.greedy:
@@ -77,11 +91,12 @@ class TokenChoice:
             return _Way.TOP_K if params.top_k <= self._looks.most else _Way.ALL
         return _Way.NUCLEUS if params.top_p < 1.0 else _Way.ALL
 
-    def _chosen(self, way: _Way, logits: torch.Tensor, draws: list[Draw]) -> torch.Tensor:
+    def _chosen(
+        self, way: _Way, logits: torch.Tensor, figures: torch.Tensor, draws: list[Draw]
+    ) -> torch.Tensor:
         if way is _Way.HIGHEST:
-            return highest_ids(logits)
-        peaks = logits.amax(-1, keepdim=True)
-        rows = DrawnRows(logits - peaks, draws, self._sum_dtype)
+            return argmax(logits)[1]
+        rows = DrawnRows(logits, figures, draws)
         match way:
             case _Way.TOP_K:
                 candidates = rows.top_k()
@@ -89,8 +104,7 @@ class TokenChoice:
                 candidates = rows.first(min(self._looks.first, logits.shape[1]))
             case _:
                 candidates = rows.all()
-        token_ids = candidates.token_ids_at(rows.numbers)
-        return token_ids.masked_fill_(~peaks.squeeze(1).isfinite(), NO_TOKEN)
+        return candidates.token_ids_at(rows.numbers)
 
     def _index(self, rows: list[int]) -> torch.Tensor:
         return torch.tensor(rows).to(self._logits.device, non_blocking=True)

@@ -13,7 +13,7 @@ from backplane_torch.engine.sampling.highest import ordered_bits
 # Rows up to so wide are sorted.
 _SORTED_WIDTH: Final = 4096
 # Of wider rows so many numbers at a time: they stay in a processor's cache.
-_NUM_AT_ONCE: Final = 1 << 19
+_NUM_AT_ONCE: Final = 1 << 17
 # The digits of a 32-bit place, the first one highest: where they begin, how many bits they have.
 _DIGITS: Final = ((21, 11), (10, 11), (0, 10))
 _TINY: Final = torch.finfo(torch.float32).tiny
