@@ -69,7 +69,8 @@ def find_model_class(
         model = _lookup(mapping, text) or _lookup(mapping, config)
     if model is None:
         raise _no_class(config, folder, has_code=auto_class in code)
-    if text is config or model.config_class is not type(text):
+    # The decoder of an encoder and a decoder is no model by itself, though its config is of a kind.
+    if text is config or config.is_encoder_decoder or model.config_class is not type(text):
         return ModelClass(model=model, config=config)
     part = deepcopy(text)
     # Where a head is stored as well, transformers finds that and does not tie it.
