@@ -1,7 +1,7 @@
 """`CpuDevice`: the host's processor, and the reference that the other devices are held to."""
 
 import os
-from typing import Any, ClassVar
+from typing import Any, Final
 
 import torch
 from backplane_core.errors import BackendError
@@ -10,13 +10,16 @@ from torch import nn
 
 from backplane_torch.engine.devices.attention import AttentionKernel
 from backplane_torch.engine.devices.cpu_attention import CpuAttention
+from backplane_torch.engine.devices.cpu_linears import INT8, replace_linears
 from backplane_torch.engine.devices.device import Report, TorchDevice
+from backplane_torch.engine.devices.int8_linear import computes_int8
+
+# What torch's allocator says, and oneDNN, which says no more where it finds none for its buffers.
+_NO_MEMORY: Final = ("can't allocate memory", "could not create a primitive")
 
 
 class CpuDevice(TorchDevice):
     """All CPUs that this process may use, or `threads` of them."""
-
-    quantizations: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, threads: int) -> None:
         """Set how many threads torch computes with, for the whole process.
@@ -27,6 +30,7 @@ class CpuDevice(TorchDevice):
         if threads < 0:
             raise BackendError(f"--torch.threads is {threads}, but must be 0 (automatic) or more")
         torch.set_num_threads(threads or len(os.sched_getaffinity(0)))
+        self.quantizations = (INT8,) if computes_int8() else ()
 
     @property
     def torch_device(self) -> torch.device:
@@ -55,7 +59,8 @@ class CpuDevice(TorchDevice):
         return CpuAttention(dtype, block_size)
 
     def prepare_linears(self, model: nn.Module, quantize: str | None, report: Report) -> None:
-        """Nothing yet."""
+        """Packed, one copy, or two where there is room (`linear_room`); or in 8-bit integers."""
+        replace_linears(model, quantize, self.free_bytes, report)
 
     def synchronize(self) -> None:
         """Nothing: the CPU computes as it is told to."""
@@ -63,5 +68,5 @@ class CpuDevice(TorchDevice):
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether an allocation failed; torch has no class of its own for that on the CPU."""
         return isinstance(error, MemoryError) or (
-            isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+            isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY)
         )

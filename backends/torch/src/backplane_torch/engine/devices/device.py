@@ -5,7 +5,7 @@ Models, batches, sampling and plans ask it, and never what kind of device it is.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import nn
@@ -19,10 +19,10 @@ class TorchDevice(ABC):
     """One device that computes.
 
     Attributes:
-        quantizations: what `quantize_linears` knows ("int8").
+        quantizations: what `prepare_linears` knows and this device is good at ("int8").
     """
 
-    quantizations: ClassVar[tuple[str, ...]] = ()
+    quantizations: tuple[str, ...] = ()
 
     @property
     @abstractmethod
