@@ -1,4 +1,4 @@
-"""The tokens that a sequence changes one by one: kept up as it grows, whoever had its row before."""
+"""Tokens that a sequence changes one by one: kept up as it grows, whoever had its row before."""
 
 import pytest
 import torch
