@@ -79,4 +79,4 @@ def test_the_path_is_told(torch_demo: Deployment) -> None:
     info = httpx.get(f"{torch_demo.url}/info", timeout=10).json()
     assert (info["backend"], info["architecture"]) == ("torch", "LlamaForCausalLM")
     assert (info["dtype"], info["detail"]["path"]) == ("float32", "paged")
-    assert "LlamaForCausalLM runs on paged" in torch_demo.output
+    assert "LlamaForCausalLM keeps keys and values so: paged" in torch_demo.output

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from backplane_core.backend import BestEffort, ModelSource, Native, RunnerSpec, Unsupported
@@ -30,6 +31,19 @@ def test_known_architectures_are_told_by_their_path() -> None:
     answer = backend.supports(source("SomethingNewForCausalLM"))
     assert isinstance(answer, BestEffort)
     assert "SomethingNewForCausalLM is not among the tested" in answer.reason
+
+
+def test_pickles_are_told_with_the_flag_that_reads_them() -> None:
+    answer = TorchBackend().supports(source("LlamaForCausalLM", "config.json", "pytorch_model.bin"))
+    assert isinstance(answer, BestEffort)
+    assert "--torch.allow-pickle" in answer.reason
+
+
+def test_of_a_local_file_there_is_nothing_to_choose(tmp_path: Path) -> None:
+    file = tmp_path / "model.safetensors"
+    file.touch()
+    model = ModelSource(model_id=str(file), path=str(file), files=(file.name,))
+    assert TorchBackend().select_files(model) == (file.name,)
 
 
 def test_no_architecture_is_on_two_lists() -> None:

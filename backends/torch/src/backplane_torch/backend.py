@@ -1,5 +1,6 @@
 """`TorchBackend`: Hugging Face models through PyTorch. Import-light until it is asked to run."""
 
+from pathlib import Path
 from typing import ClassVar
 
 from backplane_core.backend import (
@@ -49,6 +50,11 @@ class TorchBackend(Backend):
                 reason=f"{model.variant or model.gguf_file} names a GGUF file, and PyTorch reads "
                 "safetensors"
             )
+        if model_files.only_pickled(model.files):
+            return BestEffort(
+                reason=f"{model.model_id} holds .bin files and no safetensors, which are read with "
+                "--torch.allow-pickle alone"
+            )
         named = model.config.get("architectures") or []
         for architecture in named:
             if reason := architectures.UNSUPPORTED.get(architecture):
@@ -63,11 +69,13 @@ class TorchBackend(Backend):
         return BestEffort(reason=f"{told} is not among the tested architectures")
 
     def select_files(self, model: ModelSource) -> tuple[str, ...]:
-        """Weights, configuration, tokenizer and templates.
+        """Weights, configuration, tokenizer and templates; of a local file, itself.
 
         Raises:
             ModelError: there are no weights, or not all.
         """
+        if model.path is not None and Path(model.path).is_file():
+            return tuple(model.files) or (Path(model.path).name,)
         return model_files.select_files(model)
 
     def create_runner(self, spec: RunnerSpec, progress: ProgressSink) -> ModelRunner:

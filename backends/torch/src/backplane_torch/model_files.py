@@ -56,6 +56,12 @@ def weights_exist(files: Iterable[str]) -> bool:
     return bool(_candidates(files, SAFETENSORS) or _candidates(files, PICKLED))
 
 
+def only_pickled(files: Iterable[str]) -> bool:
+    """Whether there are weights, but no safetensors among them."""
+    files = tuple(files)
+    return not _candidates(files, SAFETENSORS) and bool(_candidates(files, PICKLED))
+
+
 def choose_weights(model_id: str, files: Iterable[str]) -> Weights:
     """The weights among the names of a model's files: safetensors, or else `.bin`, never both.
 

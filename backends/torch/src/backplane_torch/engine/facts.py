@@ -3,7 +3,7 @@
 import importlib.metadata
 
 import torch
-from backplane_core.backend import ModelSource
+from backplane_core.backend import RunnerSpec
 from backplane_core.batching.executor import ExecutorTraits
 from backplane_core.capabilities import Capabilities
 from backplane_core.guidance.kinds import supported_kinds
@@ -17,24 +17,18 @@ _MAX_TOP_LOGPROBS = 100
 
 
 def model_info(
-    loaded: LoadedModel,
-    source: ModelSource,
-    device: TorchDevice,
-    *,
-    backend: str,
-    quantization: str | None,
-    path: str,
+    loaded: LoadedModel, spec: RunnerSpec, device: TorchDevice, *, backend: str, path: str
 ) -> ModelInfo:
     """The facts a server shows; `path` says how keys and values are kept."""
     return ModelInfo(
-        model_id=source.model_id,
-        revision=source.revision,
+        model_id=spec.model.model_id,
+        revision=spec.model.revision,
         backend=backend,
         backend_version=str(torch.__version__),  # its own type is no plain string
         device=device.name,
         architecture=type(loaded.model).__name__,
         dtype=str(loaded.dtype).removeprefix("torch."),
-        quantization=quantization,
+        quantization=spec.engine.quantize,
         num_parameters=loaded.num_parameters,
         detail={
             "path": path,
