@@ -35,8 +35,8 @@ class BlockGroup(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         num_blocks: how many there are, 0 … num_blocks-1.
-        window: a token sees itself and the `window - 1` before it, and blocks that no later token
-            sees are given up; None sees all before it.
+        window: a token sees itself and the `window - 1` before it; blocks that no later token
+            sees are given up when the next one is full. None sees all before it.
     """
 
     num_blocks: int

@@ -31,8 +31,8 @@ class GroupBlocks:
     """A `BlockPool`, and a `PrefixCache` of full blocks.
 
     `cache` is there to find blocks in, and to name those that are full. A sequence with n full
-    blocks holds those among them that the token behind them sees, and what
-    it fills: so another that goes on after the same n blocks finds what it needs.
+    blocks holds those among them that the token behind them sees, and what it fills: so another
+    that goes on after the same n blocks finds what it needs.
     """
 
     def __init__(

@@ -89,6 +89,8 @@ class PagedMemory(Memory):
             if not sequence.num_computed_tokens % size
             and sequence.num_computed_tokens == len(sequence.block_tables[0]) * size
         ]
+        if not lacking:
+            return True
         if any(len(lacking) > group.num_available for group in self._groups):
             return False
         for place, group in enumerate(self._groups):

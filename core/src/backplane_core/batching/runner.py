@@ -144,7 +144,8 @@ class BatchingRunner(ModelRunner):
     def cancel(self, request_id: str, index: int | None = None) -> None:
         """Forget a request, or one of its sequences; its memory is free on return.
 
-        What it found in the cache stays there; what it computed does not.
+        What it found in the cache stays there; what it computed does not, but for blocks that a
+        window had passed.
         """
         group = self._groups.get(request_id)
         if group is None:
