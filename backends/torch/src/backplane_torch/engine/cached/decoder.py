@@ -9,11 +9,13 @@ from backplane_core.errors import ModelError
 from transformers import DynamicCache, PreTrainedModel
 from transformers.cache_utils import Cache, DynamicSlidingWindowLayer
 
+from backplane_torch.engine.cached.growing_layer import with_room
 from backplane_torch.engine.cached.layers import (
     Layer,
     Row,
     bytes_per_sequence,
     bytes_per_token,
+    cache_of,
     gather,
     has_states,
     recurrent_states,
@@ -79,12 +81,15 @@ class DecoderNetwork(Network):
         token_ids = torch.tensor([share.token_ids for share in shares], device=self._model.device)
         rows = rows_of(shares)
         if layers is None:
-            cache = DynamicCache(config=self._model.config)
+            cache = self._create_cache()
             return self._run(token_ids, cache, rows), cache.layers
-        cache = Cache(layers=layers)
+        cache = cache_of(layers)
         if self._continues or token_ids.shape[1] == 1:
             return self._run(token_ids, cache, rows), layers
         return self._run_one_by_one(token_ids, cache, rows), layers
+
+    def _create_cache(self) -> Cache:
+        return cache_of(with_room(DynamicCache(config=self._model.config).layers))
 
     def _run(
         self, token_ids: torch.Tensor, cache: Cache, rows: list[tuple[int, int]]
@@ -109,7 +114,7 @@ class DecoderNetwork(Network):
         Raises:
             ModelError: the model does not work with transformers' own cache.
         """
-        cache = DynamicCache(config=self._model.config)
+        cache = self._create_cache()
         try:
             self._run(self._two_tokens(), cache, [])
         except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
@@ -138,7 +143,7 @@ class DecoderNetwork(Network):
             copies = [gather([Row(layer, 0)]) for layer in layers]
             for state in recurrent_states(copies[first]):
                 state.mul_(factor)
-            self._run(self._two_tokens(), Cache(layers=copies), [])
+            self._run(self._two_tokens(), cache_of(copies), [])
             ends.append(recurrent_states(copies[first]))
         return not all(torch.equal(*pair) for pair in zip(*ends, strict=True))
 

@@ -5,10 +5,10 @@ from backplane_core.batching.executor import ScheduledSequence
 from backplane_core.batching.logit_rows import logit_offsets
 from backplane_core.errors import ModelError
 from transformers import DynamicCache, EncoderDecoderCache, PreTrainedModel
-from transformers.cache_utils import Cache
 from transformers.modeling_outputs import BaseModelOutput
 
-from backplane_torch.engine.cached.layers import EncodedPrompts, Layer, bytes_per_token
+from backplane_torch.engine.cached.growing_layer import with_room
+from backplane_torch.engine.cached.layers import EncodedPrompts, Layer, bytes_per_token, cache_of
 from backplane_torch.engine.cached.network import (
     Network,
     Share,
@@ -82,13 +82,14 @@ class EncoderDecoderNetwork(Network):
         if layers is None:
             prompt_ids = torch.tensor([share.prompt_ids for share in shares], device=device)
             encoded = self._model.get_encoder()(input_ids=prompt_ids, return_dict=True)[0]
-            config = self._model.config
-            cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+            cross = DynamicCache(config=self._model.config)
+            own = cache_of(with_room(DynamicCache(config=self._model.config).layers))
+            cache = EncoderDecoderCache(own, cross)
         else:
             *cached, last = layers
             encoded = last.hidden_states
             half = len(cached) // 2
-            cache = EncoderDecoderCache(Cache(layers=cached[:half]), Cache(layers=cached[half:]))
+            cache = EncoderDecoderCache(cache_of(cached[:half]), cache_of(cached[half:]))
         logits = self._call(
             rows_of(shares),
             encoder_outputs=BaseModelOutput(last_hidden_state=encoded),

@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
+from transformers import DynamicCache
 from transformers.cache_utils import CacheLayerMixin, DynamicSlidingWindowLayer
+
+from backplane_torch.engine.cached.growing_layer import ROOM, GrowingLayer
 
 
 @dataclasses.dataclass
@@ -45,6 +48,13 @@ _TOKENS = ("keys", "values", "hidden_states")
 _STATES = ("conv_states", "recurrent_states")
 
 
+def cache_of(layers: list[Layer]) -> DynamicCache:
+    """These layers as models take them, some of which ask for this class."""
+    cache = DynamicCache()
+    cache.layers = layers
+    return cache
+
+
 def tensors_of(layer: Layer) -> dict[_Place, torch.Tensor]:
     """All it holds of sequences."""
     found = {_Place(name, None): getattr(layer, name, None) for name in _TOKENS}
@@ -68,7 +78,7 @@ def recurrent_states(layer: Layer) -> list[torch.Tensor]:
 def bytes_per_token(layers: Iterable[Layer]) -> float:
     """Of one sequence, what grows with each token. Windows count as if they grew on."""
     return sum(
-        tensor.nbytes / (tensor.shape[0] * tensor.shape[-2])
+        tensor.nbytes / (tensor.shape[0] * tensor.shape[-2]) * (1 + _room(layer))
         for layer in layers
         for place, tensor in tensors_of(layer).items()
         if place.number is None
@@ -134,6 +144,10 @@ def remember(layer: Layer) -> Callable[[], None]:
                 setattr(layer, name, getattr(layer, name)[..., :length, :])
 
     return put_back
+
+
+def _room(layer: Layer) -> float:
+    return ROOM if isinstance(layer, GrowingLayer) else 0.0
 
 
 def _put(layer: Layer, place: _Place, tensor: torch.Tensor) -> None:
