@@ -43,28 +43,20 @@ class TorchBackend(Backend):
 
     def supports(self, model: ModelSource) -> Support:
         """Whether it holds weights in Hugging Face's format, of an architecture that is known."""
-        if not model_files.weights_exist(model.files):
-            return Unsupported(reason=f"{model.model_id} holds no safetensors")
-        if model.variant is not None or model.gguf_file is not None:
-            return Unsupported(
-                reason=f"{model.variant or model.gguf_file} names a GGUF file, and PyTorch reads "
-                "safetensors"
-            )
+        if reason := _objection(model):
+            return Unsupported(reason=reason)
         if model_files.only_pickled(model.files):
             return BestEffort(
                 reason=f"{model.model_id} holds .bin files and no safetensors, which are read with "
                 "--torch.allow-pickle alone"
             )
-        named = model.config.get("architectures") or []
-        for architecture in named:
-            if reason := architectures.UNSUPPORTED.get(architecture):
-                return Unsupported(reason=f"{architecture}: {reason}")
-            if architecture in architectures.PAGED:
-                return Native()
-            if architecture in architectures.OWN_CACHE:
-                return BestEffort(
-                    reason=f"{architecture} keeps a cache of its own, which shares no prefixes"
-                )
+        named: list[str] = model.config.get("architectures") or []
+        if architectures.PAGED.intersection(named):
+            return Native()
+        if own := architectures.OWN_CACHE.intersection(named):
+            return BestEffort(
+                reason=f"{min(own)} keeps a cache of its own, which shares no prefixes"
+            )
         told = ", ".join(named) or "a model that names no architecture"
         return BestEffort(reason=f"{told} is not among the tested architectures")
 
@@ -92,3 +84,15 @@ class TorchBackend(Backend):
 
         settings: TorchSettings = self.parse_settings(spec.settings)
         return create_runner(spec, settings, CpuDevice(settings.threads), progress)
+
+
+def _objection(model: ModelSource) -> str | None:
+    """Why a model cannot be served, if that can be told from its names."""
+    if not model_files.weights_exist(model.files):
+        return f"{model.model_id} holds no safetensors"
+    if wanted := model.variant or model.gguf_file:
+        return f"{wanted} names a GGUF file, and PyTorch reads safetensors"
+    for architecture in model.config.get("architectures") or []:
+        if reason := architectures.UNSUPPORTED.get(architecture):
+            return f"{architecture}: {reason}"
+    return None
