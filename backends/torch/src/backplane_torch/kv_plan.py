@@ -151,12 +151,15 @@ class _Sizes:
     def longest(self, num_blocks: int, max_positions: int) -> int:
         """Tokens of the longest sequence there is room for, at most `max_positions`.
 
-        A sequence may outgrow a group that holds what its window sees.
+        It may outgrow a group that holds what its window sees, but the first: what is told of a
+        cache is that no sequence is longer.
         """
         bounds = [
             blocks * self.block_size
-            for group, blocks in zip(self.groups, self.of_groups(num_blocks), strict=True)
-            if group.window is None or blocks < self._most_held(group, 1)
+            for index, (group, blocks) in enumerate(
+                zip(self.groups, self.of_groups(num_blocks), strict=True)
+            )
+            if not index or blocks < self._most_held(group, 1)
         ]
         return min([max_positions, *bounds])
 
