@@ -15,7 +15,7 @@ MANIFESTS := uv.lock pyproject.toml $(wildcard core/pyproject.toml server/pyproj
 ARGS ?=
 PORT ?= 3000
 
-.PHONY: help install install-torch serve test check format lock demo-model
+.PHONY: help install install-torch serve test test-models check format lock demo-model
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' Makefile | sed -E 's/:[^#]*## /\t/' | sort | awk -F'\t' '{printf "make %-14s %s\n", $$1, $$2}'
@@ -40,6 +40,9 @@ serve: $(STAMP) ## serve the demo model on port $(PORT); ARGS="--model-id …" s
 
 test: $(TORCH_STAMP) ## run every test; ARGS="tests/core -k scheduler" runs some
 	@$(BIN)/python -m pytest --durations=15 $(ARGS)
+
+test-models: $(TORCH_STAMP) ## hold every architecture to transformers; ARGS=--write-page writes docs/models.md
+	@$(BIN)/python -m pytest tests/torch/models -m "" $(ARGS)
 
 check: $(TORCH_STAMP) ## formatting, lint, types, import contracts, pickle and tree lints, lock
 	@$(BIN)/python scripts/check.py

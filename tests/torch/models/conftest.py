@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.torch.models.architectures import CASES, IN_EVERY_RUN
-from tests.torch.models.proof import Proof
+from tests.torch.models.proof import Proof, Trial
 from tests.torch.models.served_model import ServedModel
 
 
@@ -18,6 +18,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 @pytest.fixture(scope="session")
 def proofs() -> dict[str, Proof]:
     """By the name of a case, as far as its tests have come."""
+    return {}
+
+
+@pytest.fixture(scope="session")
+def trials() -> dict[str, Trial]:
+    """Of other classes, by name."""
     return {}
 
 

@@ -1,6 +1,7 @@
-"""`Proof`: what the tests of a case have shown, and docs/models.md says."""
+"""`Proof` and `Trial`: what the tests have shown, and docs/models.md says."""
 
 import dataclasses
+from typing import NamedTuple
 
 from tests.torch.models.served_model import ServedModel
 from tests.torch.models.tiny_checkpoint import Case
@@ -51,3 +52,10 @@ class Proof:
     @property
     def is_paged(self) -> bool:
         return self.path == PAGED
+
+
+class Trial(NamedTuple):
+    """What became of a class that was shrunk by rule: "paged", "its own cache", …, and why."""
+
+    outcome: str
+    why: str

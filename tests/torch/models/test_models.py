@@ -10,7 +10,8 @@ from backplane_core.sampling import SamplingParams, sequence_seed
 from tests.torch.models.proof import Proof
 from tests.torch.models.served_model import MAX_STEP_TOKENS, ServedModel, prompt_of
 
-_LENGTHS = (5, 37, 6, 60, 23)
+# Short ones first: they are let in together, and get in each other's way as they grow.
+_LENGTHS = (5, 6, 7, 60, 37, 23)
 _NUM_TOKENS = 32
 
 
@@ -25,7 +26,7 @@ def test_sequences_batched_chunked_and_preempted(served: ServedModel, proof: Pro
     answers = served.answer([served.request(prompt, _NUM_TOKENS) for prompt in prompts])
     for prompt, [answer] in zip(prompts, answers, strict=True):
         assert answer.token_ids == served.generate(prompt, _NUM_TOKENS), len(prompt)
-    assert any(len(set(answer.token_ids)) > 1 for [answer] in answers)
+    assert sum(len(set(answer.token_ids)) for [answer] in answers) > 5 * len(prompts)
     assert served.runner.stats().num_preemptions > 0
     proof.batched = True
 
@@ -73,7 +74,7 @@ def test_logprobs_of_prompts(served: ServedModel, proof: Proof) -> None:
     expected = scores.gather(1, token_ids[0, 1:, None])[:, 0]
     assert answer.prompt_logprobs[0] is None
     torch.testing.assert_close(
-        torch.tensor(answer.prompt_logprobs[1:]), expected, rtol=1e-3, atol=1e-3
+        torch.tensor(answer.prompt_logprobs[1:]), expected, rtol=1e-4, atol=1e-4
     )
     proof.scores_prompts = True
 

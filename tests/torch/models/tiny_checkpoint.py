@@ -16,9 +16,9 @@ from transformers import (
     PreTrainedModel,
 )
 
-_SPECIAL = ("<pad>", "<s>", "</s>", "<unk>")
-PAD_ID, BOS_ID, EOS_ID, _ = range(len(_SPECIAL))
-# Rows that no token has, as in embeddings that are padded to a round number.
+_SPECIAL = ("<pad>", "<s>", "</s>")
+PAD_ID, BOS_ID, EOS_ID = range(len(_SPECIAL))
+# A few rows are no token's, as in embeddings that are padded to a round number.
 VOCABULARY = 272
 
 
@@ -58,9 +58,10 @@ def make_model(case: Case) -> PreTrainedModel:
     model = auto.from_config(config, dtype=torch.float32, attn_implementation=case.attention)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if parameter.dim() > 1 and "A_log" not in name and "conv" not in name:
-                parameter.normal_(std=case.weight_std)
-            elif name.endswith(("bias", "sinks")) and "dt_" not in name:
+            # What sets the pace of a state is left as it is, or the state would explode.
+            is_pace = any(part in name for part in ("A_log", "conv", "dt_"))
+            is_vector = parameter.dim() < 2 and not name.endswith(("bias", "sinks"))
+            if not is_pace and not is_vector:
                 parameter.normal_(std=case.weight_std)
     generation = model.generation_config
     generation.eos_token_id = None
@@ -73,7 +74,7 @@ def write_checkpoint(model: PreTrainedModel, folder: Path) -> None:
     model.save_pretrained(folder)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: number for number, token in enumerate((*_SPECIAL, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token="<unk>"))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[]))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.add_special_tokens(list(_SPECIAL))

@@ -1,0 +1,113 @@
+"""docs/models.md, made of what a run of the model tests has shown."""
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Final
+
+from backplane_torch import architectures
+
+from tests.torch.models.known_models import PUBLISHED
+from tests.torch.models.proof import Proof
+
+PAGE: Final = Path(__file__).parents[3] / "docs" / "models.md"
+
+_HEAD: Final = """\
+# Models of the torch backend
+
+Made by `make test-models ARGS=--write-page` of what that run showed: do not edit it.
+
+`--backend torch` serves models of Hugging Face transformers. It knows none of them by name: a
+model is loaded by its class in transformers, run once over a few tokens, and what its layers
+asked for then decides its path, which the log says and `/info` shows as `path`.
+
+- **Paged**: where every layer attends through transformers' attention interface, keys and values
+  lie in blocks that sequences share, all sequences of a step are computed in one pass, and layers
+  that see a window give up what lies behind it.
+- **Its own cache**: the rest. Sequences live in caches of transformers, and a step takes a pass
+  for each group of equally long ones; it is slower, and prefixes are found less often.
+
+Every class below was made small, with random weights, loaded from files and asked in float32 for
+several continuations at once: prompts of different lengths, in chunks, with too little memory for
+all of them, so that some had to be computed again. The tokens were those of transformers'
+`generate` for each prompt alone, without an exception. The columns beside are what was seen at
+work:
+
+- *prefixes*: of a prompt that begins like an earlier one, the beginning is not computed again;
+- *follow-ups*: of a prompt that goes on after an earlier answer, neither is computed again;
+- *n*: several continuations of a prompt, each what a request of its own would give;
+- *prompt logprobs*: logprobs of a prompt's tokens, those of transformers;
+- *grammars*: answers held to a grammar.
+"""
+
+_NOTES: Final = """\
+What is missing, and why:
+
+- Where there are no *prefixes*: a cache of one's own cannot be shared, so what an earlier
+  sequence left serves one that begins with it, shortened if need be. States of Mamba's kind and
+  windows cannot be shortened, so there only a prompt that goes on where the earlier sequence
+  ended finds something.
+- Encoders compute a prompt as one piece, each token in the sight of all: nothing of it serves
+  another prompt, its tokens have no logprobs, and its chunks wait for the last one.
+- Rotary positions that change with a text's length ("dynamic", LongRoPE) are those of the longest
+  text that is served (`--max-total-tokens`) for every text: keys stay in the cache as they were
+  turned. A shorter limit that needs no stretching gives the short texts' positions back.
+"""
+
+_FEATURES: Final[dict[str, Callable[[Proof], bool]]] = {
+    "prefixes": lambda proof: proof.shares_prefixes,
+    "follow-ups": lambda proof: proof.continues,
+    "n": lambda proof: proof.forks,
+    "prompt logprobs": lambda proof: proof.scores_prompts,
+    "grammars": lambda proof: proof.guided,
+}
+
+
+def page_of(proofs: Iterable[Proof]) -> str:
+    """The whole page. A class has what all its cases have."""
+    by_class: dict[str, list[Proof]] = {}
+    for proof in proofs:
+        by_class.setdefault(proof.architecture, []).append(proof)
+    classes = [by_class[name] for name in sorted(by_class, key=str.casefold)]
+    paged = [cases for cases in classes if cases[0].is_paged]
+    others = [cases for cases in classes if not cases[0].is_paged]
+    parts = [
+        _HEAD,
+        "## Paged\n",
+        _table("layers see", _windows, paged),
+        "## With its own cache\n",
+        _table("why", lambda case: case.path.partition(": ")[2], others),
+        _NOTES,
+        "## Not served\n",
+        "\n".join(f"- `{name}`: {reason}." for name, reason in architectures.UNSUPPORTED.items()),
+    ]
+    return "\n".join(parts) + "\n"
+
+
+def named_classes(page: str) -> list[str]:
+    """The classes that a page's tables are about."""
+    rows = (line for line in page.splitlines() if line.startswith("| `"))
+    return [row.split("`")[1] for row in rows]
+
+
+def _table(column: str, tell: Callable[[Proof], str], classes: Iterable[list[Proof]]) -> str:
+    columns = ["class", "models", "as", column, *_FEATURES]
+    rows = [columns, ["---"] * len(columns)]
+    for cases in classes:
+        assert all(case.batched for case in cases)
+        name = cases[0].architecture
+        rows.append(
+            [
+                f"`{name}`",
+                PUBLISHED[name],
+                "; ".join(case.case.variant or "plain" for case in cases),
+                "; ".join(dict.fromkeys(map(tell, cases))),
+                *("yes" if all(map(seen, cases)) else "no" for seen in _FEATURES.values()),
+            ]
+        )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def _windows(proof: Proof) -> str:
+    if None not in proof.windows:
+        return "a window"
+    return "all" if len(proof.windows) == 1 else "a window or all"
