@@ -8,6 +8,7 @@ from backplane_core.errors import GenerationError, ModelError
 from backplane_torch.engine.cached import selective_scan
 from backplane_torch.engine.cached.model import create_cached_model, create_network
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     MiniMaxConfig,
     MistralConfig,
@@ -153,6 +154,41 @@ def test_a_cache_that_holds_more_than_is_known_is_refused():
     model.register_forward_hook(keep_more, with_kwargs=True)
     with pytest.raises(ModelError, match="keeps landmarks in GrowingLayer"):
         create_network(model)
+
+
+def test_models_that_make_no_logits_are_refused(monkeypatch):
+    model = AutoModel.from_config(CONFIGS["gptj"]()).eval()
+    with pytest.raises(ModelError, match="GPTJModel has no output layer"):
+        create_network(model)
+    model = tiny_model("gptj")
+    weight = model.lm_head.weight
+    del model.lm_head
+    model.lm_head = lambda hidden: hidden @ weight.T
+    monkeypatch.setattr(model, "get_output_embeddings", lambda: torch.nn.Linear(32, VOCABULARY))
+    with pytest.raises(ModelError, match="does not let its output layer make the logits"):
+        create_network(model)
+
+
+def test_positions_bound_a_sequence_where_they_end():
+    assert create_network(tiny_model("gptj")).shape.max_positions == 128
+    assert create_network(tiny_model("mpt")).shape.max_positions == 128
+    assert create_network(tiny_model("bloom")).shape.max_positions is None
+    assert create_network(tiny_model("mamba")).shape.max_positions is None
+    t5 = tiny_model("t5")
+    t5.config.n_positions = 512  # as its checkpoints say, whose positions are relative
+    assert create_network(t5).shape.max_positions is None
+
+
+def test_a_sequence_trimmed_to_nothing_begins_anew():
+    engine = Engine(tiny_model("gptj"), batch_tokens=16)
+    engine.submit("r0", range(40), 4)
+    engine.step()
+    engine.model.trim(0, 0)
+    assert engine.num_bytes() == 0
+    engine.runner.cancel("r0")
+    engine.submit("r1", range(20), 4)
+    engine.run()
+    engine.check()
 
 
 def test_an_encoder_decoder_that_does_not_say_how_to_begin_is_refused():

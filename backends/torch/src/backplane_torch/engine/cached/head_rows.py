@@ -8,17 +8,25 @@ import contextlib
 from collections.abc import Generator
 
 import torch
+from backplane_core.errors import ModelError
 from torch import nn
 from transformers import PreTrainedModel
 
 
 class HeadRows:
-    """Stands before the output layer of a model until `close`."""
+    """Stands before the output layer of a model until `close`.
+
+    Raises:
+        ModelError: it has none.
+    """
 
     def __init__(self, model: PreTrainedModel) -> None:
         head = model.get_output_embeddings()
         if head is None:
-            raise TypeError(f"{type(model).__name__} has no output layer")
+            raise ModelError(
+                f"{type(model).__name__} has no output layer, so it does not continue text",
+                remedy="choose a model that does",
+            )
         self._hook = head.register_forward_pre_hook(self._select)
         self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
 

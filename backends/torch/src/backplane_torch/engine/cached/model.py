@@ -123,7 +123,9 @@ class CachedModel(BatchModel):
 
     def trim(self, seq_id: int, num_tokens: int) -> None:
         """See `Executor`. The memory is free with the next step."""
-        if num_tokens < self._num_computed[seq_id]:
+        if not num_tokens:
+            self.release(seq_id)
+        elif num_tokens < self._num_computed[seq_id]:
             self._num_computed[seq_id] = num_tokens
             self._rows.trim(seq_id, num_tokens)
 

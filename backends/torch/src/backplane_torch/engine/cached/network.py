@@ -81,6 +81,11 @@ class Network(ABC):
         # An output layer need not be able to compute nothing: it computes a row that nobody gets.
         with self._head.only(rows or [(0, 0)], self._model.device):
             logits: torch.Tensor = self._model(**inputs, use_cache=True, return_dict=True).logits
+        if logits.dim() != 2:  # noqa: PLR2004 -- rows by vocabulary
+            raise ModelError(
+                f"{type(self._model).__name__} does not let its output layer make the logits",
+                remedy="choose another model",
+            )
         return logits[: len(rows)]
 
 
@@ -91,7 +96,7 @@ def rows_of(shares: list[Share]) -> list[tuple[int, int]]:
 
 def max_positions(model: PreTrainedModel) -> int | None:
     """How many tokens its positions reach; None where they have no end."""
-    names = ("max_position_embeddings", "n_positions", "max_seq_len")
+    names = ("max_position_embeddings", "max_seq_len")
     found = (getattr(model.config, name, None) for name in names)
     return next((value for value in found if isinstance(value, int)), None)
 
