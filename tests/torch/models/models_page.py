@@ -1,13 +1,13 @@
 """docs/models.md, made of what a run of the model tests has shown."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Final
 
 from backplane_torch import architectures
 
 from tests.torch.models.known_models import PUBLISHED
-from tests.torch.models.proof import Proof
+from tests.torch.models.proof import NOT_TRIED, OWN_CACHE, PAGED, REFUSED, Proof, Trial
 
 PAGE: Final = Path(__file__).parents[3] / "docs" / "models.md"
 
@@ -23,7 +23,7 @@ asked for then decides its path, which the log says and `/info` shows as `path`.
 - **Paged**: where every layer attends through transformers' attention interface, keys and values
   lie in blocks that sequences share, all sequences of a step are computed in one pass, and layers
   that see a window give up what lies behind it.
-- **Its own cache**: the rest. Sequences live in caches of transformers, and a step takes a pass
+- **Own cache**: the rest. Sequences live in caches of transformers, and a step takes a pass
   for each group of equally long ones; it is slower, and prefixes are found less often.
 
 Every class below was made small, with random weights, loaded from files and asked in float32 for
@@ -53,6 +53,14 @@ What is missing, and why:
   turned. A shorter limit that needs no stretching gives the short texts' positions back.
 """
 
+_TRIED: Final = """\
+## Tried besides
+
+The other classes of transformers that continue text, made small by rule alone, with random
+weights, and asked for several continuations at once. None that was served gave other tokens than
+transformers; more is not known of them. They are served where `--backend torch` is asked for.
+"""
+
 _FEATURES: Final[dict[str, Callable[[Proof], bool]]] = {
     "prefixes": lambda proof: proof.shares_prefixes,
     "follow-ups": lambda proof: proof.continues,
@@ -62,7 +70,15 @@ _FEATURES: Final[dict[str, Callable[[Proof], bool]]] = {
 }
 
 
-def page_of(proofs: Iterable[Proof]) -> str:
+_OUTCOMES: Final = {
+    PAGED: "**Paged**",
+    OWN_CACHE: "**With an own cache**",
+    REFUSED: "**Refused when loaded**, with the reason",
+    NOT_TRIED: "**Not tried**: no small model of the class is made by rule",
+}
+
+
+def page_of(proofs: Iterable[Proof], trials: Mapping[str, Trial]) -> str:
     """The whole page. A class has what all its cases have."""
     by_class: dict[str, list[Proof]] = {}
     for proof in proofs:
@@ -74,13 +90,31 @@ def page_of(proofs: Iterable[Proof]) -> str:
         _HEAD,
         "## Paged\n",
         _table("layers see", _windows, paged),
-        "## With its own cache\n",
+        "## With an own cache\n",
         _table("why", lambda case: case.path.partition(": ")[2], others),
         _NOTES,
+        _TRIED,
+        _trials(trials),
         "## Not served\n",
         "\n".join(f"- `{name}`: {reason}." for name, reason in architectures.UNSUPPORTED.items()),
     ]
     return "\n".join(parts) + "\n"
+
+
+def _trials(trials: Mapping[str, Trial]) -> str:
+    """Classes by what became of them, and why."""
+    names_by: dict[Trial, list[str]] = {}
+    for name, trial in trials.items():
+        names_by.setdefault(trial, []).append(name)
+    lines: list[str] = []
+    for outcome, told in _OUTCOMES.items():
+        found = {trial.why: names for trial, names in names_by.items() if trial.outcome == outcome}
+        lines.append(f"{told}: {sum(map(len, found.values()))}\n")
+        for why in sorted(found):
+            listed = ", ".join(f"`{name}`" for name in sorted(found[why], key=str.casefold))
+            lines.append(f"- {why}: {listed}" if why else f"- {listed}")
+        lines.append("")
+    return "\n".join(lines)
 
 
 def named_classes(page: str) -> list[str]:

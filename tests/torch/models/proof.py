@@ -6,7 +6,8 @@ from typing import NamedTuple
 from tests.torch.models.served_model import ServedModel
 from tests.torch.models.tiny_checkpoint import Case
 
-PAGED = "paged"
+# What the runner tells of a path, and what else becomes of a class.
+PAGED, OWN_CACHE, REFUSED, NOT_TRIED = "paged", "own cache", "refused", "not tried"
 
 
 @dataclasses.dataclass
@@ -15,7 +16,7 @@ class Proof:
 
     Attributes:
         architecture: the class that was loaded.
-        path: "paged", or that it has its own cache and why.
+        path: "paged", or that it has a cache of its own and why.
         windows: of each group of layers; None sees everything.
         batched: answers were those of transformers, in chunks and after preemptions.
         shares_prefixes: a prompt that begins like another computed that part no more.
@@ -55,7 +56,7 @@ class Proof:
 
 
 class Trial(NamedTuple):
-    """What became of a class that was shrunk by rule: "paged", "its own cache", …, and why."""
+    """What became of a class that was shrunk by rule: one of the words above, and why."""
 
     outcome: str
     why: str

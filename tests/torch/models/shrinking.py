@@ -1,4 +1,4 @@
-"""Small configs for classes that nobody wrote one for: defaults, shrunk where a name says a size."""
+"""Small configs for classes that nobody wrote one for: defaults, shrunk where a name is a size."""
 
 from typing import Any, Final
 

@@ -14,7 +14,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from tests.torch.models.known_models import PUBLISHED
-from tests.torch.models.proof import Trial
+from tests.torch.models.proof import NOT_TRIED, REFUSED, Trial
 from tests.torch.models.served_model import MIN_GAP, ServedModel, prompt_of, reference
 from tests.torch.models.shrinking import NotShrunkError, shrunk
 from tests.torch.models.tiny_checkpoint import Case, make_model
@@ -42,13 +42,13 @@ def test_whatever_is_served_answers_as_transformers_does(
         prompts = [prompt_of(length, number) for number, length in enumerate(_LENGTHS)]
         case, expected = _decided(case, prompts)
     except NotShrunkError as error:
-        trials[name] = Trial("not tried", str(error))
+        trials[name] = Trial(NOT_TRIED, str(error))
         return
     try:
         served = ServedModel(case, tmp_path)
     except ModelError as error:
         reason = str(error).replace(str(tmp_path), "it").replace(name, "it")
-        trials[name] = Trial("refused", reason)
+        trials[name] = Trial(REFUSED, reason)
         return
     answers = served.answer([served.request(prompt, _NUM_TOKENS) for prompt in prompts])
     assert [answer.token_ids for [answer] in answers] == expected

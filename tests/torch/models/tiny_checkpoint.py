@@ -61,10 +61,12 @@ def make_model(case: Case) -> PreTrainedModel:
             # What sets the pace of a state is left as it is, or the state would explode.
             is_pace = any(part in name for part in ("A_log", "conv", "dt_"))
             is_vector = parameter.dim() < 2 and not name.endswith(("bias", "sinks"))
-            if not is_pace and not is_vector:
+            # What is not trained (sines of positions) is in no checkpoint.
+            if parameter.requires_grad and not is_pace and not is_vector:
                 parameter.normal_(std=case.weight_std)
     generation = model.generation_config
     generation.eos_token_id = None
+    generation.forced_eos_token_id = None  # else the last token of any answer
     generation.pad_token_id = PAD_ID
     return model.eval()
 

@@ -6,7 +6,11 @@ import pytest
 import torch
 from backplane_torch.engine.devices.attention import AttentionShape
 from backplane_torch.engine.paged.attention_function import ATTENTION
-from backplane_torch.engine.paged.layer_survey import NotPagedError, survey
+from backplane_torch.engine.paged.layer_survey import (
+    LooksAheadError,
+    NotPagedError,
+    survey,
+)
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 SIZES = {
@@ -79,4 +83,10 @@ def test_a_survey_leaves_nothing_behind() -> None:
 def test_other_models_are_told_apart(model_type: str, config: dict[str, Any], reason: str) -> None:
     made = AutoConfig.for_model(model_type, **config)
     with pytest.raises(NotPagedError, match=reason):
+        survey(AutoModelForCausalLM.from_config(made).eval())
+
+
+def test_tokens_that_see_those_that_follow_them() -> None:
+    made = AutoConfig.for_model("bert-generation", **SIZES, is_decoder=False)
+    with pytest.raises(LooksAheadError):
         survey(AutoModelForCausalLM.from_config(made).eval())

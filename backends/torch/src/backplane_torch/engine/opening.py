@@ -11,6 +11,7 @@ from backplane_core.backend import EngineSettings
 from backplane_core.batching.executor import ScheduledBatch, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
 from backplane_core.capabilities import Limits
+from backplane_core.errors import ModelError
 from backplane_core.messages import Submit
 from backplane_core.sampling import StoppingParams
 from transformers import PreTrainedModel
@@ -19,7 +20,12 @@ from backplane_torch.engine.batch_model import BatchModel
 from backplane_torch.engine.cached.model import create_cached_model
 from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.engine.paged.attention_function import ATTENTION
-from backplane_torch.engine.paged.layer_survey import NotPagedError, SurveyedLayer, survey
+from backplane_torch.engine.paged.layer_survey import (
+    LooksAheadError,
+    NotPagedError,
+    SurveyedLayer,
+    survey,
+)
 from backplane_torch.engine.paged.paged_model import PagedModel, shape_of
 from backplane_torch.engine.paged.rotary import fix_frequencies
 from backplane_torch.kv_plan import make_kv_plan
@@ -37,9 +43,18 @@ class Path(NamedTuple):
 
 
 def choose_path(model: PreTrainedModel) -> Path:
-    """Paged, if the model can; else why not."""
+    """Paged, if the model can; else why not.
+
+    Raises:
+        ModelError: it does not continue text.
+    """
     try:
         layers = survey(model)
+    except LooksAheadError as error:
+        raise ModelError(
+            f"{type(model).__name__} does not continue text: {error}",
+            remedy="choose a model that does",
+        ) from error
     except NotPagedError as error:
         path = Path([], f"own cache: {error}")
     else:

@@ -19,6 +19,7 @@ from backplane_torch.engine.cached.layers import (
     gather,
     has_states,
     recurrent_states,
+    tensors_of,
 )
 from backplane_torch.engine.cached.network import (
     Network,
@@ -30,6 +31,7 @@ from backplane_torch.engine.cached.network import (
 from backplane_torch.engine.cached.selective_scan import continue_scans
 from backplane_torch.state_plan import StateShape
 
+_NUM_PROBED = 2
 _CACHE_ARGUMENTS = ("past_key_values", "cache_params")
 
 
@@ -122,10 +124,18 @@ class DecoderNetwork(Network):
                 f"{type(self._model).__name__} does not run on transformers' DynamicCache: {error}",
                 remedy="choose another model",
             ) from error
+        for layer in cache.layers:
+            for place, tensor in tensors_of(layer).items():
+                if place.number is None and (num_tokens := tensor.shape[-2]) != _NUM_PROBED:
+                    raise ModelError(
+                        f"{type(self._model).__name__} keeps {num_tokens} tokens where it was "
+                        f"given {_NUM_PROBED}",
+                        remedy="choose another model",
+                    )
         return cache.layers
 
     def _two_tokens(self) -> torch.Tensor:
-        return torch.tensor([[0, 1]], device=self._model.device)
+        return torch.arange(_NUM_PROBED, device=self._model.device).unsqueeze(0)
 
     @torch.no_grad()
     def _continues_from(self, layers: list[Layer]) -> bool:

@@ -101,7 +101,11 @@ class EncoderDecoderNetwork(Network):
 
     @torch.no_grad()
     def _probe(self) -> list[Layer]:
-        """The cache of a prompt of one token, and the decoder's start."""
+        """The cache of a prompt of one token, and the decoder's start.
+
+        Raises:
+            ModelError: the decoder does not go on from an encoder's hidden states alone.
+        """
         share = Share(
             seq_id=0,
             key=(),
@@ -110,7 +114,14 @@ class EncoderDecoderNetwork(Network):
             is_first=True,
             positions=[],
         )
-        return self.compute([share], None)[1]
+        try:
+            return self.compute([share], None)[1]
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            raise ModelError(
+                f"{type(self._model).__name__} does not decode from what its encoder makes of a "
+                f"prompt: {error}",
+                remedy="choose another model",
+            ) from error
 
 
 def _start_id(model: PreTrainedModel) -> int:

@@ -38,11 +38,19 @@ class NotPagedError(Exception):
     """The model cannot run over a paged cache; the message says why."""
 
 
+class LooksAheadError(NotPagedError):
+    """Its tokens see those that follow them: no cache of any kind can hold what they come to."""
+
+    def __init__(self) -> None:
+        super().__init__("its tokens see those that follow them")
+
+
 def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     """The layers of a model, in the order in which they compute. The model stays as it is.
 
     Raises:
         NotPagedError: it keeps more than keys and values, or attends in a way that is not ours.
+        LooksAheadError: it does not continue text at all.
     """
     if model.config.is_encoder_decoder:
         raise NotPagedError("it is an encoder and a decoder")
@@ -102,7 +110,7 @@ class _Surveyor:
             if name not in _KNOWN_OPTIONS and option is not None and option is not False:
                 raise NotPagedError(f"its attention takes {name}")
         if options.get("is_causal") is False or not getattr(module, "is_causal", True):
-            raise NotPagedError("its tokens see those that follow them")
+            raise LooksAheadError
         if key.shape[1] != query.shape[1] or query.shape[1] != _NUM_TOKENS:
             raise NotPagedError("its tokens attend to something other than tokens")
         scaling = options.get("scaling")
@@ -149,7 +157,8 @@ def _make_mask(
     """The mask function of a survey: hides nothing, and says what it ought to.
 
     Raises:
-        NotPagedError: a token sees other tokens than the `local_size` (None is all) up to itself.
+        LooksAheadError: a token sees one that follows it.
+        NotPagedError: it sees other tokens than the `local_size` (None is all) up to itself.
     """
     farthest = 2 * (local_size or _NUM_TOKENS)
     places = {0, 1, farthest}
@@ -164,7 +173,9 @@ def _make_mask(
     try:
         seen = mask_function(first, first, queries, keys)
     except IndexError:  # it asks for tokens that a shorter text does not have
-        seen = ~expected
+        seen = torch.zeros_like(expected)
+    if (seen & (keys > queries)).any():
+        raise LooksAheadError
     if not torch.equal(seen.expand_as(expected), expected):
         raise NotPagedError("its tokens see others than those before them")
     mask = torch.zeros(1, 1, q_length, kv_length, device=device)
