@@ -3,6 +3,8 @@
 `python -m benchmarks.int8_accuracy`: held-out exchanges of its recipe, that is text it never
 saw; next-token distributions against those of float32, and greedy answers.
 """
+# Types of PyTorch, transformers and the recipe's scripts are partly unknown.
+# pyright: standard
 
 import argparse
 import math
@@ -83,8 +85,8 @@ def _texts(number: int) -> Iterator[Text]:
     """Spread over the topics."""
     # The recipe is a folder of scripts and not an installed package.
     sys.path.insert(0, str(_ROOT / "demo-model"))
-    from recipe.chat_format import turn  # noqa: PLC0415 - found only now
-    from recipe.corpus.mixture import exchanges  # noqa: PLC0415 - likewise
+    from recipe.chat_format import turn  # noqa: PLC0415 # pyright: ignore[reportMissingImports] -- found only now
+    from recipe.corpus.mixture import exchanges  # noqa: PLC0415 # pyright: ignore[reportMissingImports] -- likewise
 
     tokenizer = Tokenizer.from_file(str(_MODEL / "tokenizer.json"))
     held_out = exchanges()[1]
@@ -132,7 +134,7 @@ def _scored(text: Text) -> list[int]:
 @torch.inference_mode()
 def _greedy(model: LlamaForCausalLM, text: Text) -> list[int]:
     prompt = torch.tensor([text.prompt])
-    made = model.generate(
+    made = model.generate(  # pyright: ignore[reportAttributeAccessIssue] -- it is there
         prompt,
         attention_mask=torch.ones_like(prompt),
         do_sample=False,

@@ -63,7 +63,11 @@ def _runner(asked: argparse.Namespace) -> ModelRunner:
         engine=EngineSettings(quantize=asked.quantize, dtype=asked.dtype),
         settings={"threads": asked.threads},
     )
-    return TorchBackend().create_runner(spec, lambda *_: None)
+    return TorchBackend().create_runner(spec, _silent)
+
+
+def _silent(stage: str, fraction: float | None = None, detail: str = "") -> None:
+    """Loading shows nothing: the files are small."""
 
 
 def _measure(runner: ModelRunner, all_streams: list[int], steps: int) -> None:
@@ -118,7 +122,8 @@ def _submit(runner: ModelRunner, request_id: str, length: int, new: int) -> None
 def _profile(runner: ModelRunner, streams: int, steps: int) -> None:
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         times_ms = list(_decode_steps_ms(runner, streams, steps))
-    print(profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30))
+    table = profile.key_averages().table(sort_by="self_cpu_time_total", row_limit=30)  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType] -- torch leaves it open
+    print(str(table))  # pyright: ignore[reportUnknownArgumentType] -- likewise
     print(f"decode {streams:3} {statistics.median(times_ms):8.2f} ms while profiled")
 
 

@@ -22,6 +22,7 @@ from backplane_core.version import Protocol
 
 from backplane_torch import architectures, installation, model_files
 from backplane_torch.settings import BACKEND, TorchSettings
+from backplane_torch.spinning import limit_spinning
 
 
 class TorchBackend(Backend):
@@ -79,6 +80,7 @@ class TorchBackend(Backend):
         """
         if objection := installation.objection(installation.installed_versions()):
             raise BackendError(objection.reason, remedy=objection.remedy)
+        limit_spinning()
         from backplane_torch.engine.devices.cpu import CpuDevice  # noqa: PLC0415 - loads torch
         from backplane_torch.engine.runner import create_runner  # noqa: PLC0415 - likewise
 
