@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks.peers import llama, vllm
+from benchmarks.peers import llama, transformers_serve, vllm
 
 OURS: Final = "backplane"
 NUM_CORES: Final = len(os.sched_getaffinity(0))
@@ -52,6 +52,19 @@ def vllm_serve(model: Path, *flags: str, **fields: Any) -> Server:
     return Server(
         name="vLLM", command=("env", *environment, *program, *command, *flags), fields=fields
     )
+
+
+def transformers_serving(model: Path, *flags: str, **fields: Any) -> Server:
+    """transformers' own: continuous batching, in the model's dtype."""
+    environment = (f"{name}={value}" for name, value in transformers_serve.environment().items())
+    command = (
+        *("env", *environment, str(transformers_serve.program()), "serve", str(model)),
+        *("--host", "127.0.0.1", "--port", "{port}", "--device", "cpu", "--dtype", "bfloat16"),
+        *("--continuous-batching", "--attn-implementation", "sdpa"),
+        # As it comes, the cache and a mask of the size of batch by cache are of 0.6 of all memory.
+        *("--cb-num-blocks", "64", "--cb-max-batch-tokens", "512"),
+    )
+    return Server(name="transformers serve", command=(*command, *flags), fields=fields)
 
 
 def example_server(model: Path, **fields: Any) -> Server:

@@ -1,7 +1,7 @@
 """Models of a wanted shape and random weights: as fast as trained ones; their answers are noise.
 
 `python -m benchmarks.random_model SHAPE…` in the project's folder makes what the tables of
-docs/performance.md were measured on, as GGUF in Q8_0, and prints where it is.
+docs/performance.md were measured on, as GGUF in Q8_0 or `--type`, and prints where it is.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+from backplane_launcher.bench.prompts import WORDS
 
 from benchmarks.peers.places import kept
 from tests.llamacpp import tiny_gguf
@@ -30,11 +31,13 @@ class Model:
 
     `words_alone`: tokens are whole words, which come back from their text as such, and each word is
     answered by the next: what is said is the same whoever computes it, in whichever batch.
+    `known`: such words that there are besides the random ones.
     """
 
     shape: tiny_gguf.Shape
     vocabulary: int
     words_alone: bool = False
+    known: tuple[str, ...] = ()
 
 
 _TABLE: Final = tiny_gguf.Shape(
@@ -45,6 +48,9 @@ MODELS: Final = {
     "125m": Model(_TABLE, 32_000),
     "125m-long": Model(dataclasses.replace(_TABLE, context=8192), 32_000),
     "125m-chat": Model(dataclasses.replace(_TABLE, context=4096), 32_000, words_alone=True),
+    # The load generator's own words are tokens: a prompt of so many words has so many tokens, in a
+    # server that takes no ids as well. And no answer ends early, even where nobody may forbid it.
+    "125m-text": Model(_TABLE, 32_000, words_alone=True, known=WORDS),
     "125m-128k": Model(_TABLE, 128_000),
     # One and three million: where the front end takes more than the engine.
     "1m": Model(
@@ -74,7 +80,12 @@ def words(num_words: int, known: set[str], *, words_alone: bool = False) -> list
 def more_tokens(model: Model) -> list[str]:
     """What a model has beside the bytes and special tokens."""
     known = set(tiny_gguf.bpe_vocabulary()[0])
-    return words(model.vocabulary - len(known), known, words_alone=model.words_alone)
+    # As a prompt's first word, and behind a space.
+    spoken = [token for word in model.known for token in (word, _SPACE + word)]
+    added = [token for token in dict.fromkeys(spoken) if token not in known]
+    known.update(added)
+    num_random = model.vocabulary - len(known)
+    return [*added, *words(num_random, known, words_alone=model.words_alone)]
 
 
 def tensors_of(model: Model) -> dict[str, npt.NDArray[np.float32]]:
@@ -103,15 +114,15 @@ def write_gguf(model: Model, path: Path) -> None:
     )
 
 
-def gguf_of(name: str) -> Path:
-    """A model's file in Q8_0; made if it is not there."""
-    model, path = MODELS[name], kept("models", f"{name}-q8_0.gguf")
+def gguf_of(name: str, type_: str = "q8_0") -> Path:
+    """A model's file with its weights in a type; made if it is not there."""
+    model, path = MODELS[name], kept("models", f"{name}-{type_}.gguf")
     if not path.exists():
         print(f"making {path}", file=sys.stderr)
         plain, quantized = path.with_name(f"{name}.tmp.gguf"), path.with_suffix(".tmp")
         write_gguf(model, plain)
         backplane = Path(sys.executable).with_name("backplane")
-        command = [str(backplane), "quantize", str(plain), str(quantized), "--type", "q8_0"]
+        command = [str(backplane), "quantize", str(plain), str(quantized), "--type", type_]
         subprocess.run(command, check=True, stdout=sys.stderr)
         plain.unlink()
         quantized.rename(path)
@@ -122,8 +133,10 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("shapes", nargs="+", choices=MODELS)
-    for name in parser.parse_args().shapes:
-        print(gguf_of(name))
+    parser.add_argument("--type", choices=("q8_0", "bf16"), default="q8_0", help="of the weights")
+    asked = parser.parse_args()
+    for name in asked.shapes:
+        print(gguf_of(name, asked.type))
 
 
 if __name__ == "__main__":

@@ -23,16 +23,19 @@ from backplane_core.version import __version__
 from backplane_launcher.bench.comparison import Ratio, compared, order_of, ratios_at
 from backplane_launcher.bench.contest import Contender, Contest
 from backplane_launcher.bench.plan import make_plan
+from backplane_launcher.bench.processes import processes_at
 from backplane_launcher.bench.report import LevelResult, RequestFigures, this_machine
 from backplane_launcher.bench.started_server import StartOrder
 from backplane_launcher.bench.table import grid, number
 from backplane_launcher.settings.bench import BenchSettings
 
+from benchmarks import peak_memory
 from benchmarks.contenders import OURS, Ceiling, Server
 from benchmarks.peers.places import ROOT, wheel_builder
 
 _START_LIMIT_S: Final = 300.0
 _BUSY_IDLER: Final = 0.05
+_MIB: Final = 2**20
 INTERRUPTED: Final = 130
 """Status of who was told to end, by Ctrl-C or SIGTERM, as `backplane bench` has it."""
 Measured = dict[str, float]
@@ -90,7 +93,7 @@ def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -
     turns = Turns()
 
     async def run() -> None:
-        async with started(servers) as running:
+        async with started(servers, tasks[0].settings) as running:
             await _measure(running, servers, tasks, num_rounds, turns)
 
     try:
@@ -106,23 +109,39 @@ def contest(servers: Sequence[Server], tasks: Sequence[Task], num_rounds: int) -
 
 
 @contextlib.asynccontextmanager
-async def started(servers: Sequence[Server]) -> AsyncGenerator[Contest, None]:
-    """Start all, and at the end stop them. Told to end, the task at hand is cancelled."""
+async def started(
+    servers: Sequence[Server], settings: BenchSettings | None = None
+) -> AsyncGenerator[Contest, None]:
+    """Start all, and at the end stop them. Told to end, the task at hand is cancelled.
+
+    Each must answer one short request, which is of the kind that `settings` asks for.
+    """
     if task := asyncio.current_task():
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
     contenders = [
         Contender(name=server.name, order=StartOrder(name=server.name, command=server.command))
         for server in servers
     ]
-    first = make_plan(BenchSettings(seed=os.getpid(), prompt_length="64"))
+    usual = settings or BenchSettings()
+    short = BenchSettings(
+        seed=os.getpid(),
+        prompt_length="64",
+        prompts=usual.prompts,
+        stop_at_end=usual.stop_at_end,
+    )
+    first = make_plan(short)
     # A line for each turn takes the place of the progress of `backplane bench`.
     silence = io.StringIO()
     async with Contest(contenders, silence, keep=True, start_timeout_s=_START_LIMIT_S) as running:
         for server in servers:
             _say(f"starting {server.name}")
-            async with running.at(server.name, first) as (_, readiness):
+            async with running.at(server.name, first) as (client, readiness):
+                peak = peak_memory.peak_bytes(processes_at(client.address.port)) / _MIB
                 if readiness is not None:
-                    _say(f"{server.name} was ready after {readiness.ready_s:.1f} s")
+                    _say(
+                        f"{server.name} was ready after {readiness.ready_s:.1f} s, "
+                        f"{peak:,.0f} MiB at its peak"
+                    )
         yield running
 
 
@@ -161,13 +180,20 @@ async def _ask(running: Contest, server: Server, task: Task, round_: int, place:
     settings = dataclasses.replace(
         task.settings, seed=1 + round_, warmup=0, extra=json.dumps(fields)
     )
-    turn = await running.turn(server.name, round_, make_plan(settings), first=1000 * place)
+    plan = make_plan(settings)
+    async with running.at(server.name, plan) as (client, _):
+        port = client.address.port
+    peak_memory.begin(processes_at(port))
+    turn = await running.turn(server.name, round_, plan, first=1000 * place)
+    peak = peak_memory.peak_bytes(processes_at(port))
     (level,) = turn.levels
     if level.figures.failures:
         raise SystemExit(f"{server.name} failed: {level.figures.failures[0].message}")
     if turn.idle_cpu > _BUSY_IDLER:
         _say(f"the others took {turn.idle_cpu:.0%} of a core meanwhile")
     found = figures_by_name(level)
+    if peak:  # where there is no /proc, there is nothing to tell
+        found["peak MiB"] = peak / _MIB
     if task.repeats is not None and "added" in found:
         found["added"] = 0.0  # all of it was said in that task
     return found
@@ -220,19 +246,19 @@ def medians(turns: Sequence[Turn], columns: Sequence[str]) -> str:
     return grid(rows)
 
 
-def ratios(turns: Sequence[Turn], columns: Sequence[str]) -> str:
-    """Ours by each other's, round by round: median and 95 % interval."""
-    rows = [["", f"{OURS} to", *columns]]
+def ratios(turns: Sequence[Turn], columns: Sequence[str], first: str = OURS) -> str:
+    """The first's by each other's, round by round: median and 95 % interval."""
+    rows = [["", f"{first} to", *columns]]
     for task in dict.fromkeys(turn.task for turn in turns):
         measured = {
             (turn.name, turn.round): {c: turn.figures[c] for c in columns if c in turn.figures}
             for turn in turns
             if turn.task == task
         }
-        found = {(ratio.other, ratio.figure): ratio for ratio in ratios_at(task, measured, OURS)}
+        found = {(ratio.other, ratio.figure): ratio for ratio in ratios_at(task, measured, first)}
         rows += [
             [task, other, *(ratio_cell(found.get((other, c))) for c in columns)]
-            for other in dict.fromkeys(name for name, _ in measured if name != OURS)
+            for other in dict.fromkeys(name for name, _ in measured if name != first)
         ]
     return grid(rows)
 
@@ -262,15 +288,16 @@ def report(
     *,
     shown: Sequence[str],
     compared: Sequence[str],
+    firsts: Sequence[str] = (OURS,),
 ) -> None:
-    """Print machine, medians and ratios; keep all figures where that is asked for.
+    """Print machine, medians, and ratios of each of `firsts`; keep all figures where asked to.
 
     Raises:
         SystemExit: it ended early; what there is was printed.
     """
     num_rounds = 1 + max(turn.round for turn in turns)
     print(f"{conditions()}; {num_rounds} rounds\n")
-    print(f"{medians(turns, shown)}\n\n{ratios(turns, compared)}")
+    print("\n\n".join([medians(turns, shown), *(ratios(turns, compared, one) for one in firsts)]))
     if asked.json is not None:
         asked.json.write_text(json.dumps([dataclasses.asdict(turn) for turn in turns], indent=1))
     if turns.ended_early:

@@ -1,13 +1,13 @@
 """Builds what Backplane is measured against: `python -m benchmarks.peers [NAME …]`.
 
 Prints where each is. llama.cpp's programs take a quarter of an hour on two cores, the one with our
-patches five minutes, vLLM 3 GB.
+patches five minutes, vLLM 3 GB, transformers and torch 1 GB.
 """
 
 import argparse
 import functools
 
-from benchmarks.peers import example_server, llama, vllm
+from benchmarks.peers import example_server, llama, transformers_serve, vllm
 
 # The example is among the sources that the first one unpacks.
 _PEERS = {
@@ -15,6 +15,7 @@ _PEERS = {
     "llama-patched": functools.partial(llama.build, patched=True),
     "example-server": example_server.build,
     "vllm": vllm.build,
+    "transformers-serve": transformers_serve.build,
 }
 
 

@@ -46,3 +46,14 @@ def test_an_answer_comes_back_as_the_tokens_that_it_was(bpe_path: Path) -> None:
         *encode(tokenizer, "\nto in"),
     ]
     model.close()
+
+
+def test_known_words_are_a_token_each_at_a_prompts_start_and_within_it(tmp_path: Path) -> None:
+    spoken = ("the", "of", "number", "animals")
+    model_ = random_model.Model(tiny_gguf.Shape(), 600, words_alone=True, known=spoken)
+    random_model.write_gguf(model_, tmp_path / "known.gguf")
+    model = load_model(tmp_path / "known.gguf", LlamaCppSettings(), ignore_progress)
+    tokenizer = LlamaCppTokenizer(model)
+    for first in spoken:
+        assert len(encode(tokenizer, " ".join((first, *spoken, *spoken)))) == 9
+    model.close()

@@ -13,7 +13,7 @@ from backplane_launcher.settings.bench import BenchSettings
 
 from benchmarks import rounds
 from benchmarks.contenders import OURS, Server
-from benchmarks.rounds import Task, contest
+from benchmarks.rounds import Task, Turn, Turns, contest
 
 STARTABLE = Path(__file__).parents[1] / "launcher" / "bench" / "startable.py"
 
@@ -65,6 +65,7 @@ def test_all_take_turns_at_every_task(capsys, tmp_path):
         (1, "second", OURS),
     ]
     assert {turn.figures["new"] for turn in turns if turn.name != "ceiling"} == {4.0}
+    assert all(turn.figures["peak MiB"] > 1 for turn in turns if turn.name != "ceiling")
     asked = argparse.Namespace(json=tmp_path / "turns.json")
     rounds.report(asked, turns, shown=("output tok/s", "new"), compared=("output tok/s",))
     printed, told = capsys.readouterr()
@@ -75,6 +76,28 @@ def test_all_take_turns_at_every_task(capsys, tmp_path):
     assert f"{OURS} was ready after" in told
     kept = json.loads(asked.json.read_text())
     assert [turn["name"] for turn in kept] == [turn.name for turn in turns]
+
+
+def test_each_of_several_is_compared_with_all_others(capsys):
+    rates = {"small": 1.0, "large": 2.0, "other": 4.0}
+    turns = Turns(
+        Turn(round=round_, task="one", name=name, figures={"output tok/s": rate})
+        for round_ in range(2)
+        for name, rate in rates.items()
+    )
+    shown = ("output tok/s",)
+    asked = argparse.Namespace(json=None)
+    rounds.report(asked, turns, shown=shown, compared=shown, firsts=("small", "large"))
+    _, _, small, large = capsys.readouterr().out.split("\n\n")
+    assert small.splitlines()[0].startswith("|     | small to |")
+    assert [line.split("|")[2:4] for line in small.splitlines()[2:]] == [
+        ["    large ", " 0.50 (0.50 to 0.50) "],
+        ["    other ", " 0.25 (0.25 to 0.25) "],
+    ]
+    assert [line.split("|")[2:4] for line in large.splitlines()[2:]] == [
+        ["    small ", " 2.00 (2.00 to 2.00) "],
+        ["    other ", " 0.50 (0.50 to 0.50) "],
+    ]
 
 
 def test_what_conversations_add_is_what_no_turn_or_answer_before_had():
