@@ -27,8 +27,10 @@ _COHERE: Final = {**_SMALL, "logit_scale": 1.0}  # the usual one shrinks differe
 _WIDE_HEADS: Final = {**_SMALL, "head_dim": 24}
 _EXPERTS: Final = {"num_local_experts": 4, "num_experts_per_tok": 2}
 _WINDOW: Final = 16
-# Where every layer has a window, so little is held that a cache must be smaller to be short.
-_WINDOW_CACHE: Final = 56
+# Where every layer has a window, so little is held that a cache must be as small as the longest
+# sequence, and the window not too small, for sequences to get in each other's way.
+_ALL_WINDOW: Final = {**_SMALL, "sliding_window": 28}
+_WINDOW_CACHE: Final = 96
 
 
 _OF_CASES: Final = ("attention", "cache_tokens", "seed", "weight_std")
@@ -87,7 +89,7 @@ PAGED: Final = [
         },
     ),
     _case("mistral", _SMALL, sliding_window=None),
-    _case("mistral", _SMALL, "window", sliding_window=_WINDOW, cache_tokens=_WINDOW_CACHE),
+    _case("mistral", _ALL_WINDOW, "window", cache_tokens=_WINDOW_CACHE),
     _case("mixtral", _SMALL, **_EXPERTS, sliding_window=None),
     _case("qwen2", _SMALL),
     _case(
@@ -115,7 +117,7 @@ PAGED: Final = [
     _case("phi", _SMALL, num_key_value_heads=4, seed=1),
     _case("phi", _SMALL, "normalized queries and keys", qk_layernorm=True, seed=2),
     _case("phi3", _SMALL, sliding_window=None),
-    _case("phi3", _SMALL, "window", sliding_window=_WINDOW, cache_tokens=_WINDOW_CACHE),
+    _case("phi3", _ALL_WINDOW, "window", cache_tokens=_WINDOW_CACHE),
     _case(
         "phi3",
         _SMALL,
@@ -132,7 +134,7 @@ PAGED: Final = [
         original_max_position_embeddings=4,
         seed=1,
     ),
-    _case("phimoe", _SMALL, **_EXPERTS, sliding_window=_WINDOW, cache_tokens=_WINDOW_CACHE),
+    _case("phimoe", _ALL_WINDOW, **_EXPERTS, cache_tokens=_WINDOW_CACHE),
     _case("gpt_neox", _SMALL),
     _case("gpt_neox", _SMALL, "residuals in a row", use_parallel_residual=False),
     _case("gpt2", _GPT2),
@@ -145,7 +147,7 @@ PAGED: Final = [
     ),
     _case("gpt_bigcode", _GPT2, seed=1),
     _case("gpt_bigcode", _GPT2, "a key for every query", multi_query=False, weight_std=0.3),
-    _case("starcoder2", _SMALL, sliding_window=_WINDOW, cache_tokens=_WINDOW_CACHE),
+    _case("starcoder2", _ALL_WINDOW, cache_tokens=_WINDOW_CACHE),
     _case("cohere", _COHERE),
     _case("cohere", _COHERE, "normalized queries and keys", use_qk_norm=True),
     _case("cohere2", _COHERE, num_hidden_layers=4, sliding_window=_WINDOW),

@@ -1,6 +1,7 @@
 """docs/models.md, made of what a run of the model tests has shown."""
 
 from collections.abc import Callable, Iterable, Mapping
+from importlib import metadata
 from pathlib import Path
 from typing import Final
 
@@ -15,6 +16,8 @@ _HEAD: Final = """\
 # Models of the torch backend
 
 Made by `make test-models ARGS=--write-page` of what that run showed: do not edit it.
+
+{versions}
 
 `--backend torch` serves models of Hugging Face transformers. It knows none of them by name: a
 model is loaded by its class in transformers, run once over a few tokens, and what its layers
@@ -56,9 +59,9 @@ What is missing, and why:
 _TRIED: Final = """\
 ## Tried besides
 
-The other classes of transformers that continue text, made small by rule alone, with random
-weights, and asked for several continuations at once. None that was served gave other tokens than
-transformers; more is not known of them. They are served where `--backend torch` is asked for.
+The other classes of transformers that continue text: the config that each has by default, made
+small by rule, with random weights, and asked for several continuations at once. None that was
+served gave other tokens than transformers; more is not known of them.
 """
 
 _FEATURES: Final[dict[str, Callable[[Proof], bool]]] = {
@@ -87,7 +90,7 @@ def page_of(proofs: Iterable[Proof], trials: Mapping[str, Trial]) -> str:
     paged = [cases for cases in classes if cases[0].is_paged]
     others = [cases for cases in classes if not cases[0].is_paged]
     parts = [
-        _HEAD,
+        _HEAD.format(versions=versions()),
         "## Paged\n",
         _table("layers see", _windows, paged),
         "## With an own cache\n",
@@ -115,6 +118,13 @@ def _trials(trials: Mapping[str, Trial]) -> str:
             lines.append(f"- {why}: {listed}" if why else f"- {listed}")
         lines.append("")
     return "\n".join(lines)
+
+
+def versions() -> str:
+    """What computes here, as a line of the page."""
+    names = ("transformers", "torch")
+    told = " and ".join(f"{name} {metadata.version(name).partition('+')[0]}" for name in names)
+    return f"It is of {told}."
 
 
 def named_classes(page: str) -> list[str]:

@@ -10,7 +10,7 @@ from transformers.models.auto.modeling_auto import (
 
 from tests.torch.models.architectures import CASES, OWN_CACHE, PAGED
 from tests.torch.models.known_models import PUBLISHED
-from tests.torch.models.models_page import PAGE, named_classes, page_of
+from tests.torch.models.models_page import PAGE, named_classes, page_of, versions
 from tests.torch.models.proof import Proof, Trial
 from tests.torch.models.test_other_models import TYPES
 from tests.torch.models.tiny_checkpoint import Case
@@ -29,18 +29,6 @@ def classes_of(cases: list[Case]) -> set[str]:
     return names
 
 
-def test_the_backend_names_the_paths_of_the_tested_architectures() -> None:
-    assert classes_of(PAGED) == architectures.PAGED
-    assert classes_of(OWN_CACHE) == architectures.OWN_CACHE
-    assert classes_of(CASES) == PUBLISHED.keys()
-
-
-def test_the_page_names_the_tested_architectures() -> None:
-    named = named_classes(PAGE.read_text(encoding="utf-8"))
-    assert len(named) == len(set(named))
-    assert set(named) == classes_of(CASES)
-
-
 @pytest.mark.models
 def test_the_page_is_what_the_run_shows(
     request: pytest.FixtureRequest, proofs: dict[str, Proof], trials: dict[str, Trial]
@@ -54,4 +42,18 @@ def test_the_page_is_what_the_run_shows(
     if request.config.getoption("--write-page"):
         PAGE.write_text(page, encoding="utf-8")
     shown = PAGE.read_text(encoding="utf-8")
+    if versions() not in shown:
+        pytest.skip("docs/models.md was made with other versions")
     assert shown == page, "make test-models ARGS=--write-page writes docs/models.md anew"
+
+
+def test_the_backend_names_the_paths_of_the_tested_architectures() -> None:
+    assert classes_of(PAGED) == architectures.PAGED
+    assert classes_of(OWN_CACHE) == architectures.OWN_CACHE
+    assert classes_of(CASES) == PUBLISHED.keys()
+
+
+def test_the_page_names_the_tested_architectures() -> None:
+    named = named_classes(PAGE.read_text(encoding="utf-8"))
+    assert len(named) == len(set(named))
+    assert set(named) == classes_of(CASES)

@@ -78,6 +78,8 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     layers = surveyor.layers
     if len({id(layer.module) for layer in layers}) < len(layers):
         raise NotPagedError("one of its layers attends twice in a pass")
+    if not layers:
+        raise NotPagedError("none of its layers attends through the interface")
     if len(layers) != config.num_hidden_layers:
         raise NotPagedError(
             f"{len(layers)} of its {config.num_hidden_layers} layers attend through the interface"
