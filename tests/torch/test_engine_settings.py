@@ -10,7 +10,7 @@ from backplane_torch.engine.engine_settings import (
     compute_dtype,
     stretch_positions,
 )
-from transformers import GPT2Config, LlamaConfig
+from transformers import Gemma3TextConfig, GPT2Config, LlamaConfig
 
 
 @pytest.fixture(scope="module")
@@ -86,6 +86,7 @@ def test_a_factor_of_one_changes_nothing() -> None:
         (LlamaConfig(), {"rope_scaling": "dynamic", "rope_factor": 2.0}, "--rope-scaling dynamic"),
         (LlamaConfig(), {"rope_factor": 0.5}, "--rope-factor 0.5 stretches nothing"),
         (GPT2Config(), {"rope_factor": 2.0}, "no rotary positions"),
+        (Gemma3TextConfig(), {"rope_factor": 2.0}, "positions in several ways"),
         (
             LlamaConfig(rope_parameters={"rope_type": "linear", "factor": 2.0}),
             {"rope_factor": 2.0},

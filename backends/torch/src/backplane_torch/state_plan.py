@@ -96,7 +96,7 @@ def make_state_plan(shape: StateShape, free_bytes: int, engine: EngineSettings) 
     if cache < longest and engine.max_total_tokens is not None:
         raise BackendError(
             f"--max-total-tokens is {longest}, but the cache holds {cache} tokens",
-            remedy="lower it, or raise --max-batch-total-tokens or --memory-fraction",
+            remedy="lower it, or raise --max-batch-total-tokens or --cuda-memory-fraction",
         )
     total = min(longest, cache)
     asked_batch = positive("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens)
@@ -135,7 +135,7 @@ def _sequences(shape: StateShape, usable: int, engine: EngineSettings) -> tuple[
         raise BackendError(
             f"{usable / 2**20:.0f} MiB are too little for {max(1, running)} sequences, each with "
             f"{shape.bytes_per_sequence / 2**20:.1f} MiB of states",
-            remedy="lower --max-batch-size, free memory or raise --memory-fraction",
+            remedy="lower --max-batch-size, free memory or raise --cuda-memory-fraction",
         )
     left = max(0, for_states - _state_bytes(shape, running, 0))
     return running, min(running, left // shape.bytes_per_sequence) if shape.reusable else 0
@@ -167,7 +167,7 @@ def _cache_tokens(
         raise BackendError(
             f"{usable / 2**20:.0f} MiB are too little for a cache of {least} tokens, "
             f"each with {shape.bytes_per_token / 1024:.1f} KiB",
-            remedy="lower --max-batch-total-tokens, free memory or raise --memory-fraction",
+            remedy="lower --max-batch-total-tokens, free memory or raise --cuda-memory-fraction",
         )
     return asked or min(wanted, fitting)
 

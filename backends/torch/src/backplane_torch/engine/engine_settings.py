@@ -85,7 +85,7 @@ def stretch_positions(config: PreTrainedConfig, engine: EngineSettings) -> None:
 
     Raises:
         BackendError: another kind of scaling than linear, a factor that stretches nothing, or a
-            model that has no rotary positions, or has them stretched already.
+            model that has no rotary positions, several kinds of them, or stretched ones.
     """
     if engine.rope_scaling is None and engine.rope_factor is None:
         return
@@ -100,6 +100,11 @@ def stretch_positions(config: PreTrainedConfig, engine: EngineSettings) -> None:
         raise BackendError(f"--rope-factor {factor} stretches nothing: it must be at least 1")
     text = config.get_text_config(decoder=True)
     rope = getattr(text, "rope_parameters", None)
+    if rope and any(isinstance(value, dict) for value in rope.values()):
+        raise BackendError(
+            f"--rope-factor {factor:g}: this model's layers turn positions in several ways",
+            remedy="leave it out",
+        )
     if not rope or rope.get("rope_type", "default") != "default":
         kind = f"has positions of type {rope['rope_type']}" if rope and "rope_type" in rope else ""
         raise BackendError(

@@ -72,7 +72,7 @@ class CachedModel(BatchModel):
         raise OutOfMemoryError(
             f"there is no memory to compute {batch.num_tokens} tokens of "
             f"{len(batch.sequences)} sequences at once",
-            remedy="lower --max-batch-prefill-tokens, --max-batch-size or --memory-fraction",
+            remedy="lower --max-batch-prefill-tokens, --max-batch-size or --cuda-memory-fraction",
         )
 
     def _shares(self, batch: ScheduledBatch) -> list[Share]:
