@@ -105,6 +105,7 @@ def test_a_step_has_room_for_every_sequence() -> None:
         ({"max_batch_size": 0}, "--max-batch-size is 0"),
         ({"block_size": 0}, "--torch.block-size is 0"),
         ({"free": 1 * MIB}, "1 MiB of free memory hold no block"),
+        ({"max_total_tokens": 1}, "no room for a prompt and an answer"),
     ],
 )
 def test_contradictions_are_named(flags: dict[str, int], message: str) -> None:

@@ -1,7 +1,12 @@
-"""Flags that set limits, checked and brought into agreement. What every backend's plan begins with."""
+"""Flags that set limits, checked and brought into agreement: what each backend's plan begins with."""
+
+from typing import Final
 
 from backplane_core.backend import EngineSettings
 from backplane_core.errors import BackendError
+
+# One of a prompt, one of its answer.
+_FEWEST_TOKENS: Final = 2
 
 
 def positive(flag: str, value: int | None) -> int | None:
@@ -30,8 +35,13 @@ def max_input_tokens(max_total_tokens: int, engine: EngineSettings) -> int:
     """The longest prompt: as asked, or all but a token.
 
     Raises:
-        BackendError: what was asked leaves no room for a token.
+        BackendError: what was asked, or the longest sequence, leaves no room for a token.
     """
+    if max_total_tokens < _FEWEST_TOKENS:
+        raise BackendError(
+            f"a sequence of {max_total_tokens} tokens has no room for a prompt and an answer",
+            remedy="raise --max-total-tokens or --max-batch-total-tokens, or leave them out",
+        )
     asked = positive("--max-input-tokens", engine.max_input_tokens)
     if asked is not None and asked >= max_total_tokens:
         raise BackendError(
