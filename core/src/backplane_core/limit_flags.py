@@ -1,4 +1,4 @@
-"""Flags that set limits, checked and made to agree: what each backend's plan begins with."""
+"""Flags that set limits, checked and brought into agreement: with them each plan begins."""
 
 from typing import Final
 

@@ -66,11 +66,11 @@ class _ContinuedScan:
         self,
         hidden_states: torch.Tensor,
         dt: torch.Tensor,
-        A: torch.Tensor,  # noqa: N803 -- the mixers name it so, as all these
-        B: torch.Tensor,  # noqa: N803
-        C: torch.Tensor,  # noqa: N803
+        A: torch.Tensor,  # noqa: N803 -- the mixers name it so
+        B: torch.Tensor,  # noqa: N803 -- as above
+        C: torch.Tensor,  # noqa: N803 -- as above
         *,
-        D: torch.Tensor,  # noqa: N803
+        D: torch.Tensor,  # noqa: N803 -- as above
         z: torch.Tensor,
         delta_bias: torch.Tensor | None = None,
         **options: Any,
