@@ -90,3 +90,27 @@ def test_tokens_that_see_those_that_follow_them() -> None:
     made = AutoConfig.for_model("bert-generation", **SIZES, is_decoder=False)
     with pytest.raises(LooksAheadError):
         survey(AutoModelForCausalLM.from_config(made).eval())
+
+
+def test_a_model_that_asks_for_a_cache_is_not_paged(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama", **SIZES)
+
+    def forward(past_key_values: Any = None, **inputs: Any) -> Any:
+        return past_key_values.get_seq_length(), inputs
+
+    monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(NotPagedError, match="get_seq_length"):
+        survey(model)
+
+
+def test_a_model_that_gives_all_logits_is_not_paged(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = model_of("llama", **SIZES)
+    whole = model.forward
+
+    def forward(logits_to_keep: Any = 0, **inputs: Any) -> Any:
+        del logits_to_keep
+        return whole(**inputs)
+
+    monkeypatch.setattr(model, "forward", forward)
+    with pytest.raises(NotPagedError, match="logits of all tokens"):
+        survey(model)

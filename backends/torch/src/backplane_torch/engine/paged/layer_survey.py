@@ -25,6 +25,12 @@ _KNOWN_OPTIONS: Final = {
     *("position_ids", "output_attentions", "use_cache", "logits_to_keep"),
 }
 
+# What a model's code, which may be anybody's, raises where it is called without a cache.
+_REFUSALS: Final = (
+    *(ArithmeticError, AssertionError, AttributeError, LookupError),
+    *(RuntimeError, TypeError, ValueError),
+)
+
 
 @dataclasses.dataclass(frozen=True)
 class SurveyedLayer:
@@ -68,13 +74,21 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     positions = torch.arange(_NUM_TOKENS, device=model.device).unsqueeze(0)
     try:
         with torch.inference_mode():
-            model(input_ids=token_ids, position_ids=positions, use_cache=False)
-    except (ArithmeticError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            # As the paged model calls it, which wants the logits of a batch's last tokens alone.
+            output = model(
+                input_ids=token_ids,
+                position_ids=positions,
+                use_cache=False,
+                logits_to_keep=positions[0, -1:],
+            )
+    except _REFUSALS as error:
         raise NotPagedError(f"it does not compute without a cache of its own: {error}") from error
     finally:
         model.set_attn_implementation(own)
         for module in model.modules():
             hang(module, None)
+    if output.logits.shape[1] != 1:
+        raise NotPagedError("it gives the logits of all tokens, whichever are asked for")
     layers = surveyor.layers
     if len({id(layer.module) for layer in layers}) < len(layers):
         raise NotPagedError("one of its layers attends twice in a pass")
