@@ -56,7 +56,7 @@ class TorchBackend(Backend):
             return Native()
         if own := architectures.OWN_CACHE.intersection(named):
             return BestEffort(
-                reason=f"{min(own)} keeps a cache of its own, which shares no prefixes"
+                reason=f"{min(own)} keeps a cache of its own, which running sequences do not share"
             )
         told = ", ".join(named) or "a model that names no architecture"
         return BestEffort(reason=f"{told} is not among the tested architectures")
