@@ -78,5 +78,5 @@ def test_both_backends_answer_alike(torch_demo: Deployment, llamacpp_demo: Deplo
 def test_the_path_is_told(torch_demo: Deployment) -> None:
     info = httpx.get(f"{torch_demo.url}/info", timeout=10).json()
     assert (info["backend"], info["architecture"]) == ("torch", "LlamaForCausalLM")
-    assert (info["dtype"], info["detail"]["path"]) == ("float32", "paged")
+    assert (info["dtype"], info["detail"]["cache"]) == ("float32", "paged")
     assert "LlamaForCausalLM keeps keys and values so: paged" in torch_demo.output

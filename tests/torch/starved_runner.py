@@ -33,7 +33,7 @@ def answer(runner: ModelRunner, name: str) -> tuple[list[int], list[str]]:
     for _ in range(200):
         output = runner.poll(0.0)
         tokens += [token for delta in output.deltas for token in delta.token_ids]
-        errors += [failure.error.kind for failure in output.failures]
+        errors += [failure.error.code for failure in output.failures]
         if errors or len(tokens) == 8:
             break
     return tokens, errors

@@ -46,7 +46,7 @@ class Proof:
         return cls(
             case=served.case,
             architecture=model.architecture,
-            path=model.detail["path"],
+            path=model.detail["cache"],
             windows=tuple(group.window for group in groups),
         )
 

@@ -50,7 +50,7 @@ def test_whatever_is_served_answers_as_transformers_does(
         return
     answers = served.answer([served.request(prompt, _NUM_TOKENS) for prompt in prompts])
     assert [answer.token_ids for [answer] in answers] == expected
-    path, _, why = served.runner.info.model.detail["path"].partition(": ")
+    path, _, why = served.runner.info.model.detail["cache"].partition(": ")
     trials[name] = Trial(path, why)
     served.close()
 

@@ -114,3 +114,9 @@ def test_a_model_that_gives_all_logits_is_not_paged(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(model, "forward", forward)
     with pytest.raises(NotPagedError, match="logits of all tokens"):
         survey(model)
+
+
+def test_positions_that_begin_elsewhere_are_told_apart() -> None:
+    config = {name: size for name, size in SIZES.items() if name != "num_key_value_heads"}
+    with pytest.raises(NotPagedError, match="does not count positions from 0"):
+        survey(model_of("roberta", **config, is_decoder=True))

@@ -26,6 +26,7 @@ Quantization = Literal[
     "bitsandbytes-nf4",
     "bitsandbytes-fp4",
     "fp8",
+    "int8",
 ]
 _SHARE: Final = Number(gt=0, lte=1)
 

@@ -1,19 +1,25 @@
 """`TorchExecutor`: a step is a forward pass, then sampling for the whole batch at once."""
 
+import logging
 import time
 
 import torch
 from backplane_core.batching.executor import Executor, ExecutorTraits, ScheduledBatch, StepResult
+from backplane_core.errors import OutOfMemoryError
 
 from backplane_torch.engine.batch_model import BatchModel
+from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.engine.sampling.batch_sampler import BatchSampler
+
+_log = logging.getLogger(__name__)
 
 
 class TorchExecutor(Executor):
     """Owns the model and the sampler."""
 
-    def __init__(self, model: BatchModel, sampler: BatchSampler) -> None:
+    def __init__(self, model: BatchModel, sampler: BatchSampler, device: TorchDevice) -> None:
         self._model = model
+        self._device = device
         self._sampler = sampler
 
     @property
@@ -28,8 +34,21 @@ class TorchExecutor(Executor):
         if not len(logits):
             return StepResult([None] * len(batch.sequences))
         started_s = time.perf_counter()
-        results, scores = self._sampler.sample(batch.sequences, logits)
-        return StepResult(results, time.perf_counter() - started_s, scores)
+        try:
+            results, scores = self._sampler.sample(batch.sequences, logits)
+        except Exception as error:
+            if not self._device.is_out_of_memory(error):
+                raise
+            _log.info("no memory to sample %d rows: %s", len(logits), error)
+        else:
+            return StepResult(results, time.perf_counter() - started_s, scores)
+        # What is computed cannot be computed again by every model: these requests end.
+        failure = OutOfMemoryError(
+            f"there is no memory to sample {len(logits)} rows of logits at once",
+            remedy="lower --max-batch-size",
+        )
+        asked = [one.sample or bool(one.scored_positions) for one in batch.sequences]
+        return StepResult([failure if one else None for one in asked])
 
     def share_prefix(self, source: int, target: int, num_tokens: int) -> None:
         """See `Executor`."""

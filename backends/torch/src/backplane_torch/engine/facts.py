@@ -31,7 +31,7 @@ def model_info(
         quantization=spec.engine.quantize,
         num_parameters=loaded.num_parameters,
         detail={
-            "path": path,
+            "cache": path,
             "transformers": importlib.metadata.version("transformers"),
         },
     )

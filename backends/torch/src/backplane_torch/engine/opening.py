@@ -35,14 +35,14 @@ _logger = logging.getLogger("backplane_torch")
 _TIMED_TOKENS: Final = 64
 
 
-class Path(NamedTuple):
+class CachePath(NamedTuple):
     """How a model keeps keys and values: in pages, where `layers` are known, or its own way."""
 
     layers: list[SurveyedLayer]
     told: str
 
 
-def choose_path(model: PreTrainedModel) -> Path:
+def choose_path(model: PreTrainedModel) -> CachePath:
     """Paged, if the model can; else why not.
 
     Raises:
@@ -56,10 +56,10 @@ def choose_path(model: PreTrainedModel) -> Path:
             remedy="choose a model that does",
         ) from error
     except NotPagedError as error:
-        path = Path([], f"own cache: {error}")
+        path = CachePath([], f"own cache: {error}")
     else:
         model.set_attn_implementation(ATTENTION)
-        path = Path(layers, "paged")
+        path = CachePath(layers, "paged")
     _logger.info("%s keeps keys and values so: %s", type(model).__name__, path.told)
     return path
 
@@ -73,7 +73,11 @@ class OpenModel(NamedTuple):
 
 
 def open_model(
-    model: PreTrainedModel, path: Path, device: TorchDevice, engine: EngineSettings, block_size: int
+    model: PreTrainedModel,
+    path: CachePath,
+    device: TorchDevice,
+    engine: EngineSettings,
+    block_size: int,
 ) -> OpenModel:
     """Make the memory of a model's sequences.
 

@@ -103,7 +103,7 @@ def create_runner(
         suppressed = list(tokenizer.suppressed_token_ids)
         sampler = BatchSampler(len(vocabulary.tokens), suppressed, device.torch_device)
         pace = PrefillPace(chunk_s=_CHUNK_S, tokens_per_s=tokens_per_s)
-        executor = TorchExecutor(opened.model, sampler)
+        executor = TorchExecutor(opened.model, sampler, device)
         runner = TorchRunner(executor, info, SchedulerSettings(prefill_pace=pace), tokenizer)
         undo.pop_all()
     _logger.info("%s is loaded after %.1f s", spec.model.model_id, time.monotonic() - started_s)

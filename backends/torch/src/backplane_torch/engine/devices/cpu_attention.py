@@ -67,11 +67,11 @@ class CpuAttention(AttentionKernel[CpuCache, CpuPlan]):
         self._block_size = block_size
 
     def create_cache(self, shape: AttentionShape, num_blocks: int) -> CpuCache:
-        """Zeros: pages that nobody has written to take no memory."""
+        """Memory that nobody has written to: the system counts its pages when they are used."""
         size = (shape.num_kv_heads, num_blocks, self._block_size)
         return CpuCache(
-            torch.zeros(*size, shape.key_width, dtype=self._dtype),
-            torch.zeros(*size, shape.value_width, dtype=self._dtype),
+            torch.empty(*size, shape.key_width, dtype=self._dtype),
+            torch.empty(*size, shape.value_width, dtype=self._dtype),
         )
 
     def plan(self, stretches: list[Stretch], num_decodes: int, window: int | None) -> CpuPlan:

@@ -5,7 +5,8 @@ which mask a layer is given, does not.
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 
 import torch
@@ -65,31 +66,15 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
     if layer_types and (others := set(layer_types) - _LAYER_TYPES):
         raise NotPagedError(f"it has layers of {', '.join(sorted(others))}")
     surveyor = _Surveyor()
-    for module in model.modules():
-        hang(module, surveyor)
-    # What the public name below sets has itself no public name.
-    own = model.config._attn_implementation or "eager"  # noqa: SLF001 -- as said
-    model.set_attn_implementation(_SURVEY)
-    token_ids = torch.zeros(1, _NUM_TOKENS, dtype=torch.long, device=model.device)
     positions = torch.arange(_NUM_TOKENS, device=model.device).unsqueeze(0)
-    try:
-        with torch.inference_mode():
-            # As the paged model calls it, which wants the logits of a batch's last tokens alone.
-            output = model(
-                input_ids=token_ids,
-                position_ids=positions,
-                use_cache=False,
-                logits_to_keep=positions[0, -1:],
-            )
-    except _REFUSALS as error:
-        raise NotPagedError(f"it does not compute without a cache of its own: {error}") from error
-    finally:
-        model.set_attn_implementation(own)
-        for module in model.modules():
-            hang(module, None)
-    if output.logits.shape[1] != 1:
+    with _surveying(model, surveyor):
+        logits = _logits(model, position_ids=positions)
+        layers = surveyor.layers.copy()
+        by_itself = _logits(model)
+    if logits.shape[1] != 1:
         raise NotPagedError("it gives the logits of all tokens, whichever are asked for")
-    layers = surveyor.layers
+    if not torch.equal(logits, by_itself):
+        raise NotPagedError("it does not count positions from 0")
     if len({id(layer.module) for layer in layers}) < len(layers):
         raise NotPagedError("one of its layers attends twice in a pass")
     if not layers:
@@ -98,7 +83,38 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
         raise NotPagedError(
             f"{len(layers)} of its {config.num_hidden_layers} layers attend through the interface"
         )
+    if not isinstance(getattr(config, "max_position_embeddings", None), int):
+        raise NotPagedError("its configuration does not say how many positions it has")
     return layers
+
+
+@contextmanager
+def _surveying(model: PreTrainedModel, surveyor: "_Surveyor") -> Iterator[None]:
+    """Have every call of its attention noted."""
+    for module in model.modules():
+        hang(module, surveyor)
+    # What the public name below sets has itself no public name.
+    own = model.config._attn_implementation or "eager"  # noqa: SLF001 -- as said
+    model.set_attn_implementation(_SURVEY)
+    try:
+        with torch.inference_mode():
+            yield
+    except _REFUSALS as error:
+        raise NotPagedError(f"it does not compute without a cache of its own: {error}") from error
+    finally:
+        model.set_attn_implementation(own)
+        for module in model.modules():
+            hang(module, None)
+
+
+def _logits(model: PreTrainedModel, **positions: torch.Tensor) -> torch.Tensor:
+    """Of the last token, asked for as the paged model does: by its row, without a cache."""
+    rows = torch.arange(_NUM_TOKENS, device=model.device)
+    token_ids = torch.zeros_like(rows).unsqueeze(0)
+    # Looked up as a module, whose call says nothing of its arguments.
+    call: nn.Module = model
+    output = call(input_ids=token_ids, use_cache=False, logits_to_keep=rows[-1:], **positions)
+    return output.logits
 
 
 class _Surveyor:
