@@ -5,7 +5,7 @@ which mask a layer is given, does not.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -89,7 +89,7 @@ def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
 
 
 @contextmanager
-def _surveying(model: PreTrainedModel, surveyor: "_Surveyor") -> Iterator[None]:
+def _surveying(model: PreTrainedModel, surveyor: "_Surveyor") -> Generator[None]:
     """Have every call of its attention noted."""
     for module in model.modules():
         hang(module, surveyor)
