@@ -25,7 +25,7 @@ from backplane_core.backend import (
     Unsupported,
 )
 from backplane_core.errors import BackendError, BackplaneError, ErrorInfo
-from backplane_core.process import die_with_parent
+from backplane_core.process import die_with_parent, lives
 from backplane_core.registry import Registry, discover
 
 _MARK = "backplane-describe: "
@@ -225,11 +225,7 @@ def main(stdin: TextIO, stdout: TextIO) -> None:
         # First ask the kernel to end this process with its parent, then look whether the asker
         # still lives: a probe that hangs must not outlive a launcher killed in between.
         die_with_parent()
-        try:
-            os.kill(question.asker_pid, 0)
-        except PermissionError:
-            pass  # another user's, so it lives
-        except ProcessLookupError:
+        if not lives(question.asker_pid):
             sys.stderr.write("whoever asked is gone, or in another process namespace\n")
             return
     answers = describe(question)

@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Generator
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 import msgspec
@@ -35,6 +36,22 @@ def die_with_parent(signum: signal.Signals = signal.SIGKILL) -> None:
         raise OSError(errno, os.strerror(errno), "prctl(PR_SET_PDEATHSIG)")
     if os.getppid() != parent:  # it died before the kernel was asked
         os.kill(os.getpid(), signum)
+
+
+def lives(pid: int) -> bool:
+    """Whether a process is there and has not ended; one that nobody has waited for yet has."""
+    try:
+        os.kill(pid, 0)
+    except PermissionError:
+        return True  # another user's
+    except ProcessLookupError:
+        return False
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return True  # not Linux, or hidden
+    # After the name, which is in brackets and may hold anything.
+    return stat.rpartition(")")[2].split()[0] not in {"Z", "X"}
 
 
 def leave_stopping_to_parent(*numbers: signal.Signals) -> None:

@@ -21,7 +21,10 @@ def resident_bytes() -> int:
 
 
 def freed_of_every_second_block() -> float:
-    """How much of 64 MiB goes back when every second MiB is freed."""
+    """How much of 64 MiB goes back when every second MiB is freed.
+
+    All or nothing, give or take what the rest of a large process does meanwhile.
+    """
     gc.collect()
     blocks = [torch.ones(MIB, dtype=torch.uint8) for _ in range(128)]
     full = resident_bytes()
@@ -31,19 +34,19 @@ def freed_of_every_second_block() -> float:
 
 def test_blocks_go_back_one_by_one() -> None:
     with frees_at_once():
-        assert freed_of_every_second_block() > 0.9
+        assert freed_of_every_second_block() > 0.5
 
 
 def test_afterwards_blocks_are_kept_for_the_next_ones() -> None:
     with frees_at_once():
         pass
-    assert freed_of_every_second_block() < 0.1
+    assert freed_of_every_second_block() < 0.5
 
 
 def test_the_thresholds_come_back_after_a_failure() -> None:
     with pytest.raises(ValueError, match="broken"), frees_at_once():
         raise ValueError("broken")
-    assert freed_of_every_second_block() < 0.1
+    assert freed_of_every_second_block() < 0.5
 
 
 def test_without_glibc_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
