@@ -130,6 +130,16 @@ def test_lengths_are_exact(num_prompt, max_new, fits):
             check_request(request, info_with())
 
 
+@pytest.mark.parametrize("unknown", [-1, 3])
+def test_a_token_that_the_model_does_not_have_is_named(unknown):
+    prompt = [TokenSegment(token_ids=[0, unknown, 2])]
+    with pytest.raises(
+        ValidationError, match=f"token id {unknown}, outside the vocabulary of 3"
+    ) as told:
+        check_request(request_with(prompt=prompt), info_with())
+    assert told.value.parameter == "prompt"
+
+
 def test_in_flight_counts_sequences_and_frees_them_one_by_one():
     in_flight: InFlight[str] = InFlight(max_sequences=3)
     in_flight.add(request_with(num_sequences=3), "owner")

@@ -3,9 +3,9 @@
 import msgspec
 import numpy as np
 import pytest
+from backplane_core import engine_plan
 from backplane_core.batching.executor import PromptScores, ScheduledBatch, ScheduledSequence
 from backplane_core.batching.sequence import Sequence
-from backplane_llamacpp import limits
 from backplane_llamacpp.executor import LlamaCppExecutor
 
 from tests.llamacpp.conftest import MakeExecutor, MakeRunner
@@ -122,7 +122,7 @@ def test_a_suppressed_token_in_a_prompt_has_its_logprob(make_executor: MakeExecu
 def test_a_prompt_of_more_tokens_than_a_step_scores_is_reported_whole(
     make_runner: MakeRunner, monkeypatch: pytest.MonkeyPatch, rows: int
 ) -> None:
-    monkeypatch.setattr(limits, "_SCORED_BYTES", rows * 4 * 290)
+    monkeypatch.setattr(engine_plan, "_SCORED_BYTES", rows * 4 * 290)
     runner = make_runner()
     lone(runner, PROMPT)  # a cached prefix must not cut the report short
     for number in range(2):

@@ -15,7 +15,8 @@ class Capabilities(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
         max_top_logprobs: how many alternatives per token it can report; None is no logprobs
             at all, 0 is the chosen token's only.
         prompt_logprobs: whether it can report logprobs of the prompt's tokens.
-        multiple_sequences: whether `num_sequences > 1` is forked after one prefill.
+        multiple_sequences: whether `num_sequences > 1` is served; forked after one prefill, where
+            sequences can share a prompt.
         grammars: kinds of grammar it obeys ("json_schema", "regex", "lark").
         adapters: whether it loads and applies adapters per request.
         speculation: kinds of draft-token speculation ("ngram", "draft", "medusa", "eagle").

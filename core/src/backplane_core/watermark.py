@@ -41,9 +41,10 @@ def is_green(previous: int, token_id: int, gamma: float) -> bool:
     """Whether `token_id` is green after `previous`, under a green share of `gamma`.
 
     That is `mix32(mix32(token_id) ^ key_of(previous)) < threshold(gamma)`. For a whole vocabulary
-    `mix32` of all ids is computed once; a step then costs one `mix32` over it: numpy's uint32
-    wraps as it should; torch has int64 alone, where `(x * multiplier) & 0xFFFFFFFF` is right,
-    since a product that overflows 64 bits keeps its low 32.
+    `mix32` of all ids is computed once; a step then costs one `mix32` over it. Products that
+    overflow keep their low bits in numpy's uint32 and in torch's int32 alike; the latter's shifts
+    bring in the sign, which is to be masked, and its order is that of unsigned numbers once 2**31
+    is taken from both sides.
     """
     return mix32(mix32(token_id & _MASK) ^ key_of(previous)) < threshold(gamma)
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Iterator
 
 from backplane_core.backend import EngineSettings
-from backplane_core.capabilities import Limits
+from backplane_core.engine_plan import EnginePlan, counted, max_waiting_requests, scored_tokens
 from backplane_core.errors import BackendError
 from backplane_core.limit_flags import agreed, max_input_tokens, positive
 
@@ -38,7 +38,6 @@ _TOKENS_PER_SEQUENCE = 2048
 _CPU_BATCH, _GPU_BATCH, _UBATCH = 512, 2048, 512
 _STEP_S, _LEAST_BATCH = 8.0, 16
 _MEMORY_SHARE = 0.5
-_SCORED_BYTES = 64 * 2**20
 _BYTES_PER_RETAINED = 8192
 _LEAST_RETAINED = 512
 _BYTES_PER_THREAD = 16 * 2**20
@@ -84,45 +83,28 @@ class ModelShape:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class Plan:
-    """The sizes of a context, and what is promised of it. Tokens and sequences.
+class Plan(EnginePlan):
+    """The sizes of a context, and what is promised of it.
 
-    `chunk_tokens` is how much of a prompt is computed at most in a step that others wait for,
-    `scored_tokens` for how many of a prompt's tokens one step can tell logprobs. `changed` has a
-    sentence for each size that was asked for and is another, with the reason.
+    Attributes:
+        ubatch_tokens: tokens computed at once.
+        chunk_tokens: how much of a prompt is computed at most in a step that others wait for.
+        retained_sequences, retained_tokens: kept for reuse.
+        rope_factor: by how much positions are stretched; None is not at all.
+        changed: a sentence for each size that was asked for and is another, with the reason.
     """
 
-    cache_tokens: int
-    max_total_tokens: int
-    max_input_tokens: int
-    batch_tokens: int
     ubatch_tokens: int
     chunk_tokens: int
-    scored_tokens: int
-    running_sequences: int
     retained_sequences: int
     retained_tokens: int
-    max_waiting_requests: int
     rope_factor: float | None
-    why: str
     changed: tuple[str, ...] = ()
 
     @property
     def num_sequences(self) -> int:
         """Sequence ids a context needs."""
         return self.running_sequences + self.retained_sequences
-
-    @property
-    def limits(self) -> Limits:
-        """What servers are told."""
-        return Limits(
-            max_total_tokens=self.max_total_tokens,
-            max_input_tokens=self.max_input_tokens,
-            max_batch_tokens=self.batch_tokens,
-            max_sequences=self.running_sequences,
-            max_waiting_requests=self.max_waiting_requests,
-            cache_tokens=self.cache_tokens,
-        )
 
 
 def make_plan(
@@ -155,7 +137,8 @@ def make_plan(
     why = (
         f"context {cache} tokens ({cache_why}; {per_token / 1024:.1f} KiB per token, "
         f"{cache * per_token / 2**20:.0f} MiB), of these up to {retained} kept for reuse; "
-        f"{total} tokens per sequence ({shape.trained_on}); {running} sequences at a time"
+        f"{total} tokens per sequence ({shape.trained_on}); "
+        f"{counted(running, 'sequence')} at a time"
     )
     return Plan(
         cache_tokens=cache,
@@ -165,11 +148,11 @@ def make_plan(
         ubatch_tokens=ubatch,
         # More than a piece at once is no faster; smaller pieces are asked for to save memory.
         chunk_tokens=min(batch, max(ubatch, _UBATCH)),
-        scored_tokens=_scored_tokens(shape.n_vocab, batch),
+        scored_tokens=scored_tokens(shape.n_vocab, batch),
         running_sequences=running,
         retained_sequences=retained_sequences,
         retained_tokens=retained,
-        max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        max_waiting_requests=max_waiting_requests(running, engine),
         rope_factor=shape.rope_factor,
         why=why,
         changed=tuple(_changed(cache, batch, settings, engine)),
@@ -301,11 +284,6 @@ def _changed(
             f"{flag} is {batch}, not {asked}: a step has room for a token of each of the {batch} "
             "sequences; --max-batch-size lowers their number"
         )
-
-
-def _scored_tokens(n_vocab: int, batch: int) -> int:
-    """Rows of logits to make room for beside those that are sampled from."""
-    return max(1, min(batch, _SCORED_BYTES // (4 * n_vocab)))
 
 
 def _retained_tokens(shape: ModelShape, cache: int, total: int, settings: LlamaCppSettings) -> int:

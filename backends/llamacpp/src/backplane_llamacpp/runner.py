@@ -30,7 +30,7 @@ from backplane_llamacpp.settings import LlamaCppSettings
 from backplane_llamacpp.step_sampler import StepSampler
 from backplane_llamacpp.tokenizer import LlamaCppTokenizer, read_vocabulary
 
-_logger = logging.getLogger("backplane_llamacpp")
+_log = logging.getLogger("backplane_llamacpp")
 
 
 class LlamaCppRunner(BatchingRunner):
@@ -106,14 +106,14 @@ def create_runner(
         shape = shape_of(model, metadata, rope_factor(spec.engine))
         plan = make_plan(shape, free_bytes(model, settings), settings, spec.engine)
         for sentence in plan.changed:
-            _logger.warning("%s", sentence)
+            _log.warning("%s", sentence)
         context = open_context(model, plan, settings)
         undo.callback(context.close)
         progress("warm-up")
         warm = warm_up(model, context, plan.batch_tokens)
         asked = (settings.batch_size, spec.engine.max_batch_prefill_tokens) != (None, None)
         plan = pace(plan, warm.tokens_per_s, batch_asked=asked)
-        _logger.info("%s: %s", path.name, plan.why)
+        _log.info("%s: %s", path.name, plan.why)
         vocabulary = read_vocabulary(model, metadata)
         info = RunnerInfo(
             model=facts.model_info(model, metadata, settings, spec.model, path),
@@ -134,7 +134,7 @@ def create_runner(
         tuning = _scheduler_settings(plan, warm.tokens_per_s)
         runner = LlamaCppRunner(model, executor, info, tuning, shelf)
         undo.pop_all()
-    _logger.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
+    _log.info("%s is loaded after %.1f s", path.name, time.monotonic() - started)
     return runner
 
 

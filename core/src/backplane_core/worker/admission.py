@@ -106,8 +106,12 @@ def _check_lengths(request: Submit, info: RunnerInfo) -> None:
     num_vocabulary = len(info.vocabulary.tokens)
     if not token_ids:
         raise ValidationError("the prompt is empty", parameter="prompt")
-    if min(token_ids) < 0 or max(token_ids) >= num_vocabulary:
-        raise ValidationError("the prompt holds an id outside the vocabulary", parameter="prompt")
+    unknown = min(token_ids) if min(token_ids) < 0 else max(token_ids)
+    if not 0 <= unknown < num_vocabulary:
+        raise ValidationError(
+            f"the prompt holds token id {unknown}, outside the vocabulary of {num_vocabulary}",
+            parameter="prompt",
+        )
     if any(not 0 <= token_id < num_vocabulary for token_id in request.sampling.logit_bias):
         raise ValidationError(
             "`logit_bias` holds an id outside the vocabulary", parameter="logit_bias"

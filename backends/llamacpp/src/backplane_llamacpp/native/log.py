@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 
 from llama_cpp import llama_cpp as cpp  # noqa: TID253 - imported by engine modules alone
 
-_logger = logging.getLogger("backplane_llamacpp.native")
+_log = logging.getLogger("backplane_llamacpp.native")
 
 # GGML_LOG_LEVEL_*: "info" (2) is a page per model load, "warning" (3) mostly advice to whoever
 # converts models, so both are for debugging.
@@ -36,7 +36,7 @@ def _on_log(level: int, text: bytes, _user_data: object) -> None:
         for line in filter(None, map(str.strip, lines)):
             if level in {_WARNING, _ERROR} and len(_complaints) < _MOST_REMEMBERED:
                 _complaints.append((level, line))
-            _logger.log(logging.ERROR if level == _ERROR else logging.DEBUG, "%s", line)
+            _log.log(logging.ERROR if level == _ERROR else logging.DEBUG, "%s", line)
             if _follower is not None:
                 _follower(line)
 

@@ -8,8 +8,12 @@
 
 #if defined(__x86_64__) && defined(__GNUC__) && !defined(__clang__) && defined(__ELF__)
 /* Compiled once for each generation of processors; the loader takes the best. */
-#define FOR_EACH_PROCESSOR \
-    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#if __GNUC__ >= 12
+#define GENERATIONS "arch=x86-64-v4", "arch=x86-64-v3"
+#else /* which knows no others by name */
+#define GENERATIONS "arch=skylake-avx512", "arch=haswell"
+#endif
+#define FOR_EACH_PROCESSOR __attribute__((target_clones(GENERATIONS, "default")))
 #else
 #define FOR_EACH_PROCESSOR
 #endif

@@ -37,6 +37,8 @@ class ConformanceBase:
             rounding; outputs may then part where the lone run's logprobs of the two tokens
             lie at most this far apart (about 0.02 in float32, 0.2 in bfloat16), in at most
             1 % of sequences.
+        shares_prompts: whether the sequences of a request compute its prompt once; if not, each
+            does.
         num_compared: sequences compared between lone and batched runs.
         timeout_s: the most that loading, or one wait, may take.
         golden: prompts with their known greedy continuation, both as token ids.
@@ -57,6 +59,7 @@ class ConformanceBase:
     settings: ClassVar[Mapping[str, Any]] = {}
     allowed_skips: ClassVar[frozenset[str]] = frozenset()
     near_tie_gap: ClassVar[float] = 0.0
+    shares_prompts: ClassVar[bool] = True
     num_compared: ClassVar[int] = 24
     timeout_s: ClassVar[float] = 120.0
     golden: ClassVar[tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]] = ()
