@@ -29,7 +29,7 @@ PICKLING_METHODS = frozenset(
     | {"all_gather_object", "gather_object", "send_object_list", "recv_object_list"}
 )
 # Ours, whose `allow_pickle` lets `torch.load(..., weights_only=True)` read a file.
-TENSOR_LOADERS = frozenset({"load_model", "open_checkpoint", "checkpoint_dtype", "TorchSettings"})
+TENSOR_LOADERS = frozenset({"find_model", "open_checkpoint", "TorchSettings"})
 CODE_RUNNERS = frozenset({"eval", "exec", "compile"})
 
 

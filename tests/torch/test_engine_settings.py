@@ -65,6 +65,13 @@ def test_other_dtypes_are_refused(flags: dict[str, str], cpu: CpuDevice) -> None
         compute_dtype(EngineSettings(**flags), torch.float32, cpu)
 
 
+def test_integers_are_computed_beside_what_is_wide_enough(cpu: CpuDevice) -> None:
+    for dtype in (torch.bfloat16, torch.float32):
+        assert compute_dtype(EngineSettings(quantize="int8"), dtype, cpu) is dtype
+    with pytest.raises(BackendError, match="--quantize int8 computes beside bfloat16 or float32"):
+        compute_dtype(EngineSettings(quantize="int8", dtype="float16"), torch.float32, cpu)
+
+
 def test_positions_are_stretched_linearly() -> None:
     config = LlamaConfig(max_position_embeddings=1000)
     stretch_positions(config, EngineSettings(rope_factor=2.5))

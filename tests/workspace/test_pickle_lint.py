@@ -59,7 +59,7 @@ ALLOWED = [
     "model.eval()",
     "import torch\ntorch.compile(model)",
     "import torch\ntorch.load('x', weights_only=True, mmap=True)",
-    "load_model(source, allow_pickle=settings.allow_pickle)",
+    "find_model(source, allow_pickle=settings.allow_pickle)",
     "import json\njson.load(handle)",
     "import numpy\nnumpy.load('x', allow_pickle=False)",
     "from concurrent.futures import ThreadPoolExecutor",

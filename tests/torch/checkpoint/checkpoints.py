@@ -7,7 +7,14 @@ from pathlib import Path
 
 import torch
 from backplane_core.backend import ModelSource
-from backplane_torch.engine.checkpoint.loading import LoadedModel, load_model
+from backplane_torch.engine.checkpoint.checkpoint import local_folder
+from backplane_torch.engine.checkpoint.config import read_config
+from backplane_torch.engine.checkpoint.loading import (
+    FoundModel,
+    LoadedModel,
+    find_model,
+    load_model,
+)
 from transformers import (
     Gemma3Config,
     Gemma3ForConditionalGeneration,
@@ -106,21 +113,25 @@ def load(
     *,
     config: PreTrainedConfig | None = None,
     dtype: torch.dtype | None = None,
-    attention: str | None = None,
+    device: torch.device = CPU,
     trust_remote_code: bool = False,
     pickles: bool = False,
     report: Callable[[float, str], None] = lambda fraction, name: None,
 ) -> LoadedModel:
-    return load_model(
-        source(path),
-        config=config,
-        dtype=dtype,
-        device=CPU,
-        attention=attention,
-        trust_remote_code=trust_remote_code,
-        allow_pickle=pickles,
-        report=report,
-    )
+    found = find(path, config=config, trust_remote_code=trust_remote_code, pickles=pickles)
+    return load_model(found, dtype=dtype, device=device, report=report)
+
+
+def find(
+    path: Path,
+    *,
+    config: PreTrainedConfig | None = None,
+    trust_remote_code: bool = False,
+    pickles: bool = False,
+) -> FoundModel:
+    model = source(path)
+    config = config or read_config(local_folder(model), trust_remote_code=trust_remote_code)
+    return find_model(model, config, trust_remote_code=trust_remote_code, allow_pickle=pickles)
 
 
 def source(path: Path) -> ModelSource:

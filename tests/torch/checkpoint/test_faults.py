@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from backplane_core.backend import ModelSource
 from backplane_core.errors import BackendError, ModelError
 from backplane_torch.engine.checkpoint.checkpoint import open_checkpoint
-from backplane_torch.engine.checkpoint.loading import load_model
 from safetensors.torch import load_file, save_file
 
 from tests.torch.checkpoint import checkpoints
@@ -279,6 +277,15 @@ def test_a_configuration_that_the_class_refuses(llama: Path) -> None:
     assert "unheard_of" in told
 
 
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_what_answers_begin_with_is_no_id(llama: Path, name: str) -> None:
+    (llama / "generation_config.json").unlink()
+    if name != "config.json":
+        (llama / name).write_text("{}")
+    checkpoints.edit_json(llama / name, forced_bos_token_id="en")  # noqa: S106 -- no password
+    assert refusal(llama).startswith(f"{llama / name} does not say what answers begin with: Exp")
+
+
 # ── no weights, no place ─────────────────────────────────────────────────────────────────
 
 
@@ -296,15 +303,7 @@ def test_straight_onto_another_device_takes_a_package(
 ) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     with pytest.raises(BackendError, match="straight onto cuda:0 takes the package accelerate"):
-        load_model(
-            ModelSource(model_id="m", path=str(llama)),
-            dtype=None,
-            device=torch.device("cuda:0"),
-            attention=None,
-            trust_remote_code=False,
-            allow_pickle=False,
-            report=lambda fraction, name: None,
-        )
+        checkpoints.load(llama, device=torch.device("cuda:0"))
 
 
 @pytest.mark.parametrize(

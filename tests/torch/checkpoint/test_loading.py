@@ -1,19 +1,24 @@
 """Loaded models are what transformers itself would load, bit for bit."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from backplane_torch.engine.checkpoint.checkpoint import open_checkpoint
 from backplane_torch.engine.checkpoint.config import read_config
-from backplane_torch.engine.checkpoint.loading import LoadedModel, checkpoint_dtype
-from transformers import AttentionInterface, PreTrainedModel
+from backplane_torch.engine.checkpoint.loading import LoadedModel
+from backplane_torch.engine.checkpoint.model_class import ModelClass, find_model_class
+from backplane_torch.engine.checkpoint.streaming import match_headers, stream
+from transformers import LlamaForCausalLM, PreTrainedModel
 from transformers.utils import logging as transformers_logging
 
 from tests.torch.checkpoint import checkpoints
 
 Make = Callable[[], PreTrainedModel]
+_KINDS = ("missing_keys", "unexpected_keys", "mismatched_keys")
 MODELS = [checkpoints.llama, checkpoints.gpt2, checkpoints.mixtral, checkpoints.t5]
 
 
@@ -56,8 +61,6 @@ def test_ready_to_compute(llama_folder: Path) -> None:
     assert not loaded.model.training
     assert not any(parameter.requires_grad or parameter.is_meta for parameter in parameters)
     assert loaded.num_parameters == sum(parameter.numel() for parameter in parameters)
-    rotary = sum(buffer.nbytes for buffer in loaded.model.buffers())
-    assert loaded.weight_bytes == 2 * loaded.num_parameters + rotary
     assert loaded.config is loaded.model.config
 
 
@@ -82,31 +85,59 @@ def test_weights_are_in_memory_of_their_own(llama_folder: Path, tmp_path: Path) 
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_attention_is_the_one_named(llama_folder: Path) -> None:
-    called: list[str] = []
-
-    def attention(
-        module: torch.nn.Module, query: torch.Tensor, *_: object, **__: object
-    ) -> tuple[torch.Tensor, None]:
-        called.append(type(module).__name__)
-        return query.transpose(1, 2).contiguous(), None
-
-    AttentionInterface.register("test-checkpoint", attention)
-    loaded = checkpoints.load(llama_folder, attention="test-checkpoint")
-    loaded.model(input_ids=torch.tensor([[1, 2]]))
-    assert called == ["LlamaAttention"] * 2
-
-
 def test_progress_counts_every_byte(sharded_folder: Path) -> None:
     reports: list[tuple[float, str]] = []
     checkpoints.load(sharded_folder, report=lambda *report: reports.append(report))
     fractions = [fraction for fraction, _ in reports]
     assert fractions == sorted(fractions)
     assert (fractions[0], fractions[-1]) == (0.0, 1.0)
+    assert fractions.count(1.0) == 1  # a line of a log each
     assert len(fractions) > 10
     shards = {file.name for file in sharded_folder.glob("*.safetensors")}
     assert {name for _, name in reports[1:-1]} <= shards
     assert len(shards) > 2
+
+
+def test_progress_ends_once_where_not_all_is_wanted(tmp_path: Path) -> None:
+    model = checkpoints.save(checkpoints.llama, tmp_path)
+    model.save_pretrained(tmp_path, state_dict={**model.state_dict(), "head": torch.ones(9999)})
+    fractions: list[float] = []
+    checkpoints.load(tmp_path, report=lambda fraction, _: fractions.append(fraction))
+    assert fractions == sorted(fractions)
+    assert fractions[-2] < fractions[-1] == 1.0
+
+
+@pytest.mark.parametrize("make", MODELS)
+def test_headers_tell_what_does_not_fit(make: Make, tmp_path: Path) -> None:
+    model = checkpoints.save(make, tmp_path)
+    wrong, missing, *_ = sorted(
+        name for name in model.state_dict() if "norm" in name or "ln" in name
+    )
+    tensors = {**model.state_dict(), wrong: torch.ones(3), "head": torch.ones(9)}
+    del tensors[missing]
+    model.save_pretrained(tmp_path, state_dict=tensors)
+    checkpoint = open_checkpoint(checkpoints.source(tmp_path), allow_pickle=False)
+    config = read_config(tmp_path, trust_remote_code=False)
+    made_by = find_model_class(config, tmp_path, trust_remote_code=False)
+    told = match_headers(checkpoint, made_by)
+    _, found = stream(checkpoint, made_by, {"dtype": torch.float32}, lambda *_: None)
+    assert told is not None
+    assert [told[kind] for kind in _KINDS] == [found[kind] for kind in _KINDS]
+    assert [len(found[kind]) for kind in _KINDS] == [1, 1, 1]
+
+
+def test_headers_do_not_do_where_values_are_looked_at(llama_folder: Path) -> None:
+    class Curious(LlamaForCausalLM):
+        def eval(self) -> "Curious":
+            assert self.model.norm.weight.max().item()
+            return super().eval()
+
+    checkpoint = open_checkpoint(checkpoints.source(llama_folder), allow_pickle=False)
+    config = read_config(llama_folder, trust_remote_code=False)
+    made_by = ModelClass(model=Curious, config=config)
+    assert match_headers(checkpoint, made_by) is None
+    _, found = stream(checkpoint, made_by, {"dtype": torch.float32}, lambda *_: None)
+    assert not found["missing_keys"]
 
 
 def test_transformers_stays_as_loud_as_it_was(llama_folder: Path) -> None:
@@ -152,12 +183,29 @@ def test_a_changed_configuration_is_taken(llama_folder: Path) -> None:
 def test_a_checkpoints_own_dtype(named: str | None, expected: torch.dtype, tmp_path: Path) -> None:
     checkpoints.save(checkpoints.llama, tmp_path, dtype=torch.bfloat16)
     checkpoints.edit_json(tmp_path / "config.json", dtype=named)
-    config = read_config(tmp_path, trust_remote_code=False)
-    found = checkpoint_dtype(checkpoints.source(tmp_path), config, allow_pickle=False)
-    assert found == expected
+    assert checkpoints.find(tmp_path).dtype == expected
     loaded = checkpoints.load(tmp_path)
     assert loaded.dtype == expected
     assert loaded.model.dtype == expected
+
+
+@pytest.mark.parametrize("name", ["generation_config.json", "config.json"])
+def test_what_answers_begin_with(name: str, tmp_path: Path) -> None:
+    checkpoints.save(checkpoints.t5, tmp_path)
+    (tmp_path / "generation_config.json").write_text("{}")
+    checkpoints.edit_json(tmp_path / name, decoder_start_token_id=7, forced_bos_token_id=5)
+    if name == "config.json":
+        (tmp_path / "generation_config.json").unlink()
+    generation = checkpoints.load(tmp_path).model.generation_config
+    assert (generation.decoder_start_token_id, generation.forced_bos_token_id) == (7, 5)
+
+
+def test_the_dtype_of_a_whole_model_is_that_of_its_part(tmp_path: Path) -> None:
+    checkpoints.save(checkpoints.gemma3, tmp_path)
+    text = json.loads((tmp_path / "config.json").read_text())["text_config"]
+    assert "dtype" not in text
+    checkpoints.edit_json(tmp_path / "config.json", dtype="bfloat16")
+    assert checkpoints.find(tmp_path).dtype == torch.bfloat16
 
 
 def test_tensors_that_nobody_wants_are_named_and_left_out(tmp_path: Path) -> None:

@@ -49,6 +49,19 @@ def test_every_vocabulary_is_one_that_workers_and_grammars_take(tmp_path: Path, 
     assert make_tokenizer(model.vocabulary).vocab_size == len(model.vocabulary.tokens)
 
 
+def test_ids_beyond_the_models_rows_are_told(tmp_path: Path) -> None:
+    tokenizer = byte_level_bpe()
+    size = tokenizer.get_vocab_size()
+    files = {"tokenizer_config": {"eos_token": "</s>"}}
+    assert load(tmp_path, tokenizer, config_of(size), **files).warnings == ()
+    tokenizer.add_tokens(["<|late|>"])
+    model = load(tmp_path, tokenizer, config_of(size), **files)
+    [warning] = model.warnings
+    assert warning.startswith(f"the tokenizer has {size + 1} ids and the model {size}: ")
+    assert "such as '<|late|>', is refused" in warning
+    assert len(model.vocabulary.tokens) == size
+
+
 # ── end tokens ───────────────────────────────────────────────────────────────────────────
 
 

@@ -9,6 +9,12 @@ from typing import Final
 import torch
 from backplane_core.backend import EngineSettings
 from backplane_core.errors import BackendError
+from backplane_core.limit_flags import (
+    check_cache_holds,
+    max_input_tokens,
+    max_total_tokens,
+    positive,
+)
 from transformers import PreTrainedConfig
 
 from backplane_torch.engine.devices.device import TorchDevice
@@ -18,6 +24,7 @@ _DTYPES: Final = {
     "bfloat16": torch.bfloat16,
     "float16": torch.float16,
 }
+_BESIDE_INTEGERS: Final = (torch.bfloat16, torch.float32)
 
 
 def check_engine_settings(engine: EngineSettings, device: TorchDevice) -> None:
@@ -54,6 +61,30 @@ def check_engine_settings(engine: EngineSettings, device: TorchDevice) -> None:
         )
 
 
+def check_limits(engine: EngineSettings, block_size: int, max_positions: int | None) -> None:
+    """Refuse sizes that contradict one another or the model, whatever memory there will be.
+
+    Args:
+        engine: the flags.
+        block_size: of a paged cache, which holds whole blocks.
+        max_positions: tokens that the model sees; None is any number.
+
+    Raises:
+        BackendError: as said.
+    """
+    positive("--torch.block-size", block_size)
+    positive("--max-batch-size", engine.max_batch_size)
+    positive("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens)
+    positive("--max-input-tokens", engine.max_input_tokens)
+    longest = max_total_tokens(engine, max_positions)
+    bounds = [] if max_positions is None else [max_positions]
+    if cache_tokens := positive("--max-batch-total-tokens", engine.max_batch_total_tokens):
+        bounds.append(-(-cache_tokens // block_size) * block_size)
+        check_cache_holds(longest, bounds[-1])
+    if longest is not None or bounds:
+        max_input_tokens(longest or min(bounds), engine)
+
+
 def compute_dtype(engine: EngineSettings, own: torch.dtype, device: TorchDevice) -> torch.dtype:
     """What to compute in: as asked, or what suits the checkpoint and the device.
 
@@ -63,7 +94,8 @@ def compute_dtype(engine: EngineSettings, own: torch.dtype, device: TorchDevice)
         device: where it is computed.
 
     Raises:
-        BackendError: no such type, or one for the cache that is another.
+        BackendError: no such type, one for the cache that is another, or one beside which 8-bit
+            integers are not computed.
     """
     if engine.dtype is not None and engine.dtype not in _DTYPES:
         raise BackendError(
@@ -76,6 +108,12 @@ def compute_dtype(engine: EngineSettings, own: torch.dtype, device: TorchDevice)
             f"--kv-cache-dtype {engine.kv_cache_dtype}: keys and values are kept as they are "
             f"computed, in {name}",
             remedy="leave it out, or choose that type with --dtype",
+        )
+    if engine.quantize is not None and dtype not in _BESIDE_INTEGERS:
+        known = " or ".join(str(one).removeprefix("torch.") for one in _BESIDE_INTEGERS)
+        raise BackendError(
+            f"--quantize {engine.quantize} computes beside {known}, not {name}",
+            remedy="choose one of these with --dtype",
         )
     return dtype
 

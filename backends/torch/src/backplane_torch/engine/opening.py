@@ -20,25 +20,21 @@ from backplane_torch.engine.batch_model import BatchModel
 from backplane_torch.engine.cached.model import create_cached_model
 from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.engine.paged.attention_function import ATTENTION
-from backplane_torch.engine.paged.layer_survey import (
-    LooksAheadError,
-    NotPagedError,
-    SurveyedLayer,
-    survey,
-)
+from backplane_torch.engine.paged.layer_survey import SurveyedLayer, survey
+from backplane_torch.engine.paged.not_paged import LooksAheadError, NotPagedError
 from backplane_torch.engine.paged.paged_model import PagedModel, shape_of
 from backplane_torch.engine.paged.rotary import fix_frequencies
 from backplane_torch.kv_plan import make_kv_plan
 
-_logger = logging.getLogger("backplane_torch")
+_log = logging.getLogger("backplane_torch")
 
 _TIMED_TOKENS: Final = 64
 
 
 class CachePath(NamedTuple):
-    """How a model keeps keys and values: in pages, where `layers` are known, or its own way."""
+    """How a model keeps keys and values: in pages, layer by layer, or (None) in its own way."""
 
-    layers: list[SurveyedLayer]
+    layers: list[SurveyedLayer] | None
     told: str
 
 
@@ -56,11 +52,11 @@ def choose_path(model: PreTrainedModel) -> CachePath:
             remedy="choose a model that does",
         ) from error
     except NotPagedError as error:
-        path = CachePath([], f"own cache: {error}")
+        path = CachePath(None, f"own cache: {error}")
     else:
         model.set_attn_implementation(ATTENTION)
         path = CachePath(layers, "paged")
-    _logger.info("%s keeps keys and values so: %s", type(model).__name__, path.told)
+    _log.info("%s keeps keys and values so: %s", type(model).__name__, path.told)
     return path
 
 
@@ -85,13 +81,13 @@ def open_model(
         ModelError: it has no cache that sequences can be told apart in.
         BackendError: a flag contradicts another, the model or the memory.
     """
-    if not path.layers:
+    if path.layers is None:
         cached = create_cached_model(model, device, engine)
         return OpenModel(cached, cached.plan.limits, cached.plan.why)
     shape = shape_of(path.layers, model.config, model.dtype)
     plan = make_kv_plan(shape, device.free_bytes(), engine, block_size)
     if fix_frequencies(model, plan.max_total_tokens):
-        _logger.info("positions turn as in a text of %d tokens", plan.max_total_tokens)
+        _log.info("positions turn as in a text of %d tokens", plan.max_total_tokens)
     return OpenModel(PagedModel(model, path.layers, device, plan), plan.limits, plan.why)
 
 

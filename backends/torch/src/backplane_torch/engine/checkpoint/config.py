@@ -13,6 +13,8 @@ from backplane_torch.model_files import CONFIG
 
 TRUST_FLAG: Final = "--trust-remote-code"
 
+_GENERATION: Final = "generation_config.json"
+_POSITIONS: Final = ("max_position_embeddings", "max_seq_len")
 _MAX_ERROR_CHARS: Final = 300
 
 
@@ -43,6 +45,36 @@ def read_config(folder: Path, *, trust_remote_code: bool) -> PreTrainedConfig:
             f"{path} makes no configuration: {in_one_line(error)}",
             remedy="repair it, or download it again"
             + (f"; or try it without {TRUST_FLAG}" if has_code and trust_remote_code else ""),
+        ) from error
+
+
+def max_positions(config: PreTrainedConfig) -> int | None:
+    """How many tokens a model's positions reach; None where they have no end, also said as -1."""
+    text = config.get_text_config(decoder=True)
+    found = (getattr(text, name, None) for name in _POSITIONS)
+    return next((value for value in found if isinstance(value, int) and value > 0), None)
+
+
+class DecoderStart(msgspec.Struct, frozen=True):
+    """What a decoder beside an encoder begins with, by transformers' names; None is unsaid."""
+
+    decoder_start_token_id: int | list[int] | None = None
+    forced_bos_token_id: int | None = None
+
+
+def read_decoder_start(folder: Path) -> DecoderStart:
+    """As `generation_config.json` says or, in an older model without it, `config.json`.
+
+    Raises:
+        ModelError: the file is broken.
+    """
+    path = folder / (_GENERATION if (folder / _GENERATION).is_file() else CONFIG)
+    try:
+        return msgspec.convert(_read_fields(path), DecoderStart)
+    except msgspec.ValidationError as error:
+        raise ModelError(
+            f"{path} does not say what answers begin with: {error}",
+            remedy="repair it, or download it again",
         ) from error
 
 

@@ -1,10 +1,12 @@
-"""Tensors from files straight into a model.
+"""Tensors from files straight into a model, or their headers into one without values.
 
 transformers renames, merges, converts, places and ties them; reading is ours, and it is told.
 """
 
+import dataclasses
+import logging
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
 from types import EllipsisType
 from typing import Any, Final, cast
@@ -22,6 +24,8 @@ from backplane_torch.engine.checkpoint.model_class import ModelClass
 from backplane_torch.engine.checkpoint.stored_tensor import StoredTensor
 
 Report = Callable[[float, str], None]
+
+_log = logging.getLogger(__name__)
 
 _REPORT_STEP: Final = 0.01
 
@@ -44,6 +48,11 @@ class _Meter:
                 self._reported = fraction
                 self._report(fraction, file_name)
 
+    def finish(self, file_name: str) -> None:
+        """Report that all is read, unless it was: what nobody wants is not."""
+        if self._reported < 1.0:
+            self._report(1.0, file_name)
+
 
 class _LazyTensor:
     """A tensor as transformers expects it: read when indexed with `...`, in one of its threads.
@@ -62,6 +71,35 @@ class _LazyTensor:
         return self._stored.read(lambda num_bytes: self._meter.advance(num_bytes, name))
 
 
+class _Header:
+    """A tensor without values as transformers expects it: nothing is read, and no memory taken."""
+
+    def __init__(self, stored: StoredTensor) -> None:
+        self._stored = stored
+
+    def __getitem__(self, index: EllipsisType) -> "_Header":
+        return self
+
+    def to(self, *, device: object, dtype: torch.dtype | None) -> torch.Tensor:
+        """Wherever it is to go: what becomes of it there has a shape, and that is all."""
+        del device
+        return torch.empty(self._stored.shape, dtype=dtype or self._stored.dtype, device="meta")
+
+
+def match_headers(checkpoint: Checkpoint, made_by: ModelClass) -> Findings | None:
+    """What of a checkpoint would not fit, told by its headers alone.
+
+    Returns:
+        What `stream` would answer; None where that cannot be told without values.
+    """
+    headers = {name: _Header(stored) for name, stored in checkpoint.tensors.items()}
+    try:
+        return _fill(_without_values(made_by), headers, {"dtype": checkpoint.dtype})[1]
+    except Exception as error:  # noqa: BLE001 -- anybody's code, which may look at values
+        _log.info("%s is checked while it is read: %s", checkpoint.path, in_one_line(error))
+        return None
+
+
 def stream(
     checkpoint: Checkpoint, made_by: ModelClass, options: dict[str, Any], report: Report
 ) -> tuple[PreTrainedModel, Findings]:
@@ -70,7 +108,7 @@ def stream(
     Args:
         checkpoint: checked; each of its tensors that the model wants is read once.
         made_by: the class, its configuration, and the names of its tensors.
-        options: for the class's `from_pretrained`: dtype, attention, device map.
+        options: for the class's `from_pretrained`: dtype, device map.
         report: see `load_model`.
 
     Returns:
@@ -82,19 +120,10 @@ def stream(
     """
     meter = _Meter(checkpoint.num_bytes, report)
     report(0.0, checkpoint.path.name)
+    tensors = {name: _LazyTensor(stored, meter) for name, stored in checkpoint.tensors.items()}
     try:
-        with _quiet(), frees_at_once():
-            loaded = made_by.model.from_pretrained(
-                None,
-                config=made_by.config,
-                state_dict={
-                    name: _LazyTensor(stored, meter) for name, stored in checkpoint.tensors.items()
-                },
-                key_mapping=made_by.renames or None,
-                ignore_mismatched_sizes=True,  # they are in the findings, with their shapes
-                output_loading_info=True,
-                **options,
-            )
+        with frees_at_once():
+            loaded = _fill(made_by, tensors, options)
     except BackplaneError:
         raise
     except Exception as error:  # a model's class is anybody's code
@@ -108,7 +137,30 @@ def stream(
             f"{checkpoint.path} does not load as {made_by.model.__name__}: {in_one_line(error)}",
             remedy="check that config.json and the weights are the same model's",
         ) from error
-    report(1.0, checkpoint.path.name)
+    meter.finish(checkpoint.path.name)
+    return loaded
+
+
+def _without_values(made_by: ModelClass) -> ModelClass:
+    """The same by all names; what a checkpoint lacks is not drawn at random, as nobody uses it."""
+    model = made_by.model
+    fields = {"initialize_weights": lambda _: None, "__module__": model.__module__}
+    return dataclasses.replace(made_by, model=type(model.__name__, (model,), fields))
+
+
+def _fill(
+    made_by: ModelClass, tensors: Mapping[str, _LazyTensor | _Header], options: dict[str, Any]
+) -> tuple[PreTrainedModel, Findings]:
+    with _quiet():
+        loaded = made_by.model.from_pretrained(
+            None,
+            config=made_by.config,
+            state_dict=tensors,
+            key_mapping=made_by.renames or None,
+            ignore_mismatched_sizes=True,  # they are in the findings, with their shapes
+            output_loading_info=True,
+            **options,
+        )
     return cast("tuple[PreTrainedModel, Findings]", loaded)
 
 

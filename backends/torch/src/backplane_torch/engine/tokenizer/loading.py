@@ -34,11 +34,13 @@ class ModelTokenizer:
         vocabulary: of as many ids as the model has rows.
         spec: the file to encode with, which is there until `close`.
         suppressed_token_ids: ids that the model's files say must never be generated.
+        warnings: for the log, each in one line.
     """
 
     vocabulary: Vocabulary
     spec: TokenizerFile
     suppressed_token_ids: tuple[int, ...] = ()
+    warnings: tuple[str, ...] = ()
     converted: tempfile.TemporaryDirectory[str] | None = field(default=None, repr=False)
 
     def close(self) -> None:
@@ -119,6 +121,7 @@ def _read(
         suppressed_token_ids=tuple(
             token_id for token_id in generation.suppressed_token_ids if 0 <= token_id < size
         ),
+        warnings=_warnings(tokenizer, size),
         converted=converted,
     )
 
@@ -128,7 +131,20 @@ def _num_rows(config: PretrainedConfig, tokenizer: Tokenizer) -> int:
     size = getattr(config.get_text_config(decoder=True), "vocab_size", None)
     if isinstance(size, int):
         return size
+    return _num_ids(tokenizer)
+
+
+def _num_ids(tokenizer: Tokenizer) -> int:
     return 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+
+
+def _warnings(tokenizer: Tokenizer, size: int) -> tuple[str, ...]:
+    num_ids = _num_ids(tokenizer)
+    if num_ids <= size:
+        return ()
+    last = tokenizer.id_to_token(num_ids - 1)
+    told = f"the tokenizer has {num_ids} ids and the model {size}: a prompt with one of the others"
+    return (f"{told}, such as {last!r}, is refused",)
 
 
 def _control_ids(tokenizer: Tokenizer, model: _Model) -> set[int]:
