@@ -23,7 +23,8 @@ help: ## list the targets
 install: $(STAMP) ## make .venv with every member, the development tools and the compiled llama.cpp
 
 $(STAMP): $(MANIFESTS) scripts/install.sh scripts/llama_cpp_wheel.py $(wildcard scripts/patches/*) \
-  $(wildcard backends/*/hatch_build.py backends/*/src/*/native/*.[ch])
+  $(wildcard backends/*/hatch_build.py backends/*/src/*/native/*.[ch] \
+  backends/*/src/*/engine/devices/native/*.[ch])
 	@scripts/install.sh
 	@touch $@
 

@@ -68,5 +68,7 @@ departed=$(.venv/bin/python scripts/departed_members.py)
 # shellcheck disable=SC2086 # names, one word each
 [[ -z "$departed" ]] || "$uv" pip uninstall --python .venv/bin/python $departed
 # The sync builds a member anew when its metadata has changed, not when its C has.
-.venv/bin/python backends/llamacpp/hatch_build.py || true # it says why, and numpy does
+for compiles in backends/*/hatch_build.py; do
+  .venv/bin/python "$compiles" || true # it says why, and the backend does without
+done
 say "ready: .venv/bin/backplane"

@@ -1,4 +1,4 @@
-"""The CPU's paged attention, step by step, against plain attention in float64."""
+"""The CPU's paged attentions, step by step, against plain attention in float64."""
 
 import dataclasses
 
@@ -6,6 +6,7 @@ import pytest
 import torch
 from backplane_torch.engine.devices.attention import AttentionShape, Stretch
 from backplane_torch.engine.devices.cpu_attention import CpuAttention
+from backplane_torch.engine.devices.native_attention import native_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -115,12 +116,8 @@ def compute(kernel, shape, cache, working, sinks):
     )
 
 
-@pytest.mark.parametrize("dtype", TOLERANCE)
-@settings(max_examples=150, deadline=None)
-@given(
-    shape=shapes, life=lives, block_size=st.sampled_from([1, 2, 5, 16]), seed=st.integers(0, 2**31)
-)
-def test_every_token_of_every_step_sees_what_it_should(dtype, shape, life, block_size, seed):
+def check_every_token(kernel, shape, life, *, dtype, block_size, seed):
+    """Live a life, with NaN wherever nobody has written."""
     generator = torch.Generator().manual_seed(seed)
     told, num_blocks = stories(shape, life, block_size, generator, dtype)
     sinks = (
@@ -128,7 +125,6 @@ def test_every_token_of_every_step_sees_what_it_should(dtype, shape, life, block
         if shape.has_sinks
         else None
     )
-    kernel = CpuAttention(dtype, block_size)
     cache = kernel.create_cache(shape, num_blocks)
     cache.keys.fill_(torch.nan)
     cache.values.fill_(torch.nan)
@@ -155,6 +151,97 @@ def test_every_token_of_every_step_sees_what_it_should(dtype, shape, life, block
             story.computed += count
             if shape.window is not None:
                 leave_behind(cache, story, shape.window, block_size)
+
+
+def compiled_attention(dtype, block_size):
+    kernel = native_attention(dtype, block_size)
+    if kernel is None:
+        pytest.skip("needs the compiled library, and for bfloat16 a processor that multiplies it")
+    return kernel
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=150, deadline=None)
+@given(
+    shape=shapes, life=lives, block_size=st.sampled_from([1, 2, 5, 16]), seed=st.integers(0, 2**31)
+)
+def test_every_token_of_every_step_sees_what_it_should(dtype, shape, life, block_size, seed):
+    kernel = CpuAttention(dtype, block_size)
+    check_every_token(kernel, shape, life, dtype=dtype, block_size=block_size, seed=seed)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@settings(max_examples=75, deadline=None)
+@given(shape=shapes, life=lives, block_size=st.sampled_from([16, 32]), seed=st.integers(0, 2**31))
+def test_the_compiled_attention_sees_the_same(dtype, shape, life, block_size, seed):
+    kernel = compiled_attention(dtype, block_size)
+    check_every_token(kernel, shape, life, dtype=dtype, block_size=block_size, seed=seed)
+
+
+@pytest.mark.parametrize("dtype", TOLERANCE)
+@pytest.mark.parametrize("window", [None, 100])
+@pytest.mark.parametrize(
+    ("num_kv_heads", "sharing", "widths"), [(2, 3, (64, 64)), (1, 40, (32, 48)), (2, 1, (9, 7))]
+)
+def test_contexts_longer_than_what_is_attended_at_once(
+    *, dtype, window, num_kv_heads, sharing, widths
+):
+    shape = AttentionShape(
+        num_query_heads=num_kv_heads * sharing,
+        num_kv_heads=num_kv_heads,
+        key_width=widths[0],
+        value_width=widths[1],
+        scaling=0.2,
+        window=window,
+    )
+    life = [[150, 1, 1], [1, 130, 1], [129, 0, 1], [1, 1, 1]]
+    kernel = compiled_attention(dtype, 32)
+    check_every_token(kernel, shape, life, dtype=dtype, block_size=32, seed=1)
+
+
+def test_a_token_in_several_tensors_of_the_same_memory_is_read_by_their_strides():
+    shape = AttentionShape(
+        num_query_heads=4, num_kv_heads=2, key_width=16, value_width=16, scaling=0.25
+    )
+    kernel = compiled_attention(torch.float32, 16)
+    fused = torch.randn(5, 8, 16, generator=torch.Generator().manual_seed(0)).transpose(0, 1)
+    stretch = Stretch(begin=0, end=5, start=0, block_table=[1])
+
+    def attend(*parts):
+        plan = kernel.plan([stretch], 0, None)
+        query, key, value = parts
+        cache = kernel.create_cache(shape, 2)
+        return kernel.attend(shape, cache, plan, query=query, key=key, value=value, sinks=None)
+
+    parts = fused[:4], fused[4:6], fused[6:]
+    apart = [part.contiguous() for part in parts]
+    columns = [part.transpose(1, 2).contiguous().transpose(1, 2) for part in parts]
+    assert torch.equal(attend(*parts), attend(*apart))
+    assert torch.equal(attend(*columns), attend(*apart))
+
+
+def test_types_that_the_compiled_attention_would_misread_are_refused():
+    shape = AttentionShape(
+        num_query_heads=2, num_kv_heads=1, key_width=16, value_width=16, scaling=0.25
+    )
+    kernel = compiled_attention(torch.float32, 16)
+    plan = kernel.plan([Stretch(begin=0, end=1, start=0, block_table=[0])], 1, None)
+    query, key = torch.zeros(2, 1, 16), torch.zeros(1, 1, 16)
+    with pytest.raises(
+        ValueError, match=r"values of torch\.bfloat16 for a cache of torch\.float32"
+    ):
+        kernel.attend(
+            *(shape, kernel.create_cache(shape, 1), plan),
+            query=query,
+            key=key,
+            value=key.bfloat16(),
+            sinks=None,
+        )
+
+
+def test_other_types_and_blocks_that_are_no_whole_groups_are_left_to_torch():
+    assert native_attention(torch.float16, 32) is None
+    assert native_attention(torch.float32, 24) is None
 
 
 def test_decodes_of_very_different_lengths_are_not_padded_to_the_longest():

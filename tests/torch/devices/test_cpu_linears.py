@@ -8,19 +8,23 @@ import torch
 from backplane_core.errors import BackendError
 from backplane_torch.engine.devices.cpu import CpuDevice
 from backplane_torch.engine.devices.cpu_linears import replace_linears
-from backplane_torch.engine.devices.int8_linear import (
-    Int8Linear,
-    QuantizedInput,
-    computes_int8,
-    quantize_rows,
-)
+from backplane_torch.engine.devices.int8_linear import Int8Linear, QuantizedInput, computes_int8
+from backplane_torch.engine.devices.int8_rows import TorchRows, fastest_rows
+from backplane_torch.engine.devices.native import library
 from backplane_torch.engine.devices.packed_linear import PackedLinear, packs
+from backplane_torch.engine.devices.panel_linear import PanelLinear
+from backplane_torch.engine.devices.panel_product import multiplies
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 from transformers.pytorch_utils import Conv1D
 
 ROOM = 2**40
 needs_int8 = pytest.mark.skipif(not computes_int8(), reason="the CPU has no 8-bit products")
+KERNELS = library.load()
+needs_panels = pytest.mark.skipif(
+    KERNELS is None or not multiplies(KERNELS, torch.empty(32, 2, dtype=torch.bfloat16)),
+    reason="nothing is compiled for this processor's bfloat16",
+)
 DTYPES = [
     pytest.param(
         dtype, marks=pytest.mark.skipif(not packs(dtype), reason=f"no packed {dtype} here")
@@ -77,6 +81,55 @@ def llama(**options):
 # ── packed ───────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture
+def without_panels(monkeypatch):
+    monkeypatch.setattr("backplane_torch.engine.devices.cpu_linears.multiplies", lambda *_: False)
+
+
+@needs_panels
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 1, 192), (1, 7, 192), (33, 192), (1, 0, 192)])
+def test_layers_in_panels_compute_what_plain_ones_do(bias, shape):
+    model = Layers(bias=bias).bfloat16()
+    given = torch.randn(shape).bfloat16()
+    before = run(model, given)
+    after = run(replaced(model), given)
+    assert {type(model.left), type(model.right), type(model.turned)} == {PanelLinear}
+    assert after.shape == before.shape
+    assert after.dtype == torch.bfloat16
+    torch.testing.assert_close(after, before)
+
+
+@needs_panels
+def test_layers_that_panels_do_not_divide_are_packed():
+    model = nn.Sequential(nn.Linear(64, 48), nn.Linear(48, 64), nn.Linear(64, 64)).bfloat16()
+    assert [type(layer) for layer in replaced(model)] == [PackedLinear, PanelLinear, PanelLinear]
+    model = replaced(nn.Sequential(nn.Linear(33, 64)).bfloat16())
+    assert type(model[0]) is PackedLinear
+    model = replaced(nn.Sequential(nn.Linear(64, 64)))
+    assert type(model[0]) is PackedLinear
+
+
+@needs_panels
+def test_panels_take_rows_by_their_strides():
+    layer = replaced(nn.Sequential(nn.Linear(64, 32)).bfloat16())
+    wide = torch.randn(5, 128).bfloat16()
+    assert torch.equal(run(layer, wide[:, ::2]), run(layer, wide[:, ::2].contiguous()))
+
+
+@needs_panels
+@pytest.mark.parametrize(
+    "given",
+    [torch.ones(1, 64), torch.ones(1, 64).half(), torch.ones(2, 32).bfloat16()],
+    ids=["float32", "float16", "narrow"],
+)
+def test_what_panels_would_misread_is_refused(given):
+    layer = replaced(nn.Sequential(nn.Linear(64, 32)).bfloat16())
+    with pytest.raises(ValueError, match=r"for a weight of torch\.bfloat16 and width 64"):
+        run(layer, given)
+
+
+@pytest.mark.usefixtures("without_panels")
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 1, 192), (1, 7, 192), (33, 192), (1, 0, 192)])
@@ -91,6 +144,7 @@ def test_packed_layers_compute_what_plain_ones_do(dtype, bias, shape):
     torch.testing.assert_close(after, before)
 
 
+@pytest.mark.usefixtures("without_panels")
 def test_a_single_row_is_computed_with_the_plain_copy_where_there_is_room(monkeypatch):
     monkeypatch.setattr("backplane_torch.engine.devices.cpu_linears._PLAIN_NUMBERS", 0)
     if not packs(torch.bfloat16):
@@ -165,29 +219,12 @@ def test_a_type_that_is_not_packed_stays():
 # ── 8 bits ───────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_rows_are_rounded_to_the_nearest_step_each_by_its_own_scale(dtype):
-    source = torch.tensor([[127.0, -127.0, 63.25, 0.75], [0.0, 0.0, 0.0, 0.0]]).to(dtype)
-    values, scales = quantize_rows(source)
-    assert values.dtype == torch.uint8
-    assert values.tolist() == [[255, 1, 191, 129], [128, 128, 128, 128]]
-    assert scales[0].item() == 1.0
-    assert scales.dtype == dtype
-
-
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_no_value_is_further_from_its_number_than_half_a_step(dtype):
-    source = (torch.randn(500, 64) * torch.logspace(-20, 20, 500).unsqueeze(1)).to(dtype)
-    values, scales = quantize_rows(source)
-    wide = scales.double()
-    error = ((values.double() - 128) * wide - source.double()).abs()
-    assert (error <= 0.5001 * wide).all()
-
-
 @needs_int8
+@pytest.mark.parametrize("rows", [TorchRows, fastest_rows])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(1, 1, 192), (1, 7, 192), (33, 192)])
-def test_8_bits_are_near_and_no_row_depends_on_its_neighbours(dtype, shape):
+def test_8_bits_are_near_and_no_row_depends_on_its_neighbours(monkeypatch, rows, dtype, shape):
+    monkeypatch.setattr("backplane_torch.engine.devices.cpu_linears.fastest_rows", rows)
     model = Layers().to(dtype)
     given = torch.randn(shape).to(dtype)
     before = run(model, given).float()
@@ -202,8 +239,8 @@ def test_8_bits_are_near_and_no_row_depends_on_its_neighbours(dtype, shape):
 @needs_int8
 def test_8_bits_against_the_same_rounding_in_exact_numbers():
     weight, given = torch.randn(96, 192), torch.randn(5, 192)
-    layer = Int8Linear(weight, None, QuantizedInput())
-    values, scales = quantize_rows(given)
+    layer = Int8Linear(weight, None, QuantizedInput(TorchRows()))
+    values, scales = TorchRows().quantize(given)
     steps = weight.abs().amax(1, keepdim=True) / 127
     rounded = (weight / steps).round().double() * steps
     expected = ((values.double() - 128) * scales) @ rounded.t()
@@ -212,11 +249,11 @@ def test_8_bits_against_the_same_rounding_in_exact_numbers():
 
 @needs_int8
 def test_layers_that_share_an_input_quantize_it_once_and_a_new_one_again():
-    shared = QuantizedInput()
+    shared = QuantizedInput(TorchRows())
     first, second = torch.randn(2, 64), torch.randn(2, 64)
     values, _ = shared.of(first)
     assert shared.of(first)[0] is values
-    assert shared.of(second)[0].tolist() == quantize_rows(second)[0].tolist()
+    assert shared.of(second)[0].tolist() == TorchRows().quantize(second)[0].tolist()
 
 
 @needs_int8
@@ -244,9 +281,11 @@ def test_gpt2_in_8_bits_still_says_about_the_same():
     assert 0 < (after - before).abs().max() < 0.1
 
 
-def test_half_precision_and_8_bits_do_not_go_together():
-    with pytest.raises(BackendError, match="float16"):
-        replace_linears(nn.Sequential(nn.Linear(8, 8)).half(), "int8", lambda: ROOM, lambda _: None)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
+def test_8_bits_go_with_no_other_types(dtype):
+    model = nn.Sequential(nn.Linear(8, 8)).to(dtype)
+    with pytest.raises(BackendError, match=f"not {dtype}"):
+        replace_linears(model, "int8", lambda: ROOM, lambda _: None)
 
 
 @pytest.mark.parametrize(("able", "offered"), [(True, ("int8",)), (False, ())])

@@ -1,5 +1,6 @@
 """`CpuDevice`: the host's processor, and the reference that the other devices are held to."""
 
+import logging
 import os
 from typing import Any, Final
 
@@ -11,8 +12,12 @@ from torch import nn
 from backplane_torch.engine.devices.attention import AttentionKernel
 from backplane_torch.engine.devices.cpu_attention import CpuAttention
 from backplane_torch.engine.devices.cpu_linears import INT8, replace_linears
+from backplane_torch.engine.devices.cpu_norms import replace_norms
 from backplane_torch.engine.devices.device import Report, TorchDevice
 from backplane_torch.engine.devices.int8_linear import computes_int8
+from backplane_torch.engine.devices.native_attention import native_attention
+
+_log = logging.getLogger(__name__)
 
 # What torch's allocator says, and oneDNN, which says no more where it finds none for its buffers.
 _NO_MEMORY: Final = ("can't allocate memory", "could not create a primitive")
@@ -55,11 +60,15 @@ class CpuDevice(TorchDevice):
         return available_bytes()
 
     def attention(self, dtype: torch.dtype, block_size: int) -> AttentionKernel[Any, Any]:
-        """In torch's own operations."""
-        return CpuAttention(dtype, block_size)
+        """The compiled one, where it knows the type and block size; else torch's operations."""
+        compiled = native_attention(dtype, block_size)
+        by = "compiled loops" if compiled else "torch's own operations"
+        _log.info("attention over pages is computed by %s", by)
+        return compiled or CpuAttention(dtype, block_size)
 
-    def prepare_linears(self, model: nn.Module, quantize: str | None, report: Report) -> None:
-        """Packed, one copy, or two where there is room (`linear_room`); or in 8-bit integers."""
+    def prepare_layers(self, model: nn.Module, quantize: str | None, report: Report) -> None:
+        """Linear ones packed, with a second copy where there is room, or in 8 bits; RMS norms."""
+        replace_norms(model)
         replace_linears(model, quantize, self.free_bytes, report)
 
     def synchronize(self) -> None:

@@ -12,8 +12,12 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from backplane_torch.engine.devices.int8_linear import Int8Linear, QuantizedInput
+from backplane_torch.engine.devices.int8_rows import fastest_rows
 from backplane_torch.engine.devices.linear_room import second_copies
+from backplane_torch.engine.devices.native import library
 from backplane_torch.engine.devices.packed_linear import PackedLinear, packs
+from backplane_torch.engine.devices.panel_linear import PanelLinear
+from backplane_torch.engine.devices.panel_product import multiplies
 
 INT8: Final = "int8"
 # Of a smaller weight, a single row is computed as fast packed.
@@ -28,7 +32,6 @@ _NOT_CALLED: Final = frozenset({"dt_proj"})
 class _Place:
     """A linear layer: [out, in] its weight, and where it hangs."""
 
-    layer: nn.Module
     weight: torch.Tensor
     bias: torch.Tensor | None
     owners: list[tuple[nn.Module, str]]
@@ -39,6 +42,45 @@ class _Place:
     def num_bytes(self) -> int:
         return self.weight.numel() * self.weight.itemsize
 
+    @property
+    def in_panels(self) -> bool:
+        """Whether our own product is the fastest for it, in the model's dtype."""
+        kernels = library.load()
+        return (
+            kernels is not None
+            and self.weight.dtype is torch.bfloat16
+            and multiplies(kernels, self.weight)
+        )
+
+    @property
+    def plain_pays(self) -> bool:
+        """A single row is faster with the plain weight than packed; a transposed one is none."""
+        return (
+            self.weight.dtype is torch.bfloat16
+            and not self.in_panels
+            and self.weight.numel() >= _PLAIN_NUMBERS
+            and self.weight.is_contiguous()
+        )
+
+    def layer(self, quantized: QuantizedInput | None, *, twice: bool) -> nn.Module | None:
+        """What replaces it; None leaves it.
+
+        Args:
+            quantized: with 8 bits, its input's.
+            twice: there is room for a second copy.
+        """
+        if quantized is not None:
+            return Int8Linear(self.weight, self.bias, quantized)
+        if self.shared and not twice:
+            return None
+        kernels = library.load()
+        if kernels is not None and self.in_panels:
+            return PanelLinear(kernels, self.weight, self.bias)
+        if packs(self.weight.dtype):
+            plain = self.weight if self.plain_pays and twice else None
+            return PackedLinear(self.weight, self.bias, plain)
+        return None
+
 
 def replace_linears(
     model: nn.Module,
@@ -46,33 +88,31 @@ def replace_linears(
     free_bytes: Callable[[], int],
     report: Callable[[float], None],
 ) -> None:
-    """See `TorchDevice.prepare_linears`.
+    """See `TorchDevice.prepare_layers`.
 
     The head, weights that other layers share and small ones stay in the model's dtype with "int8".
 
     Raises:
-        BackendError: 8-bit integers are asked for beside half precision.
+        BackendError: 8-bit integers are asked for beside other types than bfloat16 and float32.
     """
     places = _find(model)
-    if quantize == INT8 and any(place.weight.dtype is torch.float16 for place in places):
+    others = {place.weight.dtype for place in places} - {torch.bfloat16, torch.float32}
+    if quantize == INT8 and others:
         raise BackendError(
-            "--quantize int8 computes beside bfloat16 or float32, not float16",
-            remedy="leave --dtype out",
+            f"--quantize int8 computes beside bfloat16 or float32, not {others.pop()}",
+            remedy="choose one of these with --dtype",
         )
     total, done = max(1, sum(place.num_bytes for place in places)), 0
     kept = _kept_twice(places, quantize, free_bytes())
     inputs: dict[int, QuantizedInput] = {}
+    rows = fastest_rows()
     while places:
         place, twice = places.pop(), kept.pop()
         done += place.num_bytes
-        made: nn.Module | None = None
+        quantized: QuantizedInput | None = None
         if _to_int8(place, quantize):
-            beside = inputs.setdefault(id(place.owners[0][0]), QuantizedInput())
-            made = Int8Linear(place.weight, place.bias, beside)
-        elif packs(place.weight.dtype) and (twice or not place.shared):
-            plain = place.weight if _plain_pays(place) and twice else None
-            made = PackedLinear(place.weight, place.bias, plain)
-        if made is not None:
+            quantized = inputs.setdefault(id(place.owners[0][0]), QuantizedInput(rows))
+        if (made := place.layer(quantized, twice=twice)) is not None:
             for owner, name in place.owners:
                 setattr(owner, name, made)
         # The last reference to the plain one: at most one layer is there twice.
@@ -90,7 +130,7 @@ def _kept_twice(places: list[_Place], quantize: str | None, free_bytes: int) -> 
         for index, place in enumerate(places)
         if packs(place.weight.dtype)
         and not _to_int8(place, quantize)
-        and (place.shared or _plain_pays(place))
+        and (place.shared or place.plain_pays)
     ]
     wanted.sort(key=lambda index: not places[index].shared)
     answers = second_copies([places[index].num_bytes for index in wanted], free_bytes)
@@ -106,15 +146,6 @@ def _to_int8(place: _Place, quantize: str | None) -> bool:
         and not place.is_head
         and not place.shared
         and place.weight.numel() >= _INT8_NUMBERS
-    )
-
-
-def _plain_pays(place: _Place) -> bool:
-    """A single row is then faster with the plain weight; a transposed one is none."""
-    return (
-        place.weight.dtype is torch.bfloat16
-        and place.weight.numel() >= _PLAIN_NUMBERS
-        and place.weight.is_contiguous()
     )
 
 
@@ -137,7 +168,6 @@ def _find(model: nn.Module) -> list[_Place]:
         weight: torch.Tensor = layer.weight.detach()  # pyright: ignore[reportCallIssue, reportAttributeAccessIssue] -- both have one
         bias = layer.bias
         places[id(layer)] = _Place(
-            layer=layer,
             weight=weight.t() if isinstance(layer, Conv1D) else weight,
             bias=bias.detach() if isinstance(bias, torch.Tensor) else None,
             owners=[(owner, name)],

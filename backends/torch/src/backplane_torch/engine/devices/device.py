@@ -19,7 +19,7 @@ class TorchDevice(ABC):
     """One device that computes.
 
     Attributes:
-        quantizations: what `prepare_linears` knows and this device is good at ("int8").
+        quantizations: what `prepare_layers` knows and this device is good at ("int8").
     """
 
     quantizations: tuple[str, ...] = ()
@@ -47,8 +47,8 @@ class TorchDevice(ABC):
         """The attention over a paged cache of that type, in blocks of so many tokens."""
 
     @abstractmethod
-    def prepare_linears(self, model: nn.Module, quantize: str | None, report: Report) -> None:
-        """Bring the linear layers of a loaded model into the form that is computed fastest.
+    def prepare_layers(self, model: nn.Module, quantize: str | None, report: Report) -> None:
+        """Bring the layers of a loaded model into the form that is computed fastest.
 
         Args:
             model: changed in place, one layer after the other, so that at most one is there twice.

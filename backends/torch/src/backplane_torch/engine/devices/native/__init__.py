@@ -1,0 +1,1 @@
+"""What is compiled: C that a processor computes with where torch's own operations take longer."""
