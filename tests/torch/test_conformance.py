@@ -45,11 +45,6 @@ SERVER_ENCODES = {
     "test_first_token_is_added_on_request",
     "test_special_texts_are_parsed_only_on_request",
 }
-# transformers' caches cannot share a prompt's beginning.
-NOT_SHARED = {
-    "test_choices_share_a_prompt_and_differ_in_seed",
-    "test_cancelling_one_choice_leaves_the_others",
-}
 # What an encoder makes of a prompt depends on all of it, and gives no logits.
 ENCODED_WHOLE = {
     "test_known_prefix_is_not_computed_again",
@@ -109,10 +104,11 @@ class TestWindowedLayers(TorchConformance):
 class TestOwnCache(TorchConformance):
     __test__ = True
     case = BLOOM
-    allowed_skips = TorchConformance.allowed_skips | NOT_SHARED
+    shares_prompts = False  # transformers' caches cannot
 
 
 class TestEncoderDecoder(TorchConformance):
     __test__ = True
     case = T5
-    allowed_skips = TorchConformance.allowed_skips | NOT_SHARED | ENCODED_WHOLE
+    shares_prompts = False
+    allowed_skips = TorchConformance.allowed_skips | ENCODED_WHOLE

@@ -16,7 +16,7 @@ SEVEN_BILLION = LayerGroup(num_layers=32, bytes_per_token=32 * 2 * 8 * 128 * 2)
 
 
 def shape(*groups: LayerGroup, max_positions: int = 8192) -> PagedShape:
-    return PagedShape(groups=groups, max_positions=max_positions, vocabulary=32_000)
+    return PagedShape(groups=groups, max_positions=max_positions, num_vocabulary=32_000)
 
 
 def plan(
@@ -77,6 +77,24 @@ def test_a_window_longer_than_the_cache_changes_nothing() -> None:
     full = LayerGroup(num_layers=1, bytes_per_token=4096)
     first, second = plan(full, windowed).block_groups
     assert first.num_blocks == second.num_blocks
+
+
+def test_the_sentence_counts_a_single_layer() -> None:
+    one = LayerGroup(num_layers=1, bytes_per_token=205)
+    assert " of 0.2 KiB in 1 layer, " in plan(one).why
+    windowed = LayerGroup(num_layers=1, bytes_per_token=205, window=64)
+    assert "in 1 layer that sees 64 tokens, " in plan(windowed).why
+
+
+def test_the_sentence_counts_a_single_sequence() -> None:
+    assert "; 1 sequence at a time, " in plan(SEVEN_BILLION, max_batch_size=1).why
+
+
+def test_the_sentence_tells_stretched_positions() -> None:
+    assert "(the model sees 8192 tokens);" in plan(SEVEN_BILLION).why
+    assert "(the model sees 8192 tokens);" in plan(SEVEN_BILLION, rope_factor=1.0).why
+    stretched = plan(SEVEN_BILLION, rope_factor=2.5)
+    assert "(the model sees 8192 tokens, stretched by 2.5);" in stretched.why
 
 
 def test_no_sequence_is_longer_than_the_cache() -> None:

@@ -16,7 +16,7 @@ def nothing_asked(monkeypatch):
 
 def test_a_short_time_by_itself():
     limit_spinning()
-    assert os.environ["GOMP_SPINCOUNT"] == "1000"
+    assert os.environ["GOMP_SPINCOUNT"] == "3000"
 
 
 @pytest.mark.parametrize(

@@ -88,7 +88,7 @@ def test_both_are_counted_where_a_model_has_both():
     [
         (GROWING, 8, {"max_batch_total_tokens": 9000}, "8 MiB are too little for a cache of 9000"),
         (GROWING, 0, {}, "0 MiB are too little for a cache of 2 tokens"),
-        (GROWING, 99, {"max_total_tokens": 4096}, "the model has 2048 positions"),
+        (GROWING, 99, {"max_total_tokens": 4096}, "the model sees 2048 tokens"),
         (GROWING, 1, {"max_total_tokens": 1024}, "but the cache holds 512 tokens"),
         (GROWING, 99, {"max_batch_size": 0}, "--max-batch-size is 0"),
         (GROWING, 99, {"max_total_tokens": 9, "max_input_tokens": 9}, "--max-input-tokens is 9"),

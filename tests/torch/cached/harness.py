@@ -52,7 +52,7 @@ class PlainDevice(TorchDevice):
     def attention(self):
         raise NotImplementedError
 
-    def prepare_linears(self, model, quantize, report):
+    def prepare_layers(self, model, quantize, report):
         raise NotImplementedError
 
     def synchronize(self):
@@ -214,15 +214,17 @@ class Engine:
     def alone(self, prompt, num_tokens):
         """What transformers' own loop makes of a prompt, which must not hang on rounding."""
         token_ids = torch.tensor([prompt])
+        # The one that it is made to begin with is no part of ours.
+        forced = self.reference.generation_config.forced_bos_token_id is not None
         output = self.reference.generate(
             token_ids,
             attention_mask=torch.ones_like(token_ids),  # or what equals the padding is masked
-            max_new_tokens=num_tokens,
+            max_new_tokens=forced + num_tokens,
             do_sample=False,
             output_logits=True,
             return_dict_in_generate=True,
         )
-        first, second = torch.cat(output.logits).topk(2).values.unbind(1)
+        first, second = torch.cat(output.logits[forced:]).topk(2).values.unbind(1)
         assert (first - second).min() > NEAR_TIE
         return output.sequences[0, -num_tokens:].tolist()
 

@@ -4,10 +4,9 @@ import pytest
 
 from tests.torch.cached.harness import Engine
 from tests.torch.cached.test_generation import make_prompts
-from tests.torch.cached.tiny_models import CONFIGS, tiny_model
+from tests.torch.cached.tiny_models import CONFIGS, ENCODER_DECODERS, tiny_model
 
 STATES = ("mamba", "falcon_mamba", "mamba2")
-PAIRS = ("t5", "mt5")
 
 
 def four_alike(name, length=9):
@@ -33,7 +32,9 @@ def test_a_group_goes_on_without_who_leaves(name):
     engine.check()
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in STATES + PAIRS])
+@pytest.mark.parametrize(
+    "name", [name for name in CONFIGS if name not in STATES + ENCODER_DECODERS]
+)
 def test_a_prompt_as_long_as_a_group_has_become_joins_it(name):
     engine = four_alike(name)
     engine.step()
@@ -54,7 +55,7 @@ def test_states_are_computed_together_at_any_length(name):
     engine.check()
 
 
-@pytest.mark.parametrize("name", PAIRS)
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
 def test_encoded_prompts_are_computed_together_where_equally_long(name):
     engine = Engine(tiny_model(name), batch_tokens=64)
     for number, prompt in enumerate(make_prompts([5, 17, 5, 17])):

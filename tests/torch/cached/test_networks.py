@@ -18,7 +18,7 @@ from transformers import (
 
 from tests.torch.cached.harness import Engine, PlainDevice
 from tests.torch.cached.test_generation import make_prompts
-from tests.torch.cached.tiny_models import CONFIGS, VOCABULARY, tiny_model
+from tests.torch.cached.tiny_models import CONFIGS, ENCODER_DECODERS, VOCABULARY, tiny_model
 
 _SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "vocab_size": VOCABULARY}
 
@@ -68,10 +68,10 @@ def test_traits_say_what_can_be_dropped_and_scored(name):
     assert traits.layout is MemoryLayout.CELLS
     assert not traits.shareable
     assert traits.trimmable == (
-        name not in {"mamba", "falcon_mamba", "mamba2", "jamba", "t5", "mt5"}
+        name not in {"mamba", "falcon_mamba", "mamba2", "jamba", *ENCODER_DECODERS}
     )
-    assert traits.reusable == (name not in {"t5", "mt5"})
-    assert (traits.max_scored_tokens > 0) == (name not in {"t5", "mt5"})
+    assert traits.reusable == (name not in ENCODER_DECODERS)
+    assert (traits.max_scored_tokens > 0) == (name not in ENCODER_DECODERS)
 
 
 @pytest.mark.parametrize("name", ["mamba", "falcon_mamba", "mamba2", "jamba", "bloom"])
@@ -191,9 +191,10 @@ def test_a_sequence_trimmed_to_nothing_begins_anew():
     engine.check()
 
 
-def test_an_encoder_decoder_that_does_not_say_how_to_begin_is_refused():
+@pytest.mark.parametrize("start", [None, [], [1, 2]])
+def test_an_encoder_decoder_that_does_not_say_how_to_begin_is_refused(start):
     model = tiny_model("t5")
-    model.generation_config.decoder_start_token_id = None
+    model.generation_config.decoder_start_token_id = start
     model.config.decoder_start_token_id = None
     with pytest.raises(ModelError, match="does not say what its decoder begins with"):
         create_network(model)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.torch.cached.harness import Engine
 from tests.torch.cached.test_generation import make_prompts
-from tests.torch.cached.tiny_models import tiny_model
+from tests.torch.cached.tiny_models import ENCODER_DECODERS, tiny_model
 
 GROWING = ("falcon", "bloom", "mpt", "gptj", "gpt_neo")
 STATEFUL = ("mamba", "mamba2", "jamba")
@@ -48,7 +48,7 @@ def test_no_part_of_a_state_is_reused(name):
     assert num_prefilled(engine, "third", other) == 13
 
 
-@pytest.mark.parametrize("name", ["t5", "mt5"])
+@pytest.mark.parametrize("name", ENCODER_DECODERS)
 def test_what_was_generated_is_no_beginning_of_another_prompt(name):
     engine = Engine(tiny_model(name))
     turn = second_turn(engine)

@@ -4,6 +4,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForSeq2SeqLM,
+    BartConfig,
     BloomConfig,
     CodeGenConfig,
     FalconConfig,
@@ -101,8 +102,23 @@ CONFIGS = {
         initializer_range=0.4,
     ),
     "t5": lambda: T5Config(**_T5),
+    "bart": lambda: BartConfig(
+        d_model=32,
+        encoder_layers=2,
+        encoder_attention_heads=4,
+        encoder_ffn_dim=64,
+        decoder_layers=2,
+        decoder_attention_heads=4,
+        decoder_ffn_dim=64,
+        max_position_embeddings=128,
+        decoder_start_token_id=2,
+        init_std=0.15,
+    ),
     "mt5": lambda: MT5Config(**_T5, feed_forward_proj="gated-gelu", tie_word_embeddings=False),
 }
+ENCODER_DECODERS = ("t5", "mt5", "bart")
+# Whose decoders begin with a second token of their own, such as a language's.
+FORCED = {"bart": 5}
 
 
 def tiny_model(name: str) -> PreTrainedModel:
@@ -117,4 +133,6 @@ def tiny_model(name: str) -> PreTrainedModel:
     model = kind.from_config(config, dtype=torch.float32)
     model.generation_config.eos_token_id = None
     model.generation_config.pad_token_id = 0
+    model.generation_config.forced_bos_token_id = FORCED.get(name)
+    model.generation_config.forced_eos_token_id = None  # else the last token of any answer
     return model.eval()

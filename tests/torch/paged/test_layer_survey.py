@@ -6,11 +6,8 @@ import pytest
 import torch
 from backplane_torch.engine.devices.attention import AttentionShape
 from backplane_torch.engine.paged.attention_function import ATTENTION
-from backplane_torch.engine.paged.layer_survey import (
-    LooksAheadError,
-    NotPagedError,
-    survey,
-)
+from backplane_torch.engine.paged.layer_survey import survey
+from backplane_torch.engine.paged.not_paged import LooksAheadError, NotPagedError
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
 
 SIZES = {

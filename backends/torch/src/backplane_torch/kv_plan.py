@@ -10,15 +10,20 @@ from typing import Final
 from backplane_core.backend import EngineSettings
 from backplane_core.batching.executor import BlockGroup
 from backplane_core.batching.group_blocks import most_held_blocks
-from backplane_core.capabilities import Limits
+from backplane_core.engine_plan import EnginePlan, counted, max_waiting_requests, scored_tokens
 from backplane_core.errors import BackendError
-from backplane_core.limit_flags import max_input_tokens, positive
+from backplane_core.limit_flags import (
+    check_cache_holds,
+    max_input_tokens,
+    max_total_tokens,
+    model_sees,
+    positive,
+)
 
 _MEMORY_SHARE: Final = 0.5
 _DEFAULT_SEQUENCES: Final = 64
 _TOKENS_PER_SEQUENCE: Final = 2048
 _BATCH_TOKENS: Final = 512
-_SCORED_BYTES: Final = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -43,48 +48,20 @@ class PagedShape:
     Attributes:
         groups: its layers; that without a window first, where there is one.
         max_positions: tokens it can see at once.
-        vocabulary: numbers in a row of logits.
+        num_vocabulary: numbers in a row of logits.
     """
 
     groups: tuple[LayerGroup, ...]
     max_positions: int
-    vocabulary: int
+    num_vocabulary: int
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class KvPlan:
-    """The sizes of a cache, and what is promised of it. Tokens, sequences, requests.
-
-    `scored_tokens` is for how many of a prompt's tokens one step can tell logprobs; `why` says in a
-    sentence what was chosen and from what.
-    """
+class KvPlan(EnginePlan):
+    """The sizes of a cache, of which `cache_tokens` are those of the first group of blocks."""
 
     block_size: int
     block_groups: tuple[BlockGroup, ...]
-    max_total_tokens: int
-    max_input_tokens: int
-    batch_tokens: int
-    scored_tokens: int
-    running_sequences: int
-    max_waiting_requests: int
-    why: str
-
-    @property
-    def cache_tokens(self) -> int:
-        """Of the first group."""
-        return self.block_groups[0].num_blocks * self.block_size
-
-    @property
-    def limits(self) -> Limits:
-        """What servers are told."""
-        return Limits(
-            max_total_tokens=self.max_total_tokens,
-            max_input_tokens=self.max_input_tokens,
-            max_batch_tokens=self.batch_tokens,
-            max_sequences=self.running_sequences,
-            max_waiting_requests=self.max_waiting_requests,
-            cache_tokens=self.cache_tokens,
-        )
 
 
 def make_kv_plan(
@@ -101,14 +78,16 @@ def make_kv_plan(
     Raises:
         BackendError: a flag contradicts another, the model or the memory.
     """
-    if block_size < 1:
-        raise BackendError(f"--torch.block-size is {block_size}, but must be at least 1")
+    positive("--torch.block-size", block_size)
     running = positive("--max-batch-size", engine.max_batch_size) or _DEFAULT_SEQUENCES
     asked = positive("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens)
     batch = max(running, asked or _BATCH_TOKENS)
     sizes = _Sizes(shape.groups, block_size, running, batch)
+    asked_total = max_total_tokens(engine, shape.max_positions)
     num_blocks, why = _num_blocks(shape, sizes, free_bytes, engine)
-    total = _max_total_tokens(shape, sizes, num_blocks, engine)
+    capacity = sizes.longest(num_blocks, shape.max_positions)
+    check_cache_holds(asked_total, capacity)
+    total = asked_total or capacity
     groups = tuple(
         BlockGroup(num_blocks=blocks, window=group.window)
         for group, blocks in zip(shape.groups, sizes.of_groups(num_blocks), strict=True)
@@ -116,14 +95,15 @@ def make_kv_plan(
     return KvPlan(
         block_size=block_size,
         block_groups=groups,
+        cache_tokens=num_blocks * block_size,
         max_total_tokens=total,
         max_input_tokens=max_input_tokens(total, engine),
         batch_tokens=batch,
-        scored_tokens=max(1, min(batch, _SCORED_BYTES // (4 * shape.vocabulary))),
+        scored_tokens=scored_tokens(shape.num_vocabulary, batch),
         running_sequences=running,
-        max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        max_waiting_requests=max_waiting_requests(running, engine),
         why=f"{_told(groups, shape, sizes, num_blocks)} ({why}); {total} tokens per sequence "
-        f"(the model sees {shape.max_positions}); {running} sequences at a time, "
+        f"({model_sees(shape.max_positions, engine)}); {counted(running, 'sequence')} at a time, "
         f"{batch} tokens a step",
     )
 
@@ -221,31 +201,18 @@ def _num_blocks(
     return fitting, f"{share:.0%} of {free_bytes / 2**30:.1f} GiB free memory"
 
 
-def _max_total_tokens(
-    shape: PagedShape, sizes: _Sizes, num_blocks: int, engine: EngineSettings
-) -> int:
-    """The longest sequence: what the model sees and the cache holds."""
-    asked = positive("--max-total-tokens", engine.max_total_tokens)
-    if asked is not None and asked > shape.max_positions:
-        raise BackendError(
-            f"--max-total-tokens is {asked}, but the model sees {shape.max_positions} tokens",
-            remedy="lower it, or leave it out for the most there is",
-        )
-    capacity = sizes.longest(num_blocks, shape.max_positions)
-    if asked is not None and asked > capacity:
-        raise BackendError(
-            f"--max-total-tokens is {asked}, but the cache holds {capacity} tokens",
-            remedy="raise --max-batch-total-tokens",
-        )
-    return asked or capacity
-
-
 def _told(groups: Sequence[BlockGroup], shape: PagedShape, sizes: _Sizes, num_blocks: int) -> str:
     """The cache in words."""
     parts = [
         f"{blocks.num_blocks * sizes.block_size} tokens of {layers.bytes_per_token / 1024:.1f} KiB "
-        f"in {layers.num_layers} layers"
-        + (f" that see {layers.window} tokens" if layers.window else "")
+        f"in {_layers(layers)}"
         for blocks, layers in zip(groups, shape.groups, strict=True)
     ]
     return f"cache of {' and '.join(parts)}, {sizes.bytes_of(num_blocks) / 2**20:.0f} MiB"
+
+
+def _layers(group: LayerGroup) -> str:
+    layers = counted(group.num_layers, "layer")
+    if group.window is None:
+        return layers
+    return f"{layers} that {'sees' if group.num_layers == 1 else 'see'} {group.window} tokens"

@@ -6,16 +6,20 @@ Pure arithmetic: no torch, no model, so that every rule can be tested by numbers
 import dataclasses
 
 from backplane_core.backend import EngineSettings
-from backplane_core.capabilities import Limits
+from backplane_core.engine_plan import EnginePlan, counted, max_waiting_requests, scored_tokens
 from backplane_core.errors import BackendError
-from backplane_core.limit_flags import max_input_tokens, positive
+from backplane_core.limit_flags import (
+    check_cache_holds,
+    max_input_tokens,
+    max_total_tokens,
+    positive,
+)
 
 _DEFAULT_SEQUENCES = 32
 _DEFAULT_LENGTH = 4096
 _TOKENS_PER_SEQUENCE = 2048
 _BATCH_TOKENS = 512
 _MEMORY_SHARE = 0.5
-_SCORED_BYTES = 64 * 2**20
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,39 +44,15 @@ class StateShape:
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class StatePlan:
-    """Sizes, in tokens and sequences; `why` says where they come from.
+class StatePlan(EnginePlan):
+    """The sizes of caches; `retained_sequences` are kept for reuse at most."""
 
-    `scored_tokens` is for how many of a prompt's tokens one step can tell logprobs; `retained_*` is
-    what is kept for reuse at most.
-    """
-
-    cache_tokens: int
-    max_total_tokens: int
-    max_input_tokens: int
-    batch_tokens: int
-    scored_tokens: int
-    running_sequences: int
     retained_sequences: int
-    max_waiting_requests: int
-    why: str
 
     @property
     def num_sequences(self) -> int:
         """Sequences that hold memory at a time."""
         return self.running_sequences + self.retained_sequences
-
-    @property
-    def limits(self) -> Limits:
-        """What servers are told."""
-        return Limits(
-            max_total_tokens=self.max_total_tokens,
-            max_input_tokens=self.max_input_tokens,
-            max_batch_tokens=self.batch_tokens,
-            max_sequences=self.running_sequences,
-            max_waiting_requests=self.max_waiting_requests,
-            cache_tokens=self.cache_tokens,
-        )
 
 
 def make_state_plan(shape: StateShape, free_bytes: int, engine: EngineSettings) -> StatePlan:
@@ -89,28 +69,24 @@ def make_state_plan(shape: StateShape, free_bytes: int, engine: EngineSettings) 
     asked = engine.max_batch_total_tokens is not None
     usable = int(free_bytes * (engine.memory_fraction or (1.0 if asked else _MEMORY_SHARE)))
     running, retained = _sequences(shape, usable, engine)
-    longest = _longest(shape, engine)
+    asked_total = max_total_tokens(engine, shape.max_positions)
+    longest = asked_total or shape.max_positions or _DEFAULT_LENGTH
     left = usable - _state_bytes(shape, running, retained)
     num_sequences = running + retained
     cache = _cache_tokens(shape, left, engine, num_sequences=num_sequences, longest=longest)
-    if cache < longest and engine.max_total_tokens is not None:
-        raise BackendError(
-            f"--max-total-tokens is {longest}, but the cache holds {cache} tokens",
-            remedy="lower it, or raise --max-batch-total-tokens or --cuda-memory-fraction",
-        )
+    check_cache_holds(asked_total, cache)
     total = min(longest, cache)
     asked_batch = positive("--max-batch-prefill-tokens", engine.max_batch_prefill_tokens)
     batch = max(running, asked_batch or _BATCH_TOKENS)
-    scored = max(1, min(batch, _SCORED_BYTES // (4 * shape.num_vocabulary)))
     plan = StatePlan(
         cache_tokens=cache,
         max_total_tokens=total,
         max_input_tokens=max_input_tokens(total, engine),
         batch_tokens=batch,
-        scored_tokens=scored if shape.scores_prompts else 0,
+        scored_tokens=scored_tokens(shape.num_vocabulary, batch) if shape.scores_prompts else 0,
         running_sequences=running,
         retained_sequences=retained,
-        max_waiting_requests=max(0, engine.max_concurrent_requests - running),
+        max_waiting_requests=max_waiting_requests(running, engine),
         why="",
     )
     return dataclasses.replace(plan, why=_why(shape, plan))
@@ -141,18 +117,6 @@ def _sequences(shape: StateShape, usable: int, engine: EngineSettings) -> tuple[
     return running, min(running, left // shape.bytes_per_sequence) if shape.reusable else 0
 
 
-def _longest(shape: StateShape, engine: EngineSettings) -> int:
-    """Tokens a sequence may have, as far as the model goes."""
-    asked = positive("--max-total-tokens", engine.max_total_tokens)
-    most = shape.max_positions
-    if asked is not None and most is not None and asked > most:
-        raise BackendError(
-            f"--max-total-tokens is {asked}, but the model has {most} positions",
-            remedy="lower it, or leave it out for the most there is",
-        )
-    return asked or most or _DEFAULT_LENGTH
-
-
 def _cache_tokens(
     shape: StateShape, usable: int, engine: EngineSettings, *, num_sequences: int, longest: int
 ) -> int:
@@ -180,6 +144,7 @@ def _why(shape: StateShape, plan: StatePlan) -> str:
     ]
     return (
         f"the model's own cache: {plan.cache_tokens} tokens ({', '.join(filter(None, kept))}), "
-        f"{plan.max_total_tokens} per sequence; {plan.running_sequences} sequences at a time, "
+        f"{plan.max_total_tokens} per sequence; "
+        f"{counted(plan.running_sequences, 'sequence')} at a time, "
         f"{plan.retained_sequences} kept for reuse"
     )

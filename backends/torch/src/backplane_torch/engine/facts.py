@@ -49,7 +49,7 @@ def capabilities(
         stopping=("min_new_tokens", "stop_token_ids", "ignore_eos"),
         max_top_logprobs=min(_MAX_TOP_LOGPROBS, len(vocabulary.tokens)),
         prompt_logprobs=traits.max_scored_tokens > 0,
-        multiple_sequences=traits.shareable,
+        multiple_sequences=True,
         grammars=supported_kinds(vocabulary),
         quantizations=quantizations,
         prefix_cache=traits.reusable,

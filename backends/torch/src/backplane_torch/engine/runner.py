@@ -13,11 +13,12 @@ from backplane_core.messages import RunnerInfo
 
 from backplane_torch.engine import facts
 from backplane_torch.engine.checkpoint.checkpoint import local_folder
-from backplane_torch.engine.checkpoint.config import read_config
-from backplane_torch.engine.checkpoint.loading import LoadedModel, checkpoint_dtype, load_model
+from backplane_torch.engine.checkpoint.config import max_positions, read_config
+from backplane_torch.engine.checkpoint.loading import FoundModel, find_model, load_model
 from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.engine.engine_settings import (
     check_engine_settings,
+    check_limits,
     compute_dtype,
     stretch_positions,
 )
@@ -27,7 +28,7 @@ from backplane_torch.engine.sampling.batch_sampler import BatchSampler
 from backplane_torch.engine.tokenizer.loading import ModelTokenizer, load_tokenizer
 from backplane_torch.settings import BACKEND, TorchSettings
 
-_logger = logging.getLogger("backplane_torch")
+_log = logging.getLogger("backplane_torch")
 
 # A stream may wait so long for a chunk of others' prompts.
 _CHUNK_S: Final = 0.12
@@ -73,16 +74,22 @@ def create_runner(
         ModelError: the files are missing, broken or not a model that continues text.
         BackendError: a setting or the memory stands in the way.
     """
-    check_engine_settings(spec.engine, device)
     started_s = time.monotonic()
+    found = _find(spec, settings, device)
+    dtype = compute_dtype(spec.engine, found.dtype, device)
     with contextlib.ExitStack() as undo:
-        loaded = _load(spec, settings, device, progress)
-        for warning in loaded.warnings:
-            _logger.warning("%s", warning)
-        tokenizer = load_tokenizer(local_folder(spec.model), loaded.config)
+        tokenizer = load_tokenizer(local_folder(spec.model), found.config)
         undo.callback(tokenizer.close)
+        _warn(tokenizer.warnings)
+        loaded = load_model(
+            found,
+            dtype=dtype,
+            device=device.torch_device,
+            report=lambda done, file: progress("load", done, file),
+        )
+        _warn(loaded.warnings)
         path = choose_path(loaded.model)
-        device.prepare_linears(
+        device.prepare_layers(
             loaded.model, spec.engine.quantize, lambda done: progress("prepare", done)
         )
         opened = open_model(loaded.model, path, device, spec.engine, settings.block_size)
@@ -90,7 +97,7 @@ def create_runner(
         progress("warm-up")
         tokens_per_s = warm_up(opened.model)
         name = spec.model.model_id
-        _logger.info("%s: %s; %.0f prompt tokens a second", name, opened.why, tokens_per_s)
+        _log.info("%s: %s; %.0f prompt tokens a second", name, opened.why, tokens_per_s)
         vocabulary = tokenizer.vocabulary
         info = RunnerInfo(
             model=facts.model_info(loaded, spec, device, backend=backend, path=path.told),
@@ -106,26 +113,26 @@ def create_runner(
         executor = TorchExecutor(opened.model, sampler, device)
         runner = TorchRunner(executor, info, SchedulerSettings(prefill_pace=pace), tokenizer)
         undo.pop_all()
-    _logger.info("%s is loaded after %.1f s", spec.model.model_id, time.monotonic() - started_s)
+    _log.info("%s is loaded after %.1f s", spec.model.model_id, time.monotonic() - started_s)
     return runner
 
 
-def _load(
-    spec: RunnerSpec, settings: TorchSettings, device: TorchDevice, progress: ProgressSink
-) -> LoadedModel:
-    """The model with its weights, and the attention that its class takes by itself."""
+def _warn(warnings: tuple[str, ...]) -> None:
+    for warning in warnings:
+        _log.warning("%s", warning)
+
+
+def _find(spec: RunnerSpec, settings: TorchSettings, device: TorchDevice) -> FoundModel:
+    """What to load, after all that can be wrong about it and the flags without its weights."""
     engine = spec.engine
-    folder = local_folder(spec.model)
-    config = read_config(folder, trust_remote_code=engine.trust_remote_code)
+    check_engine_settings(engine, device)
+    config = read_config(local_folder(spec.model), trust_remote_code=engine.trust_remote_code)
     stretch_positions(config, engine)
-    own = checkpoint_dtype(spec.model, config, allow_pickle=settings.allow_pickle)
-    return load_model(
+    found = find_model(
         spec.model,
-        config=config,
-        dtype=compute_dtype(engine, own, device),
-        device=device.torch_device,
-        attention=None,  # classes of old refuse a name that they do not know
+        config,
         trust_remote_code=engine.trust_remote_code,
         allow_pickle=settings.allow_pickle,
-        report=lambda done, file: progress("load", done, file),
     )
+    check_limits(engine, settings.block_size, max_positions(found.config))
+    return found

@@ -25,10 +25,10 @@ from backplane_torch.engine.cached.network import (
     Network,
     Share,
     check_layers,
-    max_positions,
     rows_of,
 )
 from backplane_torch.engine.cached.selective_scan import continue_scans
+from backplane_torch.engine.checkpoint.config import max_positions
 from backplane_torch.state_plan import StateShape
 
 _NUM_PROBED = 2
@@ -48,7 +48,7 @@ class DecoderNetwork(Network):
             bytes_per_token=bytes_per_token(layers),
             bytes_per_sequence=bytes_per_sequence(layers),
             num_vocabulary=model.config.vocab_size,
-            max_positions=max_positions(model),
+            max_positions=max_positions(model.config),
         )
         self.trimmable = not any(
             has_states(layer) or isinstance(layer, DynamicSlidingWindowLayer) for layer in layers

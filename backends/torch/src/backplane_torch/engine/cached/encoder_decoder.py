@@ -13,14 +13,14 @@ from backplane_torch.engine.cached.network import (
     Network,
     Share,
     check_layers,
-    max_positions,
     rows_of,
 )
+from backplane_torch.engine.checkpoint.config import max_positions
 from backplane_torch.state_plan import StateShape
 
 
 class EncoderDecoderNetwork(Network):
-    """T5, mT5, mT0 and their like.
+    """T5, mT5, mT0, BART and their like.
 
     An encoder sees a prompt's end from its beginning, so chunks of a prompt are only counted until
     the last one is there. The position of the prompt's last token is then that of the decoder's
@@ -29,6 +29,9 @@ class EncoderDecoderNetwork(Network):
         scheduled    p0 p1 p2 p3 g0 g1 g2
         encoder      p0 p1 p2 p3
         decoder                S g0 g1 g2
+
+    Where every answer has to begin with a certain token, a language's say, that follows S and is no
+    part of what is generated.
 
     Sequences are computed together where both their prompts and what the decoder has seen are
     equally long. Only what comes in the same step can be equally far at the decoder; to pad shorter
@@ -39,7 +42,7 @@ class EncoderDecoderNetwork(Network):
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__(model)
-        self._start_id = _start_id(model)
+        self._start_ids = _start_ids(model)
         layers = self._probe()
         check_layers(model, layers)
         own = len(DynamicCache(config=model.config).layers)
@@ -50,7 +53,7 @@ class EncoderDecoderNetwork(Network):
             bytes_per_token=per_token,
             bytes_per_sequence=0,
             num_vocabulary=model.config.vocab_size,
-            max_positions=max_positions(model),
+            max_positions=max_positions(model.config),
             reusable=False,
             scores_prompts=False,
         )
@@ -63,7 +66,9 @@ class EncoderDecoderNetwork(Network):
         if end < num_prompt:
             return None
         is_first = start < num_prompt
-        token_ids = [self._start_id, *known[num_prompt:end]] if is_first else scheduled.token_ids
+        token_ids = scheduled.token_ids
+        if is_first:
+            token_ids = [*self._start_ids, *known[num_prompt:end]]
         skipped = len(scheduled.token_ids) - len(token_ids)
         return Share(
             seq_id=scheduled.seq_id,
@@ -101,7 +106,7 @@ class EncoderDecoderNetwork(Network):
 
     @torch.no_grad()
     def _probe(self) -> list[Layer]:
-        """The cache of a prompt of one token, and the decoder's start.
+        """The cache of a short prompt, and the decoder's start.
 
         Raises:
             ModelError: the decoder does not go on from an encoder's hidden states alone.
@@ -109,8 +114,8 @@ class EncoderDecoderNetwork(Network):
         share = Share(
             seq_id=0,
             key=(),
-            token_ids=[self._start_id],
-            prompt_ids=[self._start_id],
+            token_ids=self._start_ids,
+            prompt_ids=self._start_ids,
             is_first=True,
             positions=[],
         )
@@ -124,18 +129,22 @@ class EncoderDecoderNetwork(Network):
             ) from error
 
 
-def _start_id(model: PreTrainedModel) -> int:
+def _start_ids(model: PreTrainedModel) -> list[int]:
     """What the decoder begins with.
 
     Raises:
         ModelError: nothing says it.
     """
     configs = (model.generation_config, model.config)
-    for name in ("decoder_start_token_id", "bos_token_id"):
-        for config in configs:
-            if isinstance(token_id := getattr(config, name, None), int):
-                return token_id
-    raise ModelError(
-        f"{type(model).__name__} does not say what its decoder begins with",
-        remedy="set decoder_start_token_id in the model's generation_config.json",
-    )
+    names = ("decoder_start_token_id", "bos_token_id")
+    named = [getattr(config, name, None) for name in names for config in configs]
+    start = next((token_id for token_id in named if token_id is not None), None)
+    if isinstance(start, list) and len(start) == 1:
+        start = start[0]
+    if not isinstance(start, int):
+        raise ModelError(
+            f"{type(model).__name__} does not say what its decoder begins with",
+            remedy="set decoder_start_token_id in the model's generation_config.json",
+        )
+    forced = getattr(model.generation_config, "forced_bos_token_id", None)
+    return [start] if forced is None else [start, forced]

@@ -21,7 +21,7 @@ from backplane_torch.engine.cached.network import Network, Share
 from backplane_torch.engine.devices.device import TorchDevice
 from backplane_torch.state_plan import StatePlan, make_state_plan
 
-_logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 
 class CachedModel(BatchModel):
@@ -60,7 +60,7 @@ class CachedModel(BatchModel):
         except Exception as error:
             if not self._device.is_out_of_memory(error):
                 raise
-            _logger.info("out of memory in a step of %d tokens: %s", batch.num_tokens, error)
+            _log.info("out of memory in a step of %d tokens: %s", batch.num_tokens, error)
         else:
             for scheduled in batch.sequences:
                 end = scheduled.start + len(scheduled.token_ids)

@@ -94,13 +94,6 @@ def rows_of(shares: list[Share]) -> list[tuple[int, int]]:
     return [(place, position) for place, share in enumerate(shares) for position in share.positions]
 
 
-def max_positions(model: PreTrainedModel) -> int | None:
-    """How many tokens its positions reach; None where they have no end."""
-    names = ("max_position_embeddings", "max_seq_len")
-    found = (getattr(model.config, name, None) for name in names)
-    return next((value for value in found if isinstance(value, int)), None)
-
-
 def check_layers(model: PreTrainedModel, layers: list[Layer]) -> None:
     """Refuse a cache, filled, of which a sequence's part cannot be told apart.
 

@@ -5,7 +5,7 @@ a name without a mask function transformers' models hand no mask.
 """
 
 from collections.abc import Mapping
-from typing import Any, Final, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 import torch
 from torch import nn
@@ -15,18 +15,29 @@ ATTENTION: Final = "backplane_paged"
 _TARGET: Final = "backplane_attention"
 
 
+class AttentionCall(NamedTuple):
+    """What a model hands to its attention function.
+
+    Attributes:
+        module: which of its modules attends.
+        query, key, value: [heads, tokens, width] each.
+        mask: what its mask function made; None where the name has none.
+        options: all else, by name.
+    """
+
+    module: nn.Module
+    query: torch.Tensor
+    key: torch.Tensor
+    value: torch.Tensor
+    mask: torch.Tensor | None
+    options: Mapping[str, Any]
+
+
 class AttentionTarget(Protocol):
     """What an attention module's calls go to."""
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        options: Mapping[str, Any],
-    ) -> torch.Tensor:
-        """Attend with [heads, tokens, width] each; returns [tokens, query heads, width]."""
+    def attend(self, call: AttentionCall) -> torch.Tensor:
+        """Returns [tokens, query heads, width]."""
         ...
 
 
@@ -36,12 +47,7 @@ def hang(module: nn.Module, target: AttentionTarget | None) -> None:
     object.__setattr__(module, _TARGET, target)
 
 
-def target_of(module: nn.Module) -> AttentionTarget:
-    """What `hang` hung there."""
-    return getattr(module, _TARGET)
-
-
-def _attend(
+def attend(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
@@ -50,10 +56,9 @@ def _attend(
     **options: Any,
 ) -> tuple[torch.Tensor, None]:
     """Transformers' signature: [1, heads, tokens, width] in, [1, tokens, heads, width] out."""
-    if attention_mask is not None:
-        raise AssertionError("a model hands a mask to an attention that has none")
-    attended = target_of(module).attend(module, query[0], key[0], value[0], options)
-    return attended.unsqueeze(0), None
+    target: AttentionTarget = getattr(module, _TARGET)
+    call = AttentionCall(module, query[0], key[0], value[0], attention_mask, options)
+    return target.attend(call).unsqueeze(0), None
 
 
-AttentionInterface.register(ATTENTION, _attend)
+AttentionInterface.register(ATTENTION, attend)

@@ -5,19 +5,20 @@ which mask a layer is given, does not.
 """
 
 import dataclasses
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import nn
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
 from backplane_torch.engine.devices.attention import AttentionShape
-from backplane_torch.engine.paged.attention_function import hang, target_of
+from backplane_torch.engine.paged.attention_function import AttentionCall, attend, hang
+from backplane_torch.engine.paged.mask_survey import make_mask, window_of
+from backplane_torch.engine.paged.not_paged import LooksAheadError, NotPagedError
 
 _SURVEY: Final = "backplane_survey"
-_WINDOW: Final = "backplane_window"
 _NUM_TOKENS: Final = 3
 _LAYER_TYPES: Final = {"full_attention", "sliding_attention"}
 # What is looked at, or says nothing that a paged cache would have to know.
@@ -39,17 +40,6 @@ class SurveyedLayer:
 
     module: nn.Module
     shape: AttentionShape
-
-
-class NotPagedError(Exception):
-    """The model cannot run over a paged cache; the message says why."""
-
-
-class LooksAheadError(NotPagedError):
-    """Its tokens see those that follow them: no cache of any kind can hold what they come to."""
-
-    def __init__(self) -> None:
-        super().__init__("its tokens see those that follow them")
 
 
 def survey(model: PreTrainedModel) -> list[SurveyedLayer]:
@@ -123,21 +113,14 @@ class _Surveyor:
     def __init__(self) -> None:
         self.layers: list[SurveyedLayer] = []
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        options: Mapping[str, Any],
-    ) -> torch.Tensor:
-        """Note a layer, whose mask is among the options.
+    def attend(self, call: AttentionCall) -> torch.Tensor:
+        """Note a layer.
 
         Raises:
             NotPagedError: as `survey` says.
         """
-        options = dict(options)
-        window = _window_of(options.pop("attention_mask"), options.get("sliding_window"))
+        module, query, key, value, _, options = call
+        window = window_of(call.mask, options.get("sliding_window"))
         for name, option in options.items():
             if name not in _KNOWN_OPTIONS and option is not None and option is not False:
                 raise NotPagedError(f"its attention takes {name}")
@@ -160,73 +143,5 @@ class _Surveyor:
         return query.new_zeros(query.shape[1], query.shape[0], value.shape[2])
 
 
-# ── masks ────────────────────────────────────────────────────────────────────────────────
-
-
-def _note(
-    module: nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    **options: Any,
-) -> tuple[torch.Tensor, None]:
-    """The attention function of a survey."""
-    options["attention_mask"] = attention_mask
-    noted = target_of(module).attend(module, query[0], key[0], value[0], options)
-    return noted.unsqueeze(0), None
-
-
-def _make_mask(
-    *,
-    q_length: int,
-    kv_length: int,
-    mask_function: Callable[..., torch.Tensor],
-    local_size: int | None = None,
-    device: torch.device | None = None,
-    **_others: Any,
-) -> torch.Tensor:
-    """The mask function of a survey: hides nothing, and says what it ought to.
-
-    Raises:
-        LooksAheadError: a token sees one that follows it.
-        NotPagedError: it sees other tokens than the `local_size` (None is all) up to itself.
-    """
-    farthest = 2 * (local_size or _NUM_TOKENS)
-    places = {0, 1, farthest}
-    if local_size is not None:
-        places |= {local_size - 1, local_size, local_size + 1}
-    keys = torch.tensor(sorted(places), device=device)
-    queries = keys.unsqueeze(1)
-    expected = keys <= queries
-    if local_size is not None:
-        expected &= keys > queries - local_size
-    first = keys.new_zeros(())  # the sequence and the head
-    try:
-        seen = mask_function(first, first, queries, keys)
-    except IndexError:  # it asks for tokens that a shorter text does not have
-        seen = torch.zeros_like(expected)
-    if (seen & (keys > queries)).any():
-        raise LooksAheadError
-    if not torch.equal(seen.expand_as(expected), expected):
-        raise NotPagedError("its tokens see others than those before them")
-    mask = torch.zeros(1, 1, q_length, kv_length, device=device)
-    setattr(mask, _WINDOW, local_size)  # which what a model makes of it has no more
-    return mask
-
-
-def _window_of(mask: torch.Tensor | None, told: int | None) -> int | None:
-    """How many tokens a layer sees, by its mask or, where a model makes none, by what it is told.
-
-    Raises:
-        NotPagedError: the mask is one of the model's making.
-    """
-    if mask is None:
-        return int(told) if told else None
-    if not hasattr(mask, _WINDOW):
-        raise NotPagedError("it makes masks of its own")
-    return getattr(mask, _WINDOW)
-
-
-AttentionInterface.register(_SURVEY, _note)
-AttentionMaskInterface.register(_SURVEY, _make_mask)
+AttentionInterface.register(_SURVEY, attend)
+AttentionMaskInterface.register(_SURVEY, make_mask)

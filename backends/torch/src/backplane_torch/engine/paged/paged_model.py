@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from backplane_torch.engine.batch_model import BatchModel
 from backplane_torch.engine.devices.attention import AttentionKernel, AttentionShape
 from backplane_torch.engine.devices.device import TorchDevice
-from backplane_torch.engine.paged.attention_function import hang
+from backplane_torch.engine.paged.attention_function import AttentionCall, hang
 from backplane_torch.engine.paged.flat_batch import FlatBatch, flatten
 from backplane_torch.engine.paged.layer_survey import SurveyedLayer
 from backplane_torch.kv_plan import KvPlan, LayerGroup, PagedShape
@@ -35,7 +35,7 @@ def shape_of(layers: Sequence[SurveyedLayer], config: Any, dtype: torch.dtype) -
             for window, group in _by_window(layers).items()
         ),
         max_positions=text.max_position_embeddings,
-        vocabulary=text.vocab_size,
+        num_vocabulary=text.vocab_size,
     )
 
 
@@ -155,18 +155,13 @@ class _LayerAttention:
         self._step = step
         self._group = group
 
-    def attend(
-        self,
-        module: nn.Module,
-        query: torch.Tensor,
-        key: torch.Tensor,
-        value: torch.Tensor,
-        options: Any,
-    ) -> torch.Tensor:
+    def attend(self, call: AttentionCall) -> torch.Tensor:
         """See `AttentionTarget`; of the options only the sinks are not in the shape already."""
-        del module
+        if call.mask is not None:
+            raise AssertionError("a model hands a mask to an attention that has none")
         plan = self._step.of_group[self._group]
-        sinks = options.get("s_aux") if self._shape.has_sinks else None
+        sinks = call.options.get("s_aux") if self._shape.has_sinks else None
+        query, key, value = call.query, call.key, call.value
         return self._kernel.attend(
             *(self._shape, self._cache, plan), query=query, key=key, value=value, sinks=sinks
         )
