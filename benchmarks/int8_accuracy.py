@@ -109,7 +109,7 @@ def _load(variant: Variant) -> LlamaForCausalLM:
         if isinstance(child, nn.Linear) and _is_spared(f"{path}.{name}", variant)
     ]
     # One thread: of so small a model several spend their time waiting for one another.
-    CpuDevice(threads=1).prepare_linears(model, variant.quantize, lambda _: None)
+    CpuDevice(threads=1).prepare_layers(model, variant.quantize, lambda _: None)
     for owner, name, child in spared:
         setattr(owner, name, child)
     return model

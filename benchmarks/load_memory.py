@@ -17,7 +17,8 @@ from typing import Any, Final
 
 import torch
 from backplane_core.backend import ModelSource
-from backplane_torch.engine.checkpoint.loading import load_model
+from backplane_torch.engine.checkpoint.config import read_config
+from backplane_torch.engine.checkpoint.loading import find_model, load_model
 
 _transformers: Final[Any] = import_module("transformers")  # typed in part
 
@@ -100,15 +101,11 @@ def _load(folder: Path, loader: str, dtype: torch.dtype) -> torch.nn.Module:
     if loader == "transformers":
         _transformers.utils.logging.disable_progress_bar()
         return _transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)
-    return load_model(
-        ModelSource(model_id="benchmark", path=str(folder)),
-        dtype=dtype,
-        device=torch.device("cpu"),
-        attention=None,
-        trust_remote_code=False,
-        allow_pickle=True,
-        report=lambda fraction, name: None,
-    ).model
+    source = ModelSource(model_id="benchmark", path=str(folder))
+    config = read_config(folder, trust_remote_code=False)
+    found = find_model(source, config, trust_remote_code=False, allow_pickle=True)
+    cpu = torch.device("cpu")
+    return load_model(found, dtype=dtype, device=cpu, report=lambda fraction, name: None).model
 
 
 def _status(field: str) -> float:

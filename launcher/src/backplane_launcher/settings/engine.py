@@ -85,7 +85,13 @@ class BackendSettings:
         flag(BACKEND, "--dtype", help="Number format to compute in."),
     ] = None
     quantize: Annotated[
-        Quantization | None, flag(BACKEND, "--quantize", help="Quantization of the weights.")
+        Quantization | None,
+        flag(
+            BACKEND,
+            "--quantize",
+            help="Quantization of the weights. What int8 costs, measured with the torch backend on "
+            "the demo model: perplexity 1.2993 to 1.2995, 1 of 100 greedy answers differs.",
+        ),
     ] = None
     kv_cache_dtype: Annotated[
         Literal["fp8_e4m3fn", "fp8_e5m2"] | None,
