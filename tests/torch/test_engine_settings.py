@@ -66,8 +66,9 @@ def test_other_dtypes_are_refused(flags: dict[str, str], cpu: CpuDevice) -> None
 
 
 def test_integers_are_computed_beside_what_is_wide_enough(cpu: CpuDevice) -> None:
-    for dtype in (torch.bfloat16, torch.float32):
-        assert compute_dtype(EngineSettings(quantize="int8"), dtype, cpu) is dtype
+    for name, dtype in (("bfloat16", torch.bfloat16), ("float32", torch.float32)):
+        asked = EngineSettings(quantize="int8", dtype=name)
+        assert compute_dtype(asked, torch.float32, cpu) is dtype
     with pytest.raises(BackendError, match="--quantize int8 computes beside bfloat16 or float32"):
         compute_dtype(EngineSettings(quantize="int8", dtype="float16"), torch.float32, cpu)
 

@@ -14,7 +14,7 @@ import sentencepiece
 from backplane_core.errors import ModelError
 from backplane_core.testing.conformance.lifecycle import _check_vocabulary
 from backplane_torch.engine.tokenizer.loading import ModelTokenizer, load_tokenizer
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 from transformers import CTRLConfig, GPT2Config, LlamaConfig, PretrainedConfig, T5Config
@@ -111,11 +111,16 @@ def test_llama_has_its_first_token(llama: Converted) -> None:
 
 
 @settings(max_examples=50, deadline=None)
+@example(words=["was", "…"])
 @given(words=st.lists(st.sampled_from(WORDS), max_size=8))
 def test_t5_encodes_as_sentence_piece_does(t5: Converted, words: list[str]) -> None:
     model, processor = t5
     text = " ".join(words)
-    assert encoded(model, text) == processor.encode(text)
+    ours, theirs = encoded(model, text), processor.encode(text)
+    # Of segmentations that are equally likely ("..", "." and ".", "..") any is right: which one
+    # is taken hangs on how a sum of floats was rounded.
+    assert sorted(ours) == sorted(theirs)
+    assert processor.decode(ours) == processor.decode(theirs)
 
 
 def test_t5_has_its_end_token(t5: Converted) -> None:
