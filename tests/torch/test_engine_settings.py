@@ -59,6 +59,20 @@ def test_a_checkpoints_dtype_is_kept_and_another_taken_as_asked(cpu: CpuDevice) 
     assert compute_dtype(asked, torch.float32, cpu) is torch.bfloat16
 
 
+def test_a_dtype_that_nobody_asked_for_is_told(
+    cpu: CpuDevice, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="backplane_torch")
+    compute_dtype(EngineSettings(), torch.float32, cpu)
+    compute_dtype(EngineSettings(dtype="float32"), torch.float16, cpu)
+    assert not caplog.messages
+    compute_dtype(EngineSettings(), torch.float16, cpu)
+    compute_dtype(EngineSettings(quantize="int8"), torch.float16, cpu)
+    told, told_of_int8 = caplog.messages
+    assert told == f"{told_of_int8}; --dtype float16 keeps them"
+    assert told.startswith("weights of float16 are computed in float32, which is faster on cpu")
+
+
 @pytest.mark.parametrize("flags", [{"dtype": "int4"}, {"kv_cache_dtype": "fp8_e5m2"}])
 def test_other_dtypes_are_refused(flags: dict[str, str], cpu: CpuDevice) -> None:
     with pytest.raises(BackendError, match=next(iter(flags.values()))):

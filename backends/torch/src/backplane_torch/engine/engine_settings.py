@@ -3,6 +3,7 @@
 Each has its effect, or is refused by a sentence that says what replaces it.
 """
 
+import logging
 import math
 from typing import Final
 
@@ -18,6 +19,8 @@ from backplane_core.limit_flags import (
 from transformers import PreTrainedConfig
 
 from backplane_torch.engine.devices.device import TorchDevice
+
+_log = logging.getLogger("backplane_torch")
 
 _DTYPES: Final = {
     "float32": torch.float32,
@@ -102,7 +105,7 @@ def compute_dtype(engine: EngineSettings, own: torch.dtype, device: TorchDevice)
             f"--dtype {engine.dtype} is no type to compute in", remedy=f"use {', '.join(_DTYPES)}"
         )
     dtype = device.default_dtype(own) if engine.dtype is None else _DTYPES[engine.dtype]
-    name = str(dtype).removeprefix("torch.")
+    name = _named(dtype)
     if engine.kv_cache_dtype not in {None, "auto", name}:
         raise BackendError(
             f"--kv-cache-dtype {engine.kv_cache_dtype}: keys and values are kept as they are "
@@ -110,12 +113,23 @@ def compute_dtype(engine: EngineSettings, own: torch.dtype, device: TorchDevice)
             remedy="leave it out, or choose that type with --dtype",
         )
     if engine.quantize is not None and dtype not in _BESIDE_INTEGERS:
-        known = " or ".join(str(one).removeprefix("torch.") for one in _BESIDE_INTEGERS)
+        known = " or ".join(map(_named, _BESIDE_INTEGERS))
         raise BackendError(
             f"--quantize {engine.quantize} computes beside {known}, not {name}",
             remedy="choose one of these with --dtype",
         )
+    if engine.dtype is None and dtype is not own:
+        # Launchers take one of --quantize and --dtype, as TGI's does.
+        otherwise = f"; --dtype {_named(own)} keeps them" if engine.quantize is None else ""
+        _log.info(
+            "weights of %s are computed in %s, which is faster on %s%s",
+            *(_named(own), name, device.name, otherwise),
+        )
     return dtype
+
+
+def _named(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def stretch_positions(config: PreTrainedConfig, engine: EngineSettings) -> None:
