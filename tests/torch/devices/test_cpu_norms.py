@@ -127,7 +127,11 @@ def test_every_kind_computes_what_its_module_does(kind, rows_and_exact, mixed):
         step = 1e-6 if given.dtype == torch.float32 else 2**-6
         torch.testing.assert_close(given, wanted, rtol=step, atol=0)
         if given.dtype == torch.bfloat16:
-            assert (given != wanted).sum() <= 2 + given.numel() // 1000
+            differs = given != wanted
+            if not rows.stride(-2):  # one row again and again, whose roundings would count as often
+                assert torch.equal(differs, differs[..., :1, :].expand(differs.shape))
+                differs = differs[..., :1, :]
+            assert differs.sum() <= 2 + differs.numel() // 1000
 
 
 @needs_kernels
