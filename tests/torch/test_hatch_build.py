@@ -1,6 +1,5 @@
-"""The build hook that compiles `native/*.c`: a library that loads, or none and a line of why."""
+"""The build hook that compiles `native/*.c`: a library that loads, of these sources alone."""
 
-import importlib.util
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +8,8 @@ from types import ModuleType
 import pytest
 from backplane_torch.engine.devices.native import library
 
-HOOK = Path(__file__).resolve().parents[2] / "backends" / "torch" / "hatch_build.py"
+from tests.build_hooks import build_hook
+
 SOURCES = Path(library.__file__).parent
 needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is no C compiler")
 
@@ -17,19 +17,11 @@ needs_compiler = pytest.mark.skipif(shutil.which("cc") is None, reason="there is
 @pytest.fixture
 def hook(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
     """The hook over a copy of the smaller sources, beside which an older library lies."""
-    spec = importlib.util.spec_from_file_location("torch_hatch_build", HOOK)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    monkeypatch.delenv("CC", raising=False)
+    module = build_hook("torch", tmp_path, monkeypatch)
     for name in ("sources.c", "threads.c", "threads.h"):
-        shutil.copy(module.FOLDER / name, tmp_path)
-    monkeypatch.setattr(module, "LIBRARY", tmp_path / module.LIBRARY.name)
-    monkeypatch.setattr(module, "FOLDER", tmp_path)
+        shutil.copy(SOURCES / name, tmp_path)
     monkeypatch.setattr(library, "_LIBRARY", module.LIBRARY)
     library.load.cache_clear()
-    module.LIBRARY.write_text("an older one")
     yield module
     library.load.cache_clear()
 
@@ -75,27 +67,3 @@ def test_without_a_library_the_log_says_so_once(
     assert library.load() is None
     [record] = caplog.records
     assert "which is slower: " in record.getMessage()
-
-
-@pytest.mark.parametrize("fault", ["no compiler", "a compiler that fails", "a folder to read only"])
-def test_what_fails_is_told_and_leaves_no_library(
-    hook: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    fault: str,
-) -> None:
-    if fault == "no compiler":
-        monkeypatch.setenv("PATH", "")
-    elif fault == "a compiler that fails":
-        monkeypatch.setenv("CC", "false")
-    else:
-
-        def refuse(**_: object) -> str:
-            raise PermissionError("read-only file system")
-
-        monkeypatch.setattr(hook.tempfile, "TemporaryDirectory", refuse)
-    assert not hook.compile_library()
-    said = capsys.readouterr().err
-    assert said.count("does without compiled code") == 1
-    assert len(said.split()) > 8
-    assert not hook.LIBRARY.exists()
